@@ -1,0 +1,30 @@
+# The handful of things one does with this repository. CI runs .ci/run, which
+# uses the same commands.
+GO       ?= go
+FUZZTIME ?= 20s
+
+.PHONY: build test lint bench fuzz fault compat
+
+build: ## the hub, static, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tocsin ./cmd/tocsin
+
+test: ## what the README says
+	$(GO) test ./...
+
+lint: ## formatting, vet, staticcheck (pinned in go.mod)
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: ## one table: what, ours, the limit measured in the same run, ratio
+	$(GO) run ./test/bench
+
+fuzz: ## every fuzz target for FUZZTIME
+	scripts/fuzz.sh $(FUZZTIME)
+
+fault: ## hundreds of kill -9 rounds, and the disk-full test
+	TOCSIN_FAULT_ROUNDS=300 $(GO) test -count=1 -timeout 60m -v -run 'Kill|Crash|DiskFull' ./internal/journal ./internal/source/vaultaudit
+
+compat: ## foreign clients against the real hub, in their own module
+	cd test/compat && $(GO) test -count=1 ./...

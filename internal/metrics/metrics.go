@@ -1,0 +1,67 @@
+// Package metrics holds the one naming scheme of the counters that every
+// component of the pipeline keeps: what it received, appended, delivered,
+// refused and quarantined, and how far it is behind. Each metric has the labels
+// component ("source", "journal", "hub", "sink", ...) and name (the name of the
+// source, the subscription API, the sink).
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics creates the counters of components. It is safe for concurrent use.
+type Metrics struct {
+	received, appended, delivered, refused, quarantined *prometheus.CounterVec
+	lagEvents, lagSeconds                               *prometheus.GaugeVec
+}
+
+// New registers the metrics with reg. A nil reg keeps them private, for tests.
+func New(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string, more ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tocsin", Name: name, Help: help},
+			append([]string{"component", "name"}, more...))
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "tocsin", Name: name, Help: help},
+			[]string{"component", "name"})
+	}
+	m := &Metrics{
+		received:    counter("received_total", "Items that came in: audit lines, posted events, messages."),
+		appended:    counter("appended_total", "Events made durable in the journal."),
+		delivered:   counter("delivered_total", "Events handed to a consumer."),
+		refused:     counter("refused_total", "Items not accepted, by reason; the producer was told.", "reason"),
+		quarantined: counter("quarantined_total", "Items kept as quarantined events because they could not be understood."),
+		lagEvents:   gauge("lag_events", "Events in the journal that a consumer has not read yet."),
+		lagSeconds:  gauge("lag_seconds", "Age of the oldest event that a consumer has not read yet."),
+	}
+	if reg != nil {
+		reg.MustRegister(m.received, m.appended, m.delivered, m.refused, m.quarantined, m.lagEvents, m.lagSeconds)
+	}
+	return m
+}
+
+// Component is the set of metrics of one named component.
+type Component struct {
+	Received, Appended, Delivered, Quarantined prometheus.Counter
+	LagEvents, LagSeconds                      prometheus.Gauge
+
+	refused *prometheus.CounterVec
+}
+
+// Component returns the metrics of the component with these label values. The
+// same values give the same counters.
+func (m *Metrics) Component(component, name string) *Component {
+	return &Component{
+		Received:    m.received.WithLabelValues(component, name),
+		Appended:    m.appended.WithLabelValues(component, name),
+		Delivered:   m.delivered.WithLabelValues(component, name),
+		Quarantined: m.quarantined.WithLabelValues(component, name),
+		LagEvents:   m.lagEvents.WithLabelValues(component, name),
+		LagSeconds:  m.lagSeconds.WithLabelValues(component, name),
+		refused:     m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name}),
+	}
+}
+
+// Refused counts items not accepted for a reason: a short constant, never text
+// from outside.
+func (c *Component) Refused(reason string) prometheus.Counter {
+	return c.refused.WithLabelValues(reason)
+}
