@@ -34,9 +34,11 @@ type Event struct {
 	Source string
 	// Path is the API path, relative to Namespace, on which a subscriber needs
 	// the subscribe capability. Where Metadata has a text value under
-	// [MetadataPath], it is the same. Empty: only root tokens may see the event.
+	// [MetadataPath], it must be the same. Empty: only root tokens may see the
+	// event. It is the subject of the CloudEvent.
 	Path string
-	// Metadata describes the event without secrets.
+	// Metadata describes the event without secrets. Nil is no metadata at all,
+	// which Vault's clients see as a missing member; empty is {}.
 	Metadata Fields
 	// EntityIDs and Note are carried for Vault's EventData message.
 	EntityIDs []string
@@ -57,7 +59,7 @@ type Event struct {
 	// claim check extension).
 	DataRef string
 	// Extensions are further CloudEvents attributes; names are lower-case
-	// letters and digits.
+	// letters and digits, values are texts, true, false, or integers of 32 bits.
 	Extensions Fields
 }
 
@@ -129,9 +131,12 @@ func (e *Event) Complete(now time.Time) {
 // CanonicalNamespace returns ns in the form that [Event.Namespace] has: no
 // leading slash, one trailing slash, and empty for root (also spelt "root").
 func CanonicalNamespace(ns string) string {
-	ns = strings.Trim(ns, "/")
-	if ns == "" || ns == "root" {
+	trimmed := strings.Trim(ns, "/")
+	switch {
+	case trimmed == "" || trimmed == "root":
 		return ""
+	case len(ns) == len(trimmed)+1 && ns[len(trimmed)] == '/':
+		return ns // as it should be, the usual case
 	}
-	return ns + "/"
+	return trimmed + "/"
 }

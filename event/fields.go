@@ -42,8 +42,8 @@ func (f Fields) Get(key string) (Field, bool) {
 func (f *Fields) Set(key, value string) { f.put(Field{Key: key, Value: value}) }
 
 // SetJSON puts a value given as JSON text under key. The text must be valid,
-// compact JSON; a JSON string is stored as the text that it denotes only by
-// [Fields.Set], so callers decode strings first.
+// compact JSON, which [Limits.Check] verifies and the encodings rely on, and not a
+// JSON string: what that denotes is put with [Fields.Set].
 func (f *Fields) SetJSON(key, json string) { f.put(Field{Key: key, Value: json, JSON: true}) }
 
 // Delete removes key.

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 )
 
 // Limits bound one event. They protect the journal and every consumer, so they
 // are checked where an event enters the program.
+//
+// Each limit is the largest value that is still allowed. Zero and negative values
+// are no special case: they allow nothing, so the zero Limits refuse every event.
 type Limits struct {
 	MaxTypeBytes     int // length of Type
 	MaxMetadataKeys  int // number of Metadata fields
@@ -44,10 +46,23 @@ func (e *LimitError) Error() string {
 // Unwrap makes errors.Is(err, ErrTooLarge) true.
 func (e *LimitError) Unwrap() error { return ErrTooLarge }
 
-// InvalidError says which attribute of an event is missing or malformed.
+// InvalidError says which attribute of an event is missing or malformed. Both
+// texts may quote the event; they are short, whatever the event holds.
 type InvalidError struct {
-	Attribute string
-	Reason    string
+	Attribute string // for example "time", "metadata k" or "data.note"
+	Reason    string // to be read behind the attribute, for example "is empty"
+}
+
+func invalid(attribute, reason string) *InvalidError {
+	return &InvalidError{clip(attribute, 100), clip(reason, 200)}
+}
+
+// clip shortens s to about maxBytes.
+func clip(s string, maxBytes int) string {
+	if len(s) <= maxBytes {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxBytes], "") + "..."
 }
 
 func (e *InvalidError) Error() string { return e.Attribute + ": " + e.Reason }
@@ -79,17 +94,33 @@ func (f Fields) size() (n int) {
 
 // Check returns nil for an event that may enter the program, an [*InvalidError]
 // for one with a missing or malformed attribute, and a [*LimitError] for one that
-// is too large.
+// is too large. What passes can be written in every encoding of this package.
+//
+// Well-formed means:
+//   - everything but Data is UTF-8, and nothing but Path, Note, Metadata and the
+//     plugin info, which quote others, has control characters;
+//   - Type satisfies [CheckType], Namespace is as [CanonicalNamespace] returns it,
+//     Path is the text under [MetadataPath] if there is one;
+//   - times lie in the years 0 to 9999, which RFC 3339 can express;
+//   - Metadata and Extensions are sorted by key, each key once, and typed values
+//     are compact JSON other than a string, nested at most 100 levels deep;
+//   - extension names are 1 to 64 lower-case letters and digits and are not those
+//     of other attributes; typed extensions are true, false or integers of 32 bits;
+//   - DataContentType is a media type and DataSchema not [NotificationSchema].
 func (l Limits) Check(e *Event) error {
+	if e.Time.IsZero() {
+		return invalid(attrTime, "is missing")
+	}
+	if err := l.checkSize(e); err != nil {
+		return err
+	}
+	return e.check()
+}
+
+func (l Limits) checkSize(e *Event) error {
 	switch {
-	case e.ID == "":
-		return &InvalidError{"id", "is empty"}
-	case e.Source == "":
-		return &InvalidError{"source", "is empty"}
-	case e.Time.IsZero():
-		return &InvalidError{"time", "is missing"}
 	case len(e.Type) > l.MaxTypeBytes:
-		return &LimitError{"type", len(e.Type), l.MaxTypeBytes}
+		return &LimitError{attrType, len(e.Type), l.MaxTypeBytes}
 	case len(e.Metadata) > l.MaxMetadataKeys:
 		return &LimitError{"metadata keys", len(e.Metadata), l.MaxMetadataKeys}
 	}
@@ -99,51 +130,5 @@ func (l Limits) Check(e *Event) error {
 	if n := e.Size(); n > l.MaxEventBytes {
 		return &LimitError{"event", n, l.MaxEventBytes}
 	}
-	if err := CheckType(e.Type); err != nil {
-		return err
-	}
-	if e.Namespace != "" && (strings.HasPrefix(e.Namespace, "/") || !strings.HasSuffix(e.Namespace, "/")) {
-		return &InvalidError{"namespace", "must end in a slash and not begin with one"}
-	}
-	for _, s := range []struct{ name, text string }{{"id", e.ID}, {"source", e.Source}, {"namespace", e.Namespace}, {"path", e.Path}} {
-		if !utf8.ValidString(s.text) {
-			return &InvalidError{s.name, "is not UTF-8"}
-		}
-	}
-	for i := range e.Extensions {
-		if !validAttributeName(e.Extensions[i].Key) {
-			return &InvalidError{"extension " + e.Extensions[i].Key, "the name must be 1 to 64 lower-case letters and digits"}
-		}
-	}
 	return nil
-}
-
-// CheckType returns nil when t may be the type of an event: not empty, UTF-8,
-// without spaces and control characters, and without "*", which would make it a
-// glob.
-func CheckType(t string) error {
-	switch {
-	case t == "":
-		return &InvalidError{"type", "is empty"}
-	case !utf8.ValidString(t):
-		return &InvalidError{"type", "is not UTF-8"}
-	}
-	for _, r := range t {
-		if r <= ' ' || r == 0x7f || r == '*' {
-			return &InvalidError{"type", fmt.Sprintf("contains %q", r)}
-		}
-	}
-	return nil
-}
-
-func validAttributeName(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	return true
 }

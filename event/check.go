@@ -1,0 +1,208 @@
+package event
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// check returns nil for an event that is well-formed as [Limits.Check] says,
+// whatever its size. Time may be missing.
+func (e *Event) check() error {
+	switch {
+	case e.ID == "":
+		return invalid(attrID, "is empty")
+	case e.Source == "":
+		return invalid(attrSource, "is empty")
+	}
+	if err := CheckType(e.Type); err != nil {
+		return err
+	}
+	for _, a := range [...]struct{ name, text string }{
+		{attrID, e.ID}, {attrSource, e.Source}, {attrNamespace, e.Namespace}, {attrDataRef, e.DataRef},
+		{attrDataContentType, e.DataContentType}, {attrDataSchema, e.DataSchema},
+	} {
+		if reason := badAttributeText(a.text); reason != "" {
+			return invalid(a.name, reason)
+		}
+	}
+	for _, t := range [...]struct {
+		name string
+		time time.Time
+	}{{attrTime, e.Time}, {attrRecordedTime, e.Recorded}} {
+		if t.time.Before(minTime) || t.time.After(maxTime) {
+			return invalid(t.name, fmt.Sprintf("is in the year %d, outside 0 to 9999", t.time.UTC().Year()))
+		}
+	}
+	path, ok := e.Metadata.Text(MetadataPath)
+	switch {
+	case e.Namespace != CanonicalNamespace(e.Namespace):
+		return invalid(attrNamespace, "must end in a slash, not begin with one, and not be root/")
+	case !utf8.ValidString(e.Path):
+		return invalid("path", "is not UTF-8")
+	case ok && path != e.Path:
+		return invalid("path", "is not the path in the metadata")
+	case e.DataContentType != "" && !validMediaType(e.DataContentType):
+		return invalid(attrDataContentType, fmt.Sprintf("%q is not a media type", e.DataContentType))
+	case e.DataSchema == NotificationSchema:
+		return invalid(attrDataSchema, "is reserved for events without a payload")
+	}
+	if err := e.checkDetails(); err != nil {
+		return err
+	}
+	return checkExtensions(e.Extensions)
+}
+
+func (e *Event) checkDetails() error {
+	if err := checkOrder("metadata", e.Metadata); err != nil {
+		return err
+	}
+	for i := range e.Metadata {
+		switch f := &e.Metadata[i]; {
+		case !utf8.ValidString(f.Key):
+			return invalid("metadata", fmt.Sprintf("has a key that is not UTF-8: %q", f.Key))
+		case f.JSON:
+			if err := checkValue(f.Value); err != nil {
+				return invalid("metadata "+f.Key, err.Error())
+			}
+		case !utf8.ValidString(f.Value):
+			return invalid("metadata "+f.Key, "is not UTF-8")
+		}
+	}
+	for _, id := range e.EntityIDs {
+		if !utf8.ValidString(id) {
+			return invalid("entity_ids", "has an id that is not UTF-8")
+		}
+	}
+	if !utf8.ValidString(e.Note) {
+		return invalid("note", "is not UTF-8")
+	}
+	if p := e.Plugin; p != nil {
+		for _, s := range [...]string{p.MountClass, p.MountAccessor, p.MountPath, p.Plugin, p.PluginVersion, p.Version} {
+			if !utf8.ValidString(s) {
+				return invalid("plugin_info", fmt.Sprintf("%q is not UTF-8", s))
+			}
+		}
+	}
+	return nil
+}
+
+// checkOrder returns nil when the keys of f ascend.
+func checkOrder(attribute string, f Fields) error {
+	for i := 1; i < len(f); i++ {
+		if f[i-1].Key >= f[i].Key {
+			return invalid(attribute, fmt.Sprintf("%q and %q are not in order, or equal", f[i-1].Key, f[i].Key))
+		}
+	}
+	return nil
+}
+
+// attributeNameRule is CloudEvents 1.0.2 section 3.1, with an upper bound.
+const attributeNameRule = "the name must be 1 to 64 lower-case letters and digits"
+
+func checkExtensions(f Fields) error {
+	for i := range f {
+		x := &f[i]
+		attribute := "extension " + x.Key
+		switch {
+		case !validAttributeName(x.Key):
+			return invalid("extension "+strconv.Quote(x.Key), attributeNameRule)
+		case reservedAttribute(x.Key):
+			return invalid(attribute, "has the name of an attribute that is no extension")
+		case x.JSON && !validExtensionValue(x.Value):
+			return invalid(attribute, "is not a string, a boolean, or an integer of 32 bits")
+		case !x.JSON:
+			if reason := badAttributeText(x.Value); reason != "" {
+				return invalid(attribute, reason)
+			}
+		}
+	}
+	return checkOrder("extensions", f)
+}
+
+// validExtensionValue reports whether json is a value that the CloudEvents type
+// system has beside strings.
+func validExtensionValue(json string) bool {
+	if json == "true" || json == "false" {
+		return true
+	}
+	n, err := strconv.ParseInt(json, 10, 32)
+	return err == nil && strconv.FormatInt(n, 10) == json
+}
+
+func validAttributeName(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// badAttributeText says why s cannot be a CloudEvents string (section 2.4), ""
+// when it can.
+func badAttributeText(s string) string {
+	if isPrintableASCII(s) {
+		return ""
+	}
+	if !utf8.ValidString(s) {
+		return "is not UTF-8"
+	}
+	for _, r := range s {
+		if isControl(r) {
+			return fmt.Sprintf("has the control character %U", r)
+		}
+	}
+	return ""
+}
+
+// isPrintableASCII is the short cut for nearly every attribute.
+func isPrintableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func isControl(r rune) bool { return r < ' ' || 0x7f <= r && r <= 0x9f }
+
+// validMediaType reports whether s begins with the type and subtype of RFC 2046
+// and holds nothing but parameters behind them.
+func validMediaType(s string) bool {
+	mediaType, _, _ := strings.Cut(s, ";")
+	major, minor, _ := strings.Cut(strings.TrimRight(mediaType, " \t"), "/")
+	return isToken(major) && isToken(minor)
+}
+
+// isToken reports whether s is a token of RFC 2045 section 5.1.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`()<>@,;:\"/[]?=`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// CheckType returns nil when t may be the type of an event: not empty, UTF-8,
+// without spaces and control characters, and without "*", which would make it a
+// glob. The error is an [*InvalidError].
+func CheckType(t string) error {
+	if t == "" {
+		return invalid(attrType, "is empty")
+	}
+	if reason := badAttributeText(t); reason != "" {
+		return invalid(attrType, reason)
+	}
+	if i := strings.IndexAny(t, " *"); i >= 0 {
+		return invalid(attrType, fmt.Sprintf("contains %q", t[i]))
+	}
+	return nil
+}

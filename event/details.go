@@ -1,0 +1,221 @@
+package event
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The details of an event are what Vault knows about it beside id, type and
+// namespace: metadata, entity ids, note and plugin info. This file reads and
+// writes them with Vault's member names.
+
+func (e *Event) hasDetails() bool {
+	return e.Metadata != nil || len(e.EntityIDs) > 0 || e.Note != "" || e.Plugin != nil
+}
+
+// appendDetails appends the details as one JSON object.
+func appendDetails(dst []byte, e *Event) []byte {
+	start := len(dst)
+	if e.Metadata != nil {
+		dst = append(dst, `,"metadata":`...)
+		dst = appendFields(dst, e.Metadata, false)
+	}
+	if len(e.EntityIDs) > 0 {
+		dst = append(dst, `,"entity_ids":`...)
+		dst = appendStrings(dst, e.EntityIDs)
+	}
+	dst = appendMember(dst, `,"note":`, e.Note)
+	if e.Plugin != nil {
+		dst = append(dst, `,"plugin_info":`...)
+		dst = appendPlugin(dst, e.Plugin)
+	}
+	return closeObject(dst, start)
+}
+
+// parseDetails reads the JSON text that [appendDetails] writes. Members that it
+// does not know are errors: nothing that a producer says is lost in silence.
+func parseDetails(attribute string, text []byte, e *Event) error {
+	r, err := newJSONReader(text)
+	if err != nil {
+		return asInvalid(attribute, err)
+	}
+	id, err := r.details(attribute, e, false)
+	switch {
+	case err != nil:
+	case id != "":
+		err = invalid(attribute+".id", "is not known here")
+	default:
+		err = r.end()
+	}
+	return asInvalid(attribute, err)
+}
+
+// details consumes an object with details, which may hold an id. With lax,
+// unknown members are skipped.
+func (r *jsonReader) details(attribute string, e *Event, lax bool) (id string, err error) {
+	if r.null() {
+		return "", nil
+	}
+	if r.peek() != '{' {
+		return "", invalid(attribute, "is not an object")
+	}
+	err = r.object(func(name string) (err error) {
+		switch member := attribute + "." + name; {
+		case name == "id":
+			id, err = r.text(member)
+		case name == "metadata":
+			e.Metadata, err = r.fields(member)
+		case name == "entity_ids":
+			e.EntityIDs, err = r.texts(member)
+		case name == "note":
+			e.Note, err = r.text(member)
+		case name == "plugin_info" && !lax:
+			e.Plugin, err = r.plugin(member, lax)
+		default:
+			err = r.unknown(member, lax)
+		}
+		return err
+	})
+	return id, err
+}
+
+func (r *jsonReader) unknown(member string, lax bool) error {
+	if !lax {
+		return invalid(member, "is not known here")
+	}
+	_, err := r.value(maxDataDepth)
+	return err
+}
+
+// plugin consumes plugin info; null is nil.
+func (r *jsonReader) plugin(attribute string, lax bool) (*PluginInfo, error) {
+	if r.null() {
+		return nil, nil
+	}
+	if r.peek() != '{' {
+		return nil, invalid(attribute, "is not an object")
+	}
+	p := new(PluginInfo)
+	err := r.object(func(name string) (err error) {
+		member := attribute + "." + name
+		if name == "is_local" {
+			p.IsLocal, err = r.flag(member)
+			return err
+		}
+		field := p.text(name)
+		if field == nil {
+			return r.unknown(member, lax)
+		}
+		*field, err = r.text(member)
+		return err
+	})
+	return p, err
+}
+
+// text returns the text field that Vault calls name, nil when there is none.
+func (p *PluginInfo) text(name string) *string {
+	switch name {
+	case "mount_class":
+		return &p.MountClass
+	case "mount_accessor":
+		return &p.MountAccessor
+	case "mount_path":
+		return &p.MountPath
+	case "plugin":
+		return &p.Plugin
+	case "plugin_version":
+		return &p.PluginVersion
+	case "version":
+		return &p.Version
+	}
+	return nil
+}
+
+// flag consumes a boolean; null is false.
+func (r *jsonReader) flag(attribute string) (bool, error) {
+	raw, err := r.value(maxDataDepth)
+	switch {
+	case err != nil:
+		return false, err
+	case string(raw) == "true":
+		return true, nil
+	case string(raw) == "false" || string(raw) == "null":
+		return false, nil
+	}
+	return false, invalid(attribute, "is not true or false")
+}
+
+// texts consumes an array of strings; null and [] are nil.
+func (r *jsonReader) texts(attribute string) (list []string, err error) {
+	if r.null() {
+		return nil, nil
+	}
+	if r.peek() != '[' {
+		return nil, invalid(attribute, "is not an array")
+	}
+	err = r.array(func() error {
+		if r.peek() != '"' {
+			return invalid(attribute, "has an element that is not a string")
+		}
+		s, err := r.string()
+		list = append(list, s)
+		return err
+	})
+	return list, err
+}
+
+// fields consumes an object as named values; null is nil, {} is empty and not
+// nil.
+func (r *jsonReader) fields(attribute string) (Fields, error) {
+	if r.null() {
+		return nil, nil
+	}
+	if r.peek() != '{' {
+		return nil, invalid(attribute, "is not an object")
+	}
+	f := Fields{}
+	err := r.object(func(name string) error {
+		if r.peek() == '"' {
+			s, err := r.string()
+			f = append(f, Field{Key: name, Value: s})
+			return asInvalid(attribute+"."+name, err)
+		}
+		raw, err := r.value(maxValueDepth)
+		if err != nil {
+			return err
+		}
+		f = append(f, Field{Key: name, Value: string(appendCompact(nil, raw)), JSON: true})
+		return nil
+	})
+	f.sort()
+	return f, err
+}
+
+// sort puts fields that were appended into order. Inserting each with Set would
+// take quadratic time, which a hostile message could use.
+func (f Fields) sort() {
+	slices.SortStableFunc(f, func(a, b Field) int { return strings.Compare(a.Key, b.Key) })
+}
+
+// checkValue returns nil when text is what [Field.Value] may be when JSON is set.
+func checkValue(text string) error {
+	b := []byte(text)
+	r, err := newJSONReader(b)
+	if err != nil {
+		return err
+	}
+	if _, err := r.value(maxValueDepth); err != nil {
+		return err
+	}
+	if err := r.end(); err != nil {
+		return err
+	}
+	switch {
+	case text[0] == '"':
+		return fmt.Errorf("is a JSON string, which must be given as text")
+	case len(appendCompact(nil, b)) != len(b):
+		return fmt.Errorf("is not compact JSON")
+	}
+	return nil
+}
