@@ -326,8 +326,13 @@ func (d *Deriver) system(e *auditlog.Entry) {
 	}
 }
 
-// pluginInfo says which mount an event comes from.
+// pluginInfo says which mount an event comes from. The mount path of an auth
+// method is without "auth/" there, as Vault has it; paths have it.
 func pluginInfo(e *auditlog.Entry, at place) *event.PluginInfo {
+	mountPath := at.path
+	if at.class == "auth" {
+		mountPath = strings.TrimPrefix(mountPath, "auth/")
+	}
 	running := e.Request.MountRunningVersion
 	if running == "" {
 		running = e.Response.MountVersion
@@ -335,7 +340,7 @@ func pluginInfo(e *auditlog.Entry, at place) *event.PluginInfo {
 	return &event.PluginInfo{
 		MountClass:    at.class,
 		MountAccessor: e.MountAccessor(),
-		MountPath:     at.path,
+		MountPath:     mountPath,
 		Plugin:        at.kind,
 		PluginVersion: running,
 	}
