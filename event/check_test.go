@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -110,5 +111,19 @@ func TestCheckDoesNotAllocate(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("Check allocates %v times", n)
+	}
+}
+
+func TestIsPrintableASCIIAtEveryPlace(t *testing.T) {
+	for length := range 20 {
+		for place := range length {
+			for c := range 256 {
+				b := bytes.Repeat([]byte("~"), length)
+				b[place] = byte(c)
+				if got, want := isPrintableASCII(string(b)), c >= ' ' && c < 0x7f; got != want {
+					t.Fatalf("byte %#x at %d of %d: got %t", c, place, length, got)
+				}
+			}
+		}
 	}
 }
