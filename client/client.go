@@ -1,0 +1,169 @@
+// Package client reads event notifications from a Tocsin hub (or from a Vault
+// server, which speaks the same protocol) and resumes by itself: when a
+// connection ends, it connects again and goes on behind the last event, so each
+// event is returned once. What the hub has removed in the meantime is reported,
+// never skipped silently.
+//
+// A server that is not a Tocsin hub keeps no history. There the client connects
+// again as well, and reports that events may have been missed.
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Format is the encoding of the events that the server sends.
+type Format string
+
+// The formats of a subscription.
+const (
+	FormatVault       Format = "vault"       // Vault's JSON envelope; the default
+	FormatCloudEvents Format = "cloudevents" // CloudEvents 1.0 JSON, with the data of the event
+)
+
+// DefaultMaxMessageBytes is the largest message that a subscription accepts
+// unless told otherwise. It leaves room for the largest event that a hub can be
+// configured to accept (8 MiB) with escapes.
+const DefaultMaxMessageBytes = 64 << 20
+
+// Options say what to subscribe to. Address is required.
+type Options struct {
+	// Address is the URL of the server, "http://127.0.0.1:8280". A host and port
+	// alone mean http. A path is kept as a prefix.
+	Address string
+	// Token is sent in the header X-Vault-Token, never in the URL.
+	Token string
+	// Namespace is the namespace of the request; empty for root.
+	Namespace string
+	// Namespaces are globs, relative to Namespace, of further namespaces whose
+	// events are wanted: "*" for all below.
+	Namespaces []string
+	// Filter is a go-bexpr expression over event_type, operation,
+	// source_plugin_mount, data_path, namespace and source_plugin_is_local.
+	Filter string
+	// Since is where to begin: a position that a [Message] told, an event id, an
+	// RFC 3339 time or a duration ("1h": what happened in the last hour). Empty
+	// means only events from now on.
+	Since string
+	// Format is FormatVault if empty.
+	Format Format
+	// MaxMessageBytes bounds one message; 0 means [DefaultMaxMessageBytes].
+	MaxMessageBytes int64
+	// HTTPClient makes the handshake, for example with a private CA. A nil
+	// HTTPClient means [http.DefaultClient].
+	HTTPClient *http.Client
+	// Notify is called by [Subscription.Next], in its goroutine, about what
+	// happens to the connection. It may be nil.
+	Notify func(Notice)
+}
+
+// Notice is news about the connection of a subscription.
+type Notice struct {
+	Kind NoticeKind
+	// Err is why the connection ended or could not be made, or what was missed.
+	Err error
+	// Retry is how long the subscription waits before it connects; only of
+	// [Disconnected].
+	Retry time.Duration
+}
+
+// NoticeKind is what a [Notice] is about.
+type NoticeKind int
+
+// The kinds of notices.
+const (
+	// Disconnected: there is no connection; another attempt follows.
+	Disconnected NoticeKind = iota
+	// Reconnected: events flow again, from the one after the last.
+	Reconnected
+	// Gap: events that the subscriber was due are not there any more; it goes on
+	// with the oldest that is.
+	Gap
+)
+
+// Subscribe connects to the server and returns when the subscription is live:
+// an event that is recorded after Subscribe has returned is delivered. The first
+// connection is tried once; later ones are repeated until they succeed or are
+// refused.
+//
+// The eventType is a glob such as "kv-v2/*"; "*" means every event. The context
+// covers the first connection only. Errors are described at [StatusError].
+func Subscribe(ctx context.Context, eventType string, o Options) (*Subscription, error) {
+	return subscribe(ctx, eventType, o, defaultTiming)
+}
+
+func subscribe(ctx context.Context, eventType string, o Options, t timing) (*Subscription, error) {
+	target, err := subscribeURL(eventType, o)
+	if err != nil {
+		return nil, err
+	}
+	o.MaxMessageBytes = cmp.Or(o.MaxMessageBytes, DefaultMaxMessageBytes)
+	o.HTTPClient = cmp.Or(o.HTTPClient, http.DefaultClient)
+	s := &Subscription{target: target, options: o, timing: t}
+	s.done, s.close = context.WithCancel(context.Background())
+	if err := s.connect(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// subscribeURL returns the URL of the endpoint without the query.
+func subscribeURL(eventType string, o Options) (*url.URL, error) {
+	address := o.Address
+	if address == "" {
+		return nil, errors.New("no address of a server is given")
+	}
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	if strings.ContainsAny(address, "@?#") { // what stands there may be secret: it is not repeated
+		return nil, errors.New("the address of a server has no user, query or fragment; a token does not belong into a URL")
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return nil, fmt.Errorf("%q is not the address of a server: write for example http://127.0.0.1:8280", o.Address)
+	case eventType == "":
+		return nil, errors.New("no event type is given; \"*\" means every type")
+	}
+	u.Path = strings.TrimRight(u.Path, "/") + "/v1/sys/events/subscribe/" + eventType
+	u.RawPath = ""
+	return u, nil
+}
+
+// query returns the query of a connection that begins after since.
+func (o *Options) query(since string) string {
+	q := url.Values{"json": {"true"}, "sequence": {"true"}}
+	for _, ns := range o.Namespaces {
+		q.Add("namespaces", ns)
+	}
+	if o.Filter != "" {
+		q.Set("filter", o.Filter)
+	}
+	if since != "" {
+		q.Set("since", since)
+	}
+	if o.Format == FormatCloudEvents {
+		q.Set("format", "cloudevents")
+	}
+	return q.Encode()
+}
+
+func (o *Options) header() http.Header {
+	h := http.Header{"X-Vault-Request": {"true"}}
+	if o.Token != "" {
+		h.Set("X-Vault-Token", o.Token)
+	}
+	if o.Namespace != "" {
+		h.Set("X-Vault-Namespace", o.Namespace)
+	}
+	return h
+}

@@ -1,0 +1,170 @@
+// Package app builds the program from its configuration: journal, hub, sources,
+// HTTP server, metrics and health, in that order, and takes it down in reverse. It
+// touches no flags, no signals and no global state (of the environment it reads
+// what systemd sets), so tests run any number of apps in one process.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/api"
+	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/health"
+	"github.com/tocsin-events/tocsin/internal/hub"
+	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/metrics"
+)
+
+// Options are what an App is made of. Config and Logger are required.
+type Options struct {
+	Config  config.Config
+	Logger  *slog.Logger
+	Version string
+}
+
+// ErrListen is wrapped by the error of New when the address cannot be listened
+// on. It also wraps the system's reason, for example EADDRINUSE.
+var ErrListen = errors.New("listen")
+
+// stopTimeout bounds the orderly end of everything together. What has not ended
+// by then is cut; nothing that was acknowledged is lost by that.
+const stopTimeout = 10 * time.Second
+
+// App is the running program. Make it with [New], then call Run once or Close.
+type App struct {
+	log      *slog.Logger
+	config   config.Config
+	registry *prometheus.Registry
+	health   health.Registry
+	journal  *journal.Journal
+	listener net.Listener
+	server   *http.Server
+	sources  sources
+	systemd  systemd
+
+	stops []stop // in the order of creation
+	once  sync.Once
+	err   error // of Close
+}
+
+// stop ends one part of the app. It is registered right after the part was made.
+type stop struct {
+	name string
+	run  func(context.Context) error
+}
+
+func (a *App) onStop(name string, run func(context.Context) error) {
+	a.stops = append(a.stops, stop{name, run})
+}
+
+// New opens the journal and binds the address; nothing is served or read before
+// [App.Run]. The error wraps [ErrListen], [journal.ErrLocked] or
+// [journal.ErrVersion] where one is the reason, and is a [config.Error] for a
+// configuration that is not valid.
+func New(ctx context.Context, o Options) (_ *App, err error) {
+	if err := o.Config.Validate(); err != nil {
+		return nil, err
+	}
+	token, err := rootToken(o.Config.Auth.RootToken)
+	if err != nil {
+		return nil, err
+	}
+	auth, err := access.NewAuthenticator(token)
+	if err != nil {
+		return nil, fmt.Errorf("auth.root_token: %w", err)
+	}
+	a := &App{log: o.Logger, config: o.Config, registry: newRegistry(o.Version), systemd: newSystemd(os.Getenv)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	c := o.Config
+	common := metrics.New(a.registry)
+
+	// The address first: a second start with the same configuration then fails
+	// before it touches the data.
+	if a.listener, err = a.listen(c.Listen); err != nil {
+		return nil, err
+	}
+	a.onStop("listener", func(context.Context) error { return ignoreClosed(a.listener.Close()) })
+
+	a.journal, err = journal.Open(ctx, journal.Config{
+		Dir:             c.DataDir,
+		MaxAge:          time.Duration(c.Journal.MaxAge),
+		MaxBytes:        int64(c.Journal.MaxBytes),
+		Limits:          c.Limits.Event(),
+		MaxPendingBytes: int(c.Journal.PendingBytes),
+		CacheBytes:      int64(c.Journal.CacheBytes),
+		Logger:          component(a.log, "journal"),
+		Metrics:         common,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the journal: %w", err)
+	}
+	a.onStop("journal", a.journal.Close)
+	a.health.Register("journal", health.Readiness, a.journal.Health)
+
+	if err := a.makeSources(ctx, common); err != nil {
+		return nil, err
+	}
+	a.onStop("sources", a.sources.stop)
+
+	h := hub.New(hub.Options{
+		Journal:          hub.FromJournal(a.journal),
+		MaxSubscriptions: c.Subscriptions.Max,
+		MemoryBytes:      int64(c.Subscriptions.MemoryBytes),
+		Logger:           component(a.log, "hub"),
+		Metrics:          common,
+		Registry:         a.registry,
+	})
+	a.onStop("subscriptions", h.Shutdown)
+
+	a.server = api.NewServer(api.New(api.Options{
+		Hub:            h,
+		Positions:      a.journal,
+		Auth:           auth,
+		Payloads:       payloads{a.journal},
+		Health:         &a.health,
+		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
+		AllowedOrigins: c.Listen.AllowedOrigins,
+		Counters:       common,
+		Logger:         component(a.log, "api"),
+	}), component(a.log, "api"))
+	a.onStop("requests", a.stopServer)
+	return a, nil
+}
+
+func component(log *slog.Logger, name string) *slog.Logger { return log.With("component", name) }
+
+// rootToken reveals the token and checks that clients can send it.
+func rootToken(s config.Secret) (string, error) {
+	token, err := s.Reveal()
+	if err != nil {
+		return "", fmt.Errorf("auth.root_token: %w", err)
+	}
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return "", fmt.Errorf("auth.root_token: the value has spaces or characters that are not printable ASCII, which fit into no HTTP header")
+	}
+	return token, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

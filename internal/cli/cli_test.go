@@ -1,0 +1,262 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tocsin-events/tocsin/client"
+	"github.com/tocsin-events/tocsin/internal/app"
+)
+
+// run executes a command line that ends by itself.
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err strings.Builder
+	code = Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &out, Err: &err})
+	return code, out.String(), err.String()
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, tc := range []struct {
+		args string
+		want string
+	}{
+		{"evnts", `unknown command "evnts"; did you mean "events"?`},
+		{"frobnicate", `unknown command "frobnicate"; known are audit, config, dev, events, server, version`},
+		{"events subscrib", `unknown command "subscrib"; did you mean "subscribe"?`},
+		{"events subscribe", `the event TYPE ("*" for all) is missing`},
+		{"events subscribe a b", `unexpected argument "b"`},
+		{"events subscribe --filtre x *", `unknown flag --filtre; did you mean --filter?`},
+		{"events subscribe --zzz *", `unknown flag --zzz`},
+		{"events subscribe --count many *", `invalid argument "many"`},
+		{"events subscribe --output xml *", `must be json or pretty`},
+		{"events subscribe --format avro *", `must be vault or cloudevents`},
+		{"audit events", `the FILE is missing`},
+		{"audit events --kv-version secret/=3 x", `the version must be 1 or 2`},
+		{"config check", `the configuration FILE is missing`},
+		{"server", `--config FILE is missing`},
+		{"dev --listen 0.0.0.0:0", `only listens on loopback`},
+		{"dev --listen example.com:1", `only listens on loopback`},
+		{"dev --listen 8280", `is not an address`},
+		{"dev --log-level loud", `must be debug, info, warn or error`},
+		{"dev extra", `unexpected argument "extra"`},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			code, stdout, stderr := run(t, strings.Fields(tc.args)...)
+			if code != exitUsage || !strings.Contains(stderr, tc.want) || !strings.Contains(stderr, "--help") || stdout != "" {
+				t.Errorf("exit %d\nstdout %q\nstderr %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestEmptyType(t *testing.T) {
+	if code, _, stderr := run(t, "events", "subscribe", ""); code != exitUsage || !strings.Contains(stderr, "'*' means all") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
+func TestRootTokenMustFitIntoAHeader(t *testing.T) {
+	if code, _, stderr := run(t, "dev", "--root-token", "a b"); code != exitUsage || !strings.Contains(stderr, "--root-token") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
+// Every command has a help text with an example.
+func TestHelp(t *testing.T) {
+	for _, args := range []string{
+		"", "dev", "server", "events", "events subscribe", "audit", "audit events", "config", "config show", "config check", "version",
+	} {
+		t.Run(args, func(t *testing.T) {
+			code, stdout, stderr := run(t, append(strings.Fields(args), "--help")...)
+			if code != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
+				t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+			}
+			if group := args == "events" || args == "audit" || args == "config"; !group && !strings.Contains(stdout, "Examples:\n") {
+				t.Errorf("no example in\n%s", stdout)
+			}
+			for line := range strings.Lines(stdout) {
+				if len(line) > 120 && !strings.Contains(line, "  -") {
+					t.Errorf("long line %q", line)
+				}
+			}
+		})
+	}
+}
+
+func TestDoubleDashes(t *testing.T) {
+	root := newRoot(&Streams{})
+	for args, want := range map[string]string{
+		"events subscribe -namespaces=* -filter x -since=1h kv": "events subscribe --namespaces=* --filter x --since=1h kv",
+		"events subscribe -namespaces * --filter=-x kv":         "events subscribe --namespaces * --filter=-x kv",
+		"events subscribe -n 5 -o json -h -unknown":             "events subscribe -n 5 -o json -h -unknown",
+		"events subscribe -- -filter":                           "events subscribe -- -filter",
+		"audit events - -all":                                   "audit events - --all",
+	} {
+		if got := doubleDashes(root, strings.Fields(args)); !slices.Equal(got, strings.Fields(want)) {
+			t.Errorf("%s\ngot  %q", args, got)
+		}
+	}
+}
+
+func TestConnectErrorsSayWhatToDo(t *testing.T) {
+	refused := fmt.Errorf("connect: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)})
+	for _, tc := range []struct {
+		name  string
+		err   error
+		token bool
+		want  string
+	}{
+		{"refused", refused, true, "Is the hub running?"},
+		{"unknown host", fmt.Errorf("x: %w", &net.DNSError{Err: "no such host"}), true, "Check --address"},
+		{"no token", &client.StatusError{StatusCode: 403}, false, "Set TOCSIN_TOKEN"},
+		{"wrong token", &client.StatusError{StatusCode: 403}, true, "does not accept this token"},
+		{"not a hub", &client.StatusError{StatusCode: 404}, true, "Is http://h a Tocsin hub?"},
+		{"TLS to plain", errors.New("http: server gave HTTP response to HTTPS client"), true, "use http://"},
+		{"plain to TLS", errors.New("malformed HTTP response"), true, "https://?"},
+		{"other", errors.New("boom"), true, "boom"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := connectError("http://h", tc.token, tc.err)
+			if !errors.Is(err, tc.err) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestDevToken(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	remove, err := writeDevToken("127.0.0.1:8280", "secret-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, _ := devTokenFile("127.0.0.1:8280")
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("file %v, %v", info.Mode(), err)
+	}
+	if dir, err := os.Stat(filepath.Dir(path)); err != nil || dir.Mode().Perm() != 0o700 {
+		t.Errorf("directory %v, %v", dir.Mode(), err)
+	}
+	for address, want := range map[string]string{
+		"http://127.0.0.1:8280": "secret-1", "127.0.0.1:8280": "secret-1", "http://localhost:8280": "secret-1",
+		"http://127.0.0.1:8281": "", "https://127.0.0.1:8280": "", "http://example.com:8280": "", "http://[::1]:8280": "", "://": "",
+	} {
+		if got := devToken(address); got != want {
+			t.Errorf("%s: token %q", address, got)
+		}
+	}
+	// A second hub has taken the address over: the first leaves its token alone.
+	remove2, err := writeDevToken("127.0.0.1:8280", "secret-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove()
+	if got := devToken("http://127.0.0.1:8280"); got != "secret-2" {
+		t.Errorf("token %q", got)
+	}
+	remove2()
+	if got := devToken("http://127.0.0.1:8280"); got != "" {
+		t.Errorf("after its end: token %q", got)
+	}
+	if _, err := writeDevToken("192.0.2.1:8280", "x"); err == nil {
+		t.Error("a token is left for an address that is not loopback")
+	}
+}
+
+func TestTokenSources(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv(addressEnv, "")
+	t.Setenv(tokenEnv, "")
+	remove, err := writeDevToken("127.0.0.1:8280", "from-dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("from-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(f connectFlags, wantAddress, wantToken string) {
+		t.Helper()
+		address, token, err := f.resolve()
+		if err != nil || address != wantAddress || token != wantToken {
+			t.Errorf("%+v: %q, %q, %v", f, address, token, err)
+		}
+	}
+	check(connectFlags{}, defaultAddress, "from-dev")
+	check(connectFlags{address: "http://other:1"}, "http://other:1", "")
+	t.Setenv(tokenEnv, "from-env")
+	t.Setenv(addressEnv, "http://env:1")
+	check(connectFlags{}, "http://env:1", "from-env")
+	check(connectFlags{tokenFile: file, address: "http://flag:1"}, "http://flag:1", "from-file")
+	if _, _, err := (&connectFlags{tokenFile: file + "x"}).resolve(); err == nil {
+		t.Error("a missing token file is no error")
+	}
+}
+
+func TestStatusLine(t *testing.T) {
+	before := app.Stats{Lines: 100, Events: 200, Delivered: 10}
+	now := app.Stats{Lines: 120, Events: 230, Delivered: 20, Subscribers: 2, Healthy: true}
+	if got, want := statusLine(before, now, 2*time.Second), "10/s lines · 15/s events · 230 in all · 2 subscribers · 5/s delivered"; got != want {
+		t.Errorf("got %q", got)
+	}
+	now.Healthy, now.Quarantined = false, 3
+	if got := statusLine(before, now, time.Second); !strings.HasSuffix(got, "3 not understood · NOT HEALTHY") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestSinceAllowsDays(t *testing.T) {
+	for v, want := range map[string]string{"7d": "168h0m0s", "1h": "1h0m0s", "": "", "2026-01-01T00:00:00Z": "2026-01-01T00:00:00Z", "pos": "pos"} {
+		if got := sinceValue(v); got != want {
+			t.Errorf("%q: %q", v, got)
+		}
+	}
+}
+
+func TestColoursAndTerminals(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if isTerminal(null) || isTerminal(&strings.Builder{}) {
+		t.Error("taken for a terminal")
+	}
+	if tty, err := os.Open("/dev/ptmx"); err == nil {
+		defer tty.Close()
+		t.Setenv("TERM", "xterm")
+		t.Setenv("NO_COLOR", "")
+		if !colours(tty) {
+			t.Error("no colours on a terminal")
+		}
+		t.Setenv("NO_COLOR", "1")
+		if colours(tty) {
+			t.Error("colours in spite of NO_COLOR")
+		}
+	}
+}
+
+type closedPipe struct{}
+
+func (closedPipe) Write([]byte) (int, error) {
+	return 0, &os.PathError{Op: "write", Path: "|1", Err: syscall.EPIPE}
+}
+
+func TestClosedOutputEndsQuietly(t *testing.T) {
+	var stderr strings.Builder
+	code := Run(t.Context(), []string{"config", "show"}, Streams{In: strings.NewReader(""), Out: closedPipe{}, Err: &stderr})
+	if code != exitOK || stderr.String() != "" {
+		t.Errorf("exit %d, %s", code, stderr.String())
+	}
+}

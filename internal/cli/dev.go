@@ -1,0 +1,264 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-events/tocsin/internal/app"
+	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/demo"
+)
+
+const devLong = `Run a hub to try things out, until Ctrl-C. It listens on loopback only, without TLS, has
+one root token that it prints, and keeps its data in a temporary directory that is removed
+when it ends (unless --data-dir names one).
+
+--demo replays the audit log of a real OpenBao server again and again, as if it were
+written now. --audit-file follows a real audit log from its beginning. Both can be
+combined.
+
+For anything else use "tocsin server".`
+
+const devExample = `  tocsin dev --demo
+  tocsin dev --audit-file /var/log/vault/audit.log
+
+  # Then, in another terminal:
+  tocsin events subscribe 'kv-v2/*'`
+
+type devFlags struct {
+	demo        bool
+	auditFile   string
+	dataDir     string
+	rootToken   string
+	listen      string
+	addressFile string
+	logLevel    logLevelFlag
+}
+
+func newDev(s *Streams) *cobra.Command {
+	f := devFlags{logLevel: "warn"}
+	cmd := &cobra.Command{
+		Use:     "dev",
+		Short:   "Run a hub to try things out",
+		Long:    devLong,
+		Example: devExample,
+		Args:    exactArgs(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(cmd); err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), s)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.demo, "demo", false, "replay a recorded audit log")
+	flags.StringVar(&f.auditFile, "audit-file", "", "follow this audit log; it may not exist yet")
+	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
+	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
+	flags.StringVar(&f.listen, "listen", config.Default().Listen.Address, "loopback `address` to listen on; port 0 takes a free one")
+	flags.StringVar(&f.addressFile, "address-file", "", "write the URL that the hub listens on to this `file` when it is ready")
+	flags.Var(&f.logLevel, "log-level", "least important messages on standard error: debug, info, warn or error")
+	return cmd
+}
+
+// check refuses what dev is not meant for.
+func (f *devFlags) check(cmd *cobra.Command) error {
+	if err := config.CheckAddress(f.listen); err != nil {
+		return usagef(cmd, "--listen: %w", err)
+	}
+	if !isLoopback(f.listen) {
+		return usagef(cmd, "--listen %s: \"tocsin dev\" only listens on loopback, because its traffic and its token are not protected; use \"tocsin server\" with listen.address and listen.tls", f.listen)
+	}
+	if strings.ContainsFunc(f.rootToken, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return usagef(cmd, "--root-token: only printable ASCII characters without spaces fit into a header")
+	}
+	if info, err := os.Stat(f.auditFile); err == nil && info.IsDir() {
+		return fmt.Errorf("--audit-file %s is a directory; name the audit log in it", f.auditFile)
+	}
+	return nil
+}
+
+// isLoopback reports whether an address of the form host:port can only be reached
+// from this machine.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+func (f *devFlags) run(ctx context.Context, s *Streams) (err error) {
+	dir := f.dataDir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "tocsin-dev-"); err != nil {
+			return fmt.Errorf("make a temporary data directory: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	c := f.config(dir)
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	a, err := app.New(ctx, app.Options{Config: c, Logger: newLogger(f.logOutput(s), c.Log), Version: version()})
+	if err != nil {
+		return startError(err, c, "--listen", "--data-dir")
+	}
+	if f.demo { // the hub follows the file from Run on
+		replay, err := demo.New(demoFile(dir))
+		if err != nil {
+			return errors.Join(err, a.Close())
+		}
+		// The replay ends before dev does, and dev ends when the replay fails.
+		replayCtx, cancel := context.WithCancelCause(ctx)
+		var replaying sync.WaitGroup
+		replaying.Go(func() {
+			if err := replay.Run(replayCtx); err != nil {
+				cancel(err)
+			}
+		})
+		defer func() { cancel(nil); replaying.Wait() }()
+		ctx = replayCtx
+	}
+
+	token, err := c.Auth.RootToken.Reveal()
+	if err != nil {
+		return errors.Join(err, a.Close())
+	}
+	shared := false
+	if remove, err := writeDevToken(a.Addr().String(), token); err == nil {
+		defer remove()
+		shared = true
+	}
+	f.banner(s, a, dir, token, shared)
+	if err := writeAddress(f.addressFile, a); err != nil {
+		return errors.Join(err, a.Close())
+	}
+	if isTerminal(s.Out) {
+		stop := startStatus(s.Out, a)
+		defer stop()
+	}
+	return a.Run(ctx)
+}
+
+// logOutput returns where log messages go: to standard error, on a terminal in
+// place of the status line rather than behind it.
+func (f *devFlags) logOutput(s *Streams) io.Writer {
+	if isTerminal(s.Out) && isTerminal(s.Err) {
+		return statusErasing{s.Err}
+	}
+	return s.Err
+}
+
+func demoFile(dir string) string { return filepath.Join(dir, "demo-audit.log") }
+
+// config returns the configuration that the flags stand for.
+func (f *devFlags) config(dir string) config.Config {
+	c := config.Default()
+	c.Listen.Address = f.listen
+	c.DataDir = dir
+	c.Journal.MaxBytes = 1 << 30
+	c.Auth.RootToken = config.SecretValue(cmp.Or(f.rootToken, "dev-"+strings.ToLower(rand.Text())))
+	c.Log.Level = config.LogLevel(f.logLevel)
+	add := func(name, path string) {
+		source := config.DefaultSource()
+		source.Name, source.Path = name, path
+		c.Sources = append(c.Sources, source)
+	}
+	if f.demo {
+		add("demo", demoFile(dir))
+	}
+	if f.auditFile != "" {
+		add("vault", f.auditFile)
+	}
+	return c
+}
+
+// banner says what runs and how to use it. What is printed can be copied.
+func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool) {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	b.WriteString("Tocsin in development mode: loopback only, no TLS, one root token. Not for production.\n\n")
+	row("Address", "%s", a.URL())
+	row("Root token", "%s", token)
+	if f.dataDir == "" {
+		row("Data", "%s (removed at exit)", dir)
+	} else {
+		row("Data", "%s", dir)
+	}
+	switch {
+	case f.demo:
+		row("Source", "a recorded OpenBao audit log, replayed again and again")
+	case f.auditFile == "":
+		row("Source", "none; --demo replays a recorded audit log, --audit-file FILE follows yours")
+	}
+	if f.auditFile != "" {
+		note := ""
+		if _, err := os.Stat(f.auditFile); errors.Is(err, os.ErrNotExist) {
+			note = " (does not exist yet; waiting for it)"
+		} else if err != nil {
+			note = fmt.Sprintf(" (cannot be read yet: %v)", err)
+		}
+		row("Source", "%s%s", f.auditFile, note)
+	}
+	row("Health", "%s/api/v1/health", a.URL())
+	row("Metrics", "%s/metrics", a.URL())
+	program := programName()
+	environment := ""
+	if a.URL() != defaultAddress {
+		environment = addressEnv + "=" + a.URL() + " "
+	}
+	if !shared {
+		environment += tokenEnv + "=" + token + " "
+	}
+	fmt.Fprintf(&b, "\nIn another terminal:\n\n  %s%s events subscribe 'kv-v2/*'\n\n", environment, program)
+	if shared {
+		fmt.Fprintf(&b, "As another user, or with other clients, send the token: %s=%s\n", tokenEnv, token)
+	}
+	b.WriteString("Ctrl-C ends it.\n")
+	fmt.Fprint(s.Out, b.String())
+}
+
+// programName returns how the user calls this program.
+func programName() string {
+	name := os.Args[0]
+	switch {
+	case strings.Contains(name, "/go-build"):
+		return "go run ./cmd/tocsin"
+	case strings.ContainsRune(name, filepath.Separator):
+		return name
+	}
+	return "tocsin"
+}
+
+// logLevelFlag is the value of --log-level.
+type logLevelFlag config.LogLevel
+
+func (f *logLevelFlag) String() string { return string(*f) }
+func (f *logLevelFlag) Type() string   { return "level" }
+func (f *logLevelFlag) Set(v string) error {
+	switch v {
+	case "debug", "info", "warn", "error":
+		*f = logLevelFlag(v)
+		return nil
+	}
+	return errors.New("must be debug, info, warn or error")
+}

@@ -1,0 +1,36 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+const rootLong = `Tocsin takes in the audit log of Vault or OpenBao, makes every entry durable, derives the
+event notifications that follow from it, and serves them over the WebSocket API that
+Vault's own clients speak.
+
+Exit codes: 0 done or ended by the user, 1 something failed, 2 wrong usage,
+3 done, but some input was not understood.`
+
+const rootExample = `  # A hub to try things out, with a replayed audit log.
+  tocsin dev --demo
+
+  # In another terminal: one JSON event per line.
+  tocsin events subscribe 'kv-v2/*'
+
+  # What happened according to an audit log, without a hub.
+  tocsin audit events /var/log/vault/audit.log`
+
+func newRoot(s *Streams) *cobra.Command {
+	root := newGroup("tocsin", "Event notifications and audit for infrastructure", rootLong,
+		newDev(s),
+		newServer(s),
+		newGroup("events", "Read event notifications", "Read event notifications from a hub.", newSubscribe(s)),
+		newGroup("audit", "Work with audit logs", "Work with audit logs, without a hub.", newAuditEvents(s)),
+		newGroup("config", "Show and check the configuration", "Show and check the configuration of \"tocsin server\".", newConfigShow(s), newConfigCheck(s)),
+		newVersion(s),
+	)
+	root.Example = rootExample
+	root.SilenceErrors = true
+	root.SilenceUsage = true
+	root.SetFlagErrorFunc(flagError)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	return root
+}

@@ -1,0 +1,220 @@
+// Package config turns tocsin.yaml into a typed configuration. It is strict: an
+// unknown or repeated key, a value of the wrong type or out of range is a
+// [Problem] with file, line and column, and all problems of a file are reported
+// together. It knows defaults and documentation of every field, so the effective
+// configuration can be printed with comments (see [Config.Write]).
+//
+// It opens nothing that the configuration names except, on request, the files
+// of secrets (see [Secret.Reveal]), and it reads no environment variable except
+// those that secrets name.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+)
+
+// Config is everything that the program can be told. The zero value is not
+// usable: start from [Default].
+//
+// Field tags are the specification from which decoding, checking and printing
+// are done: yaml is the key, doc the comment, min and max bound a number,
+// duration or size, zero says what 0 means where it is outside of the bounds,
+// oneof lists the allowed texts.
+type Config struct {
+	Listen        Listen        `yaml:"listen" doc:"Where the HTTP server for clients, metrics and health checks listens."`
+	DataDir       string        `yaml:"data_dir" doc:"Directory of the journal and all other state. One process at a time may use it; it is created when missing."`
+	Journal       Journal       `yaml:"journal" doc:"How long events are kept, and how much may wait to be written."`
+	Limits        EventLimits   `yaml:"limits" doc:"Largest event that is accepted. Bigger audit entries keep their bytes beside the journal, other producers are refused."`
+	Subscriptions Subscriptions `yaml:"subscriptions" doc:"Live subscribers."`
+	Auth          Auth          `yaml:"auth" doc:"Who may use the server."`
+	Sources       []Source      `yaml:"sources" doc:"What is read. Each source has these fields:"`
+	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
+}
+
+// Listen is the section "listen".
+type Listen struct {
+	Address        string   `yaml:"address" doc:"Host and port. Port 0 takes a free one; an empty host means every interface."`
+	TLS            TLS      `yaml:"tls" doc:"Certificate for HTTPS and WSS. Without one, connections are not encrypted: keep the address on loopback or behind a proxy."`
+	AllowedOrigins []string `yaml:"allowed_origins" doc:"Web pages that may subscribe from a browser besides those of this host: patterns for host and port, or with scheme. Example: [\"*.example.com\", \"https://ops.example.org\"]."`
+}
+
+// TLS is the section "listen.tls". Both files are set, or none.
+type TLS struct {
+	CertFile string `yaml:"cert_file" doc:"PEM file with the certificate and its chain. Read again when it changes."`
+	KeyFile  string `yaml:"key_file" doc:"PEM file with the private key."`
+}
+
+// Enabled reports whether the server speaks TLS.
+func (t TLS) Enabled() bool { return t.CertFile != "" }
+
+// Journal is the section "journal".
+type Journal struct {
+	MaxAge       Duration `yaml:"max_age" min:"1m" zero:"no limit" doc:"Events older than this are removed."`
+	MaxBytes     Size     `yaml:"max_bytes" min:"16MiB" zero:"no limit" doc:"When the journal is larger than this, its oldest events are removed."`
+	PendingBytes Size     `yaml:"pending_bytes" min:"1MiB" max:"4GiB" doc:"Events waiting to be written take at most this much memory; producers beyond it wait or are refused."`
+	CacheBytes   Size     `yaml:"cache_bytes" min:"1MiB" max:"64GiB" doc:"Memory for recent events, for those who read the journal."`
+}
+
+// EventLimits is the section "limits".
+type EventLimits struct {
+	MaxEvent        Size `yaml:"max_event" min:"1KiB" max:"8MiB" doc:"Everything that an event carries."`
+	MaxType         Size `yaml:"max_type" min:"16B" max:"4KiB" doc:"Its type."`
+	MaxMetadata     Size `yaml:"max_metadata" min:"1KiB" max:"1MiB" doc:"Names and values of its metadata together."`
+	MaxMetadataKeys int  `yaml:"max_metadata_keys" min:"8" max:"10000" doc:"Number of metadata fields."`
+}
+
+// Event returns the limits in the form that the rest of the program uses.
+func (l EventLimits) Event() event.Limits {
+	return event.Limits{
+		MaxTypeBytes:     int(l.MaxType),
+		MaxMetadataKeys:  l.MaxMetadataKeys,
+		MaxMetadataBytes: int(l.MaxMetadata),
+		MaxEventBytes:    int(l.MaxEvent),
+	}
+}
+
+// Subscriptions is the section "subscriptions".
+type Subscriptions struct {
+	Max         int  `yaml:"max" min:"1" max:"1000000" doc:"How many may be open at once; further ones are refused."`
+	MemoryBytes Size `yaml:"memory_bytes" min:"4MiB" max:"64GiB" doc:"Memory for the events that subscribers are being sent, shared by all of them."`
+}
+
+// Auth is the section "auth".
+type Auth struct {
+	RootToken Secret `yaml:"root_token" doc:"The token that may do everything. Secrets are not written into this file; say where to find them: {env: NAME} or {file: PATH}."`
+}
+
+// Source is one element of "sources".
+type Source struct {
+	Name          string     `yaml:"name" doc:"Names the source in events (vault://NAME), metrics, logs and health. Lower-case letters, digits, - and _. Changing it makes the source start again."`
+	Type          SourceType `yaml:"type" oneof:"vault_audit_file" doc:"vault_audit_file follows the file of an audit device of Vault or OpenBao."`
+	Path          string     `yaml:"path" doc:"The file. It may be missing, rotated, truncated or replaced at any time."`
+	From          From       `yaml:"from" oneof:"start,end" doc:"Where to begin the first time: start or end of the file. Later runs go on where the last one ended."`
+	KeepRaw       bool       `yaml:"keep_raw" doc:"true stores unhashed values of a device with log_raw=true as they are. false redacts them before anything is stored."`
+	MaxLine       Size       `yaml:"max_line" min:"4KiB" max:"64MiB" doc:"A longer line is skipped, counted and reported."`
+	HoldUncertain bool       `yaml:"hold_uncertain" doc:"true keeps back notifications of which it is not certain that something changed. false sends them with the attribute certainty=assumed."`
+	OmitCaller    bool       `yaml:"omit_caller" doc:"true leaves out of notifications who made the request (display name, entity, hashed accessor, address)."`
+	KVVersions    Versions   `yaml:"kv_versions" doc:"Version of kv mounts for which the log does not tell it: mount path (with its namespace) to 1 or 2."`
+}
+
+// SourceType is the kind of a source.
+type SourceType string
+
+// The kinds of sources.
+const VaultAuditFile SourceType = "vault_audit_file"
+
+// From is where a source begins when it has no position yet.
+type From string
+
+// The places where a source can begin.
+const (
+	FromStart From = "start"
+	FromEnd   From = "end"
+)
+
+// Versions maps the path of a kv mount, with namespace and trailing slash, to
+// 1 or 2.
+type Versions map[string]int
+
+// Log is the section "log".
+type Log struct {
+	Level  LogLevel  `yaml:"level" oneof:"debug,info,warn,error" doc:"Least important messages that are written: debug, info, warn or error."`
+	Format LogFormat `yaml:"format" oneof:"text,json" doc:"text for people, json for programs."`
+}
+
+// LogLevel names a level of log/slog in lower case.
+type LogLevel string
+
+// LogFormat is "text" or "json".
+type LogFormat string
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Listen:  Listen{Address: "127.0.0.1:8280"},
+		DataDir: "/var/lib/tocsin",
+		Journal: Journal{
+			MaxAge:       Duration(30 * 24 * time.Hour),
+			MaxBytes:     10 << 30,
+			PendingBytes: 64 << 20,
+			CacheBytes:   32 << 20,
+		},
+		Limits: EventLimits{
+			MaxEvent:        Size(event.DefaultLimits.MaxEventBytes),
+			MaxType:         Size(event.DefaultLimits.MaxTypeBytes),
+			MaxMetadata:     Size(event.DefaultLimits.MaxMetadataBytes),
+			MaxMetadataKeys: event.DefaultLimits.MaxMetadataKeys,
+		},
+		Subscriptions: Subscriptions{Max: 20_000, MemoryBytes: 64 << 20},
+		Auth:          Auth{RootToken: SecretFromEnv("TOCSIN_ROOT_TOKEN")},
+		Log:           Log{Level: "info", Format: "text"},
+	}
+}
+
+// DefaultSource returns what the fields of a source are when its element in the
+// file does not mention them.
+func DefaultSource() Source {
+	return Source{Type: VaultAuditFile, From: FromStart, MaxLine: 64 << 20}
+}
+
+// maxFileBytes bounds a configuration file. Ten thousand sources fit.
+const maxFileBytes = 1 << 20
+
+// Load reads and checks the file at path. The error is an [Error] with every
+// problem when the file could be read.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return Config{}, fmt.Errorf("read configuration: %s is a directory; name the file in it, for example %s/tocsin.yaml", path, path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(path, text)
+}
+
+// Parse checks the text of a configuration and returns it on top of [Default].
+// The name is used in problems only. The error is an [Error].
+func Parse(name string, text []byte) (Config, error) {
+	if len(text) > maxFileBytes {
+		return Config{}, Error{{File: name, Message: fmt.Sprintf("is larger than the limit of %s", Size(maxFileBytes))}}
+	}
+	c := Default()
+	d := decoder{file: name, at: make(map[string]position), wrong: make(map[string]bool)}
+	d.document(text, &c)
+	for _, p := range c.problems() {
+		if !d.wrong[p.Key] {
+			d.problems = append(d.problems, d.locate(p))
+		}
+	}
+	if len(d.problems) > 0 {
+		return Config{}, sorted(d.problems)
+	}
+	return c, nil
+}
+
+// Validate checks a configuration that was made by code rather than read from a
+// file. The error is an [Error] whose problems have no position.
+func (c *Config) Validate() error {
+	if p := c.problems(); len(p) > 0 {
+		return Error(p)
+	}
+	return nil
+}
+
+// IsProblem reports whether err is about the content of a configuration.
+func IsProblem(err error) bool {
+	var e Error
+	return errors.As(err, &e)
+}

@@ -1,0 +1,434 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// full is a file that sets every field to something else than its default.
+const full = `
+listen:
+  address: 0.0.0.0:9000
+  tls: {cert_file: /etc/tocsin/cert.pem, key_file: /etc/tocsin/key.pem}
+  allowed_origins: ["*.example.com"]
+data_dir: /srv/tocsin
+journal:
+  max_age: 1d12h
+  max_bytes: 0
+  pending_bytes: 32MiB
+  cache_bytes: 1GB
+limits:
+  max_event: 2MiB
+  max_type: 128
+  max_metadata: 32 KiB
+  max_metadata_keys: 64
+subscriptions: {max: 5, memory_bytes: 8MiB}
+auth:
+  root_token: {file: /run/secrets/root}
+sources:
+  - name: vault
+    path: /var/log/vault/audit.log
+    from: end
+    keep_raw: true
+    hold_uncertain: true
+    omit_caller: true
+    max_line: 1MiB
+    kv_versions: {secret/: 2, ns1/legacy: 1}
+  - name: bao-2
+    type: vault_audit_file
+    path: "/var/log/bao.log"
+log: {level: debug, format: json}
+`
+
+func fullConfig() Config {
+	return Config{
+		Listen:        Listen{Address: "0.0.0.0:9000", TLS: TLS{CertFile: "/etc/tocsin/cert.pem", KeyFile: "/etc/tocsin/key.pem"}, AllowedOrigins: []string{"*.example.com"}},
+		DataDir:       "/srv/tocsin",
+		Journal:       Journal{MaxAge: Duration(36 * time.Hour), PendingBytes: 32 << 20, CacheBytes: 1e9},
+		Limits:        EventLimits{MaxEvent: 2 << 20, MaxType: 128, MaxMetadata: 32 << 10, MaxMetadataKeys: 64},
+		Subscriptions: Subscriptions{Max: 5, MemoryBytes: 8 << 20},
+		Auth:          Auth{RootToken: SecretFromFile("/run/secrets/root")},
+		Sources: []Source{
+			{
+				Name: "vault", Type: VaultAuditFile, Path: "/var/log/vault/audit.log", From: FromEnd, KeepRaw: true, HoldUncertain: true, OmitCaller: true,
+				MaxLine: 1 << 20, KVVersions: Versions{"secret/": 2, "ns1/legacy/": 1},
+			},
+			{Name: "bao-2", Type: VaultAuditFile, Path: "/var/log/bao.log", From: FromStart, MaxLine: 64 << 20},
+		},
+		Log: Log{Level: "debug", Format: "json"},
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       Config
+	}{
+		{"empty", "", Default()},
+		{"comments only", "# nothing\n---\n", Default()},
+		{"null sections", "journal:\nsources:\nlisten:\n  tls:\n", Default()},
+		{"every field", full, fullConfig()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := Parse("tocsin.yaml", []byte(tc.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got  %+v\nwant %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestProblems(t *testing.T) {
+	for _, tc := range []struct{ name, text, want string }{
+		{"near key", "jurnal:\n  max_age: 1d\n", `t.yaml:1:1: unknown key "jurnal" here; did you mean "journal"?`},
+		{"near key inside", "journal:\n  maxage: 1d\n", `t.yaml:2:3: unknown key "maxage" in journal; did you mean "max_age"?`},
+		{"key of another section", "max_age: 1d\n", `t.yaml:1:1: unknown key "max_age" here; did you mean journal.max_age?`},
+		{"key of nothing", "log: {zzzzzz: 1}\n", `t.yaml:1:7: unknown key "zzzzzz" in log; known are level, format`},
+		{"merge key", "log: {<<: {level: info}}\n", `t.yaml:1:7: unknown key "<<" in log; known are level, format`},
+		{"key twice", "log:\n  level: info\n  level: warn\n", `t.yaml:3:3: log.level: is set a second time; the first is in line 2`},
+		{"key not text", "? [a]\n: b\n", `t.yaml:1:3: a key must be text, but is a list`},
+		{"root is a list", "- a\n", `t.yaml:1:1: must be a section with keys, but is a list`},
+		{"root is text", "hello\n", `t.yaml:1:1: must be a section with keys, but is "hello"`},
+		{"section is text", "journal: 5\n", `t.yaml:1:10: journal: must be a section with keys, but is "5"`},
+		{"list of numbers", "listen: {allowed_origins: [a, 5]}\n", `t.yaml:1:31: listen.allowed_origins[1]: must be text, but is "5"; put it into quotes if it is meant`},
+		{"pattern", "listen: {allowed_origins: ['[a']}\n", `t.yaml:1:28: listen.allowed_origins[0]: "[a" is not a pattern: syntax error in pattern`},
+		{"list is text", "sources: x\n", `t.yaml:1:10: sources: must be a list (lines that begin with "- "), but is "x"`},
+		{"text is number", "data_dir: 5\n", `t.yaml:1:11: data_dir: must be text, but is "5"; put it into quotes if it is meant`},
+		{"text is list", "data_dir: [a]\n", `t.yaml:1:11: data_dir: must be text, but is a list`},
+		{"no value", "data_dir:\n", `t.yaml:1:10: data_dir: has no value; give it one, or remove the key to use the default "/var/lib/tocsin"`},
+		{"bool", "sources: [{name: a, path: p, keep_raw: yes please}]\n", `t.yaml:1:40: sources[0].keep_raw: must be true or false, but is "yes please"`},
+		{"whole number", "limits:\n  max_metadata_keys: 1.5\n", `t.yaml:2:22: limits.max_metadata_keys: must be a whole number, but is "1.5"`},
+		{"too small", "limits: {max_metadata_keys: 1}\n", `t.yaml:1:29: limits.max_metadata_keys: 1 is too small; the least is 8`},
+		{"too large", "limits: {max_event: 1GiB}\n", "t.yaml:1:21: limits.max_event: 1GiB is too large; the most is 8MiB"},
+		{"duration", "journal: {max_age: soon}\n", `t.yaml:1:20: journal.max_age: "soon" is not a duration; write for example 90s, 12h or 30d`},
+		{"short duration", "journal: {max_age: 1s}\n", `t.yaml:1:20: journal.max_age: 1s is too small; the least is 1m, or 0 for no limit`},
+		{"size", "journal: {max_bytes: 10 parsecs}\n", `t.yaml:1:22: journal.max_bytes: "10 parsecs" is not a size; write for example 512KiB, 64MiB or 10GB`},
+		{"enumeration", "log: {level: warning}\n", `t.yaml:1:14: log.level: "warning" is not one of debug, info, warn, error`},
+		{"near enumeration", "log: {level: wran}\n", `t.yaml:1:14: log.level: "wran" is not one of debug, info, warn, error; did you mean "warn"?`},
+		{"alias", "log: &a {level: info}\nlisten: *a\n", `t.yaml:2:9: listen: anchors and aliases are not supported; write the value here`},
+		{"alias cycle", "sources: &a [*a]\n", `t.yaml:1:14: sources[0]: anchors and aliases are not supported; write the value here`},
+		{"secret in file", "auth: {root_token: hvs.verysecret}\n", `t.yaml:1:20: auth.root_token: secrets are not written into the configuration; write {env: NAME} or {file: PATH}`},
+		{"secret empty", "auth: {root_token: {}}\n", `t.yaml:1:20: auth.root_token: secrets are not written into the configuration; write {env: NAME} or {file: PATH}`},
+		{"secret twice", "auth: {root_token: {env: A, file: b}}\n", `t.yaml:1:20: auth.root_token: env and file are both set; keep one`},
+		{"secret key", "auth: {root_token: {evn: A}}\n", `t.yaml:1:21: auth.root_token: unknown key "evn"; secrets are not written into the configuration; write {env: NAME} or {file: PATH}`},
+		{"secret number", "auth: {root_token: {env: 5}}\n", `t.yaml:1:26: auth.root_token.env: must be text, but is "5"`},
+		{"address", "listen: {address: localhost}\n", `t.yaml:1:19: listen.address: "localhost" is not an address; write host:port, for example 127.0.0.1:8280`},
+		{"port", "listen: {address: 'localhost:70000'}\n", `t.yaml:1:19: listen.address: "localhost:70000" has no valid port; ports are 0 to 65535`},
+		{"half TLS", "listen:\n  tls:\n    cert_file: a\n", `t.yaml:3:5: listen.tls: cert_file is set but key_file is not; TLS needs both`},
+		{"other half of TLS", "listen:\n  tls:\n    key_file: a\n", `t.yaml:3:5: listen.tls: key_file is set but cert_file is not; TLS needs both`},
+		{"data dir", "data_dir: ''\n", `t.yaml:1:11: data_dir: is empty; name a directory`},
+		{"metadata beyond event", "limits: {max_event: 16KiB}\n", `t.yaml:1:9: limits.max_metadata: 64KiB is more than the whole event may have (limits.max_event is 16KiB)`},
+		{"pending beyond event", "limits: {max_event: 2MiB}\njournal: {pending_bytes: 1MiB}\n", `t.yaml:2:26: journal.pending_bytes: 1MiB is less than two events (limits.max_event is 2MiB)`},
+		{"nameless source", "sources:\n  - path: a\n", `t.yaml:2:5: sources[0]: has no name; add for example "name: vault"`},
+		{"pathless source", "sources:\n  - name: a\n", `t.yaml:2:5: sources[0]: has no path; add "path:" with the audit file`},
+		{"bad name", "sources: [{name: Böse, path: a}]\n", `t.yaml:1:18: sources[0].name: "Böse" must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit`},
+		{"same name", "sources: [{name: a, path: a}, {name: a, path: b}]\n", `t.yaml:1:38: sources[1].name: "a" is already the name of sources[0]`},
+		{"same path", "sources: [{name: a, path: a}, {name: b, path: a}]\n", `t.yaml:1:47: sources[1].path: "a" is already followed by sources[0]`},
+		{"source type", "sources: [{name: a, path: a, type: vault-audit-file}]\n", `t.yaml:1:36: sources[0].type: "vault-audit-file" is not one of vault_audit_file; did you mean "vault_audit_file"?`},
+		{"kv version", "sources: [{name: a, path: a, kv_versions: {secret/: 3}}]\n", `t.yaml:1:53: sources[0].kv_versions.secret/: must be 1 or 2, but is "3"`},
+		{"kv versions list", "sources: [{name: a, path: a, kv_versions: [1]}]\n", `t.yaml:1:43: sources[0].kv_versions: must map mount paths to versions, for example {secret/: 2}, but is a list`},
+		{"key where none can be", "log:\n  level: info\n bad: 1\n", `t.yaml:3: not valid YAML: did not find expected key`},
+		{"syntax", "log:\n  level: [info\nlisten: 5\n", "t.yaml:2: not valid YAML: did not find expected ',' or ']'"},
+		{"tab", "log:\n\tlevel: info\n", `t.yaml:2: not valid YAML: found character that cannot start any token`},
+		{"second document", "log: {level: info}\n---\nlog: {level: warn}\n", `t.yaml:2:1: a second document begins here; a configuration is one document`},
+		{"several", "log: {level: loud}\njurnal: 1\nsources:\n  - nam: a\n    path: 7\n    from: 3\n  - name: b\n", strings.Join([]string{
+			`t.yaml:1:14: log.level: "loud" is not one of debug, info, warn, error`,
+			`t.yaml:2:1: unknown key "jurnal" here; did you mean "journal"?`,
+			`t.yaml:4:5: unknown key "nam" in sources[0]; did you mean "name"?`,
+			`t.yaml:5:11: sources[0].path: must be text, but is "7"; put it into quotes if it is meant`,
+			`t.yaml:6:11: sources[0].from: must be text, but is "3"; put it into quotes if it is meant`,
+			`t.yaml:7:5: sources[1]: has no path; add "path:" with the audit file`,
+		}, "\n")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Parse("t.yaml", []byte(tc.text))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !IsProblem(err) {
+				t.Errorf("error is a %T", err)
+			}
+			if err.Error() != tc.want {
+				t.Errorf("got\n%s\nwant\n%s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	if c, err := Load(write("good.yaml", []byte(full))); err != nil || !reflect.DeepEqual(c, fullConfig()) {
+		t.Errorf("good file: %+v, %v", c, err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "missing.yaml"): "no such file",
+		dir:                                "is a directory",
+		write("large.yaml", bytes.Repeat([]byte("#"), 2<<20)):    "larger than the limit of 1MiB",
+		write("deep.yaml", bytes.Repeat([]byte("["), 100_000)):   "not valid YAML",
+		write("nul.yaml", []byte("log:\x00 {level: info}")):      "not valid YAML",
+		write("latin1.yaml", []byte("data_dir: /srv/b\xf6se\n")): "not valid YAML",
+		write("wrong.yaml", []byte("log: {level: loud}")):        "wrong.yaml:1:14: log.level",
+	} {
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: got %v, want %q", path, err, want)
+		}
+	}
+}
+
+func TestManyProblemsStayReadable(t *testing.T) {
+	_, err := Parse("t.yaml", bytes.Repeat([]byte("a: 1\n"), 1000))
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 51 || lines[50] != "and 950 more problems" {
+		t.Errorf("%d lines, the last is %q", len(lines), lines[len(lines)-1])
+	}
+}
+
+func TestWriteGolden(t *testing.T) {
+	for name, c := range map[string]Config{"default": Default(), "full": fullConfig()} {
+		t.Run(name, func(t *testing.T) {
+			var got bytes.Buffer
+			if err := c.Write(&got); err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", name+".yaml")
+			if *update {
+				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Bytes(), want) {
+				t.Errorf("differs from %s; run go test -update if that is right:\n%s", golden, got.Bytes())
+			}
+			again, err := Parse(name, got.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(again, c) {
+				t.Errorf("read back: %+v\nwritten:   %+v", again, c)
+			}
+		})
+	}
+}
+
+// Every field has a key and a documentation, and every bound can be parsed.
+func TestSpecificationIsComplete(t *testing.T) {
+	var walk func(t *testing.T, typ reflect.Type)
+	walk = func(t *testing.T, typ reflect.Type) {
+		if typ.Kind() == reflect.Slice {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct || typ == secretType {
+			return
+		}
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			if f.Tag.Get("yaml") == "" || !strings.HasSuffix(f.Tag.Get("doc"), ".") && !strings.HasSuffix(f.Tag.Get("doc"), ":") {
+				t.Errorf("%s.%s: no key or no documentation that ends in a period", typ.Name(), f.Name)
+			}
+			if f.Type.Kind() != reflect.Struct {
+				bound(f.Type, f.Tag.Get("min"))
+				bound(f.Type, f.Tag.Get("max"))
+			}
+			walk(t, f.Type)
+		}
+	}
+	walk(t, reflect.TypeFor[Config]())
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Errorf("the defaults are not valid: %v", err)
+	}
+}
+
+func TestValidateMadeConfiguration(t *testing.T) {
+	c := Default()
+	c.Sources = []Source{{Name: "a"}}
+	c.Auth.RootToken = Secret{}
+	err := c.Validate()
+	for _, want := range []string{"sources[0]: has no path", `sources[0].type: "" is not one of`, "sources[0].max_line: 0 is too small", "auth.root_token: is not set"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not mention %q", err, want)
+		}
+	}
+}
+
+func TestSecretIsNeverPrinted(t *testing.T) {
+	const value = "hvs.verysecret"
+	c := Default()
+	c.Auth.RootToken = SecretValue(value)
+	hidden := struct{ s Secret }{SecretValue(value)}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "token", c.Auth.RootToken, "config", c)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "token", c.Auth.RootToken, "config", c)
+	asJSON, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asYAML, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown bytes.Buffer
+	if err := c.Write(&shown); err != nil {
+		t.Fatal(err)
+	}
+	for i, text := range []string{
+		fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), fmt.Sprintf("%s %q %x", c.Auth.RootToken, c.Auth.RootToken, c.Auth.RootToken),
+		fmt.Sprintf("%v %+v %#v", hidden, hidden, hidden), c.Auth.RootToken.Reference(),
+		log.String(), string(asJSON), string(asYAML), shown.String(),
+	} {
+		if strings.Contains(text, value) || strings.Contains(text, "6876732e") { // also as hexadecimal
+			t.Errorf("text %d shows the secret: %s", i, text)
+		}
+	}
+	if got, err := c.Auth.RootToken.Reveal(); got != value || err != nil {
+		t.Errorf("Reveal: %q, %v", got, err)
+	}
+}
+
+func TestSecretReveal(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Setenv("TOCSIN_TEST_SECRET", "from-env")
+	for _, tc := range []struct {
+		name      string
+		s         Secret
+		want, err string
+	}{
+		{"environment", SecretFromEnv("TOCSIN_TEST_SECRET"), "from-env", ""},
+		{"environment unset", SecretFromEnv("TOCSIN_TEST_UNSET"), "", "TOCSIN_TEST_UNSET is not set"},
+		{"file", SecretFromFile(file("a", "from-file\r\n")), "from-file", ""},
+		{"file missing", SecretFromFile(filepath.Join(dir, "none")), "", "no such file"},
+		{"file empty", SecretFromFile(file("b", "\n")), "", "b is empty"},
+		{"file huge", SecretFromFile(file("c", strings.Repeat("x", 70_000))), "", "c is larger than 64KiB"},
+		{"nothing", Secret{}, "", "no secret"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := tc.s.Reveal()
+			if got != tc.want || (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "90s": 90 * time.Second, "1h30m": 90 * time.Minute, "30d": 720 * time.Hour,
+		"1d12h": 36 * time.Hour, "1.5h": 90 * time.Minute, "0d": 0, "106751d": 106751 * 24 * time.Hour,
+	} {
+		if got, err := ParseDuration(text); err != nil || time.Duration(got) != want {
+			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "d", "-1h", "1d-1h", "+1h", "1.5d", "1d1d", "5", "1h1d", "106752d", "106751d24h", "99999999999d", "x"} {
+		if got, err := ParseDuration(text); err == nil {
+			t.Errorf("%q is accepted as %v", text, got)
+		}
+	}
+	for _, d := range []time.Duration{0, 1, time.Second, time.Minute, time.Hour, 25 * time.Hour, 48 * time.Hour, 90*time.Minute + 5*time.Second, 1<<63 - 1} {
+		if got, err := ParseDuration(Duration(d).String()); err != nil || time.Duration(got) != d {
+			t.Errorf("%v is written as %q and read back as %v, %v", d, Duration(d), got, err)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]Size{
+		"0": 0, "17": 17, "17B": 17, "4KiB": 4096, "4kib": 4096, "64 MiB": 64 << 20, "10GB": 10e9, "1TiB": 1 << 40, "3KB": 3000,
+	} {
+		if got, err := ParseSize(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1.5GiB", "1  MiB", "99999999999999999999", "9223372036854775807KiB", "64m", "1 "} {
+		if got, err := ParseSize(text); err == nil && text != "1 " {
+			t.Errorf("%q is accepted as %v", text, got)
+		}
+	}
+	for _, s := range []Size{0, 1, 1023, 1024, 1000, 1e6, 64 << 20, 1<<63 - 1} {
+		if got, err := ParseSize(s.String()); err != nil || got != s {
+			t.Errorf("%d is written as %q and read back as %d, %v", s, s, got, err)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	keys := []string{"listen", "data_dir", "journal", "max_age"}
+	for text, want := range map[string]string{
+		"lsiten": "listen", "Listen": "listen", "datadir": "data_dir", "jornal": "journal", "maxage": "max_age",
+		"frobnicate": "", "": "", strings.Repeat("x", 100): "",
+	} {
+		if got := Nearest(text, keys); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Whatever is in a file, Parse returns, its problems are in the file, and what
+// it accepts is written and read back unchanged.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(full))
+	for _, seed := range []string{
+		"", "a: b", "- a", "log: &a {level: info}\nlisten: *a", "sources: &a [*a]", "? {a: b}\n: c", "!!binary aGk=: x", "--- a\n--- b",
+		"journal: {max_age: 1d, max_bytes: 1GB}", "auth: {root_token: {env: A, env: B}}", "sources: [{kv_versions: {a: 1}}]", "\xff\xfe", "a: \"\\0\"", "log:\n\tlevel: x",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := Parse("f.yaml", text)
+		if err != nil {
+			lines := bytes.Count(text, []byte("\n")) + bytes.Count(text, []byte("\r")) + strings.Count(string(text), "\u0085") +
+				strings.Count(string(text), "\u2028") + strings.Count(string(text), "\u2029") + 2
+			for _, p := range err.(Error) {
+				if p.Line > lines && len(text) > 0 && text[0] < 0xf0 || p.Message == "" {
+					t.Errorf("problem %+v of a text with %d lines", p, lines)
+				}
+			}
+			return
+		}
+		var written bytes.Buffer
+		if err := c.Write(&written); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse("again.yaml", written.Bytes())
+		if err != nil {
+			t.Fatalf("%v\n%s", err, written.Bytes())
+		}
+		if !reflect.DeepEqual(c, again) {
+			t.Errorf("read back: %+v\nwritten:   %+v", again, c)
+		}
+	})
+}

@@ -1,0 +1,180 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// problems checks what holds for every configuration, read or made: the ranges
+// and choices that the field tags state, and the rules between fields.
+func (c *Config) problems() []Problem {
+	v := validator{}
+	v.ranges("", reflect.ValueOf(c).Elem(), "")
+	v.rules(c)
+	return v.problems
+}
+
+type validator struct{ problems []Problem }
+
+func (v *validator) report(key, format string, args ...any) {
+	v.problems = append(v.problems, Problem{Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) reported(key string) bool {
+	return slices.ContainsFunc(v.problems, func(p Problem) bool { return p.Key == key })
+}
+
+// ranges walks all fields and checks them against their tags.
+func (v *validator) ranges(key string, value reflect.Value, tag reflect.StructTag) {
+	switch {
+	case value.Type() == secretType:
+	case value.Kind() == reflect.Struct:
+		for i, name := range fieldKeys(value.Type()) {
+			v.ranges(join(key, name), value.Field(i), value.Type().Field(i).Tag)
+		}
+	case value.Kind() == reflect.Slice:
+		for i := range value.Len() {
+			v.ranges(fmt.Sprintf("%s[%d]", key, i), value.Index(i), "")
+		}
+	case value.Kind() == reflect.String && tag.Get("oneof") != "":
+		allowed := strings.Split(tag.Get("oneof"), ",")
+		if got := value.String(); !slices.Contains(allowed, got) {
+			message := fmt.Sprintf("%q is not one of %s", shorten(got), strings.Join(allowed, ", "))
+			if near := Nearest(got, allowed); near != "" {
+				message += fmt.Sprintf("; did you mean %q?", near)
+			}
+			v.report(key, "%s", message)
+		}
+	case value.CanInt() && tag.Get("min") != "":
+		v.bounds(key, value, tag)
+	}
+}
+
+func (v *validator) bounds(key string, value reflect.Value, tag reflect.StructTag) {
+	least, most := bound(value.Type(), tag.Get("min")), bound(value.Type(), tag.Get("max"))
+	zero := tag.Get("zero")
+	or := ""
+	if zero != "" {
+		or = fmt.Sprintf(", or 0 for %s", zero)
+	}
+	switch n := value.Int(); {
+	case n == 0 && zero != "":
+	case n < least.Int():
+		v.report(key, "%s is too small; the least is %s%s", describe(value), describe(least), or)
+	case tag.Get("max") != "" && n > most.Int():
+		v.report(key, "%s is too large; the most is %s%s", describe(value), describe(most), or)
+	}
+}
+
+// bound parses the min or max of a tag as a value of type t. The tags are ours
+// and every test reads them, so a malformed one panics.
+func bound(t reflect.Type, text string) reflect.Value {
+	if text == "" {
+		return reflect.Zero(t)
+	}
+	var parsed any
+	var err error
+	switch t {
+	case durationType:
+		parsed, err = ParseDuration(text)
+	case sizeType:
+		parsed, err = ParseSize(text)
+	default:
+		parsed, err = strconv.Atoi(text)
+	}
+	if err != nil {
+		panic("config: field tag: " + err.Error())
+	}
+	return reflect.ValueOf(parsed)
+}
+
+// describe returns a scalar as it is written in a file.
+func describe(v reflect.Value) string {
+	if v.Kind() == reflect.String {
+		return strconv.Quote(v.String())
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// sourceName keeps names usable in URIs, metrics, file names and NATS subjects.
+var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+
+func (v *validator) rules(c *Config) {
+	if err := CheckAddress(c.Listen.Address); err != nil {
+		v.report("listen.address", "%v", err)
+	}
+	switch t := c.Listen.TLS; {
+	case t.CertFile != "" && t.KeyFile == "":
+		v.report("listen.tls", "cert_file is set but key_file is not; TLS needs both")
+	case t.CertFile == "" && t.KeyFile != "":
+		v.report("listen.tls", "key_file is set but cert_file is not; TLS needs both")
+	}
+	for i, pattern := range c.Listen.AllowedOrigins {
+		if _, err := path.Match(pattern, ""); err != nil {
+			v.report(fmt.Sprintf("listen.allowed_origins[%d]", i), "%q is not a pattern: %v", pattern, err)
+		}
+	}
+	if c.DataDir == "" {
+		v.report("data_dir", "is empty; name a directory")
+	}
+	if !c.Auth.RootToken.IsSet() {
+		v.report("auth.root_token", "is not set; write {env: NAME} or {file: PATH}")
+	}
+	if !v.reported("limits.max_event") { // else what is compared with it would only confuse
+		if c.Limits.MaxMetadata > c.Limits.MaxEvent {
+			v.report("limits.max_metadata", "%s is more than the whole event may have (limits.max_event is %s)", c.Limits.MaxMetadata, c.Limits.MaxEvent)
+		}
+		if c.Journal.PendingBytes < 2*c.Limits.MaxEvent {
+			v.report("journal.pending_bytes", "%s is less than two events (limits.max_event is %s)", c.Journal.PendingBytes, c.Limits.MaxEvent)
+		}
+	}
+	v.sources(c.Sources)
+}
+
+func (v *validator) sources(sources []Source) {
+	names, paths := make(map[string]int), make(map[string]int)
+	for i, s := range sources {
+		key := fmt.Sprintf("sources[%d]", i)
+		switch first, seen := names[s.Name]; {
+		case s.Name == "":
+			v.report(key, "has no name; add for example \"name: vault\"")
+		case !sourceName.MatchString(s.Name):
+			v.report(key+".name", "%q must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit", shorten(s.Name))
+		case seen:
+			v.report(key+".name", "%q is already the name of sources[%d]", s.Name, first)
+		default:
+			names[s.Name] = i
+		}
+		switch first, seen := paths[s.Path]; {
+		case s.Path == "":
+			v.report(key, "has no path; add \"path:\" with the audit file")
+		case seen:
+			v.report(key+".path", "%q is already followed by sources[%d]", s.Path, first)
+		default:
+			paths[s.Path] = i
+		}
+		for mount, version := range s.KVVersions {
+			if version != 1 && version != 2 {
+				v.report(key+".kv_versions", "version %d of %q must be 1 or 2", version, mount)
+			}
+		}
+	}
+}
+
+// CheckAddress returns nil when a is a host and port to listen on.
+func CheckAddress(a string) error {
+	_, port, err := net.SplitHostPort(a)
+	if err != nil {
+		return fmt.Errorf("%q is not an address; write host:port, for example 127.0.0.1:8280", a)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q has no valid port; ports are 0 to 65535", a)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// commentWidth is where comments are wrapped.
+const commentWidth = 88
+
+// Write prints the configuration as YAML with the documentation of every field
+// as comments. [Parse] reads it back to an equal configuration, except that a
+// secret held in memory is printed as [Redacted].
+func (c Config) Write(w io.Writer) error {
+	text := []byte(header)
+	sections := mapping(reflect.ValueOf(c)).Content
+	for i := 0; i < len(sections); i += 2 {
+		text = append(text, '\n')
+		var one bytes.Buffer
+		enc := yaml.NewEncoder(&one)
+		enc.SetIndent(2)
+		if err := enc.Encode(&yaml.Node{Kind: yaml.MappingNode, Content: sections[i : i+2]}); err != nil {
+			return fmt.Errorf("write configuration: %w", err)
+		}
+		text = append(text, one.Bytes()...)
+	}
+	_, err := w.Write(text)
+	return err
+}
+
+const header = `# Configuration of tocsin. What is left out has the default.
+# Durations are written as 90s, 12h or 30d, sizes as 512KiB, 64MiB or 10GB.
+`
+
+func mapping(v reflect.Value) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.MappingNode}
+	for i, key := range fieldKeys(v.Type()) {
+		name := &yaml.Node{Kind: yaml.ScalarNode, Value: key, HeadComment: comment(v.Type().Field(i))}
+		n.Content = append(n.Content, name, node(v.Field(i)))
+	}
+	return n
+}
+
+func node(v reflect.Value) *yaml.Node {
+	switch {
+	case v.Type() == secretType:
+		return secretNode(v.Interface().(Secret))
+	case v.Kind() == reflect.Struct:
+		return mapping(v)
+	case v.Kind() == reflect.Slice:
+		n := &yaml.Node{Kind: yaml.SequenceNode}
+		if v.Len() == 0 {
+			n.Style = yaml.FlowStyle // [] rather than nothing
+		}
+		for i := range v.Len() {
+			element := node(v.Index(i))
+			for j := 0; j < len(element.Content); j += 2 {
+				element.Content[j].HeadComment = "" // said once, above the list
+			}
+			n.Content = append(n.Content, element)
+		}
+		return n
+	}
+	n := &yaml.Node{}
+	value := v.Interface()
+	if s, ok := value.(fmt.Stringer); ok { // Duration and Size
+		value = s.String()
+	}
+	if err := n.Encode(value); err != nil {
+		panic("config: " + err.Error()) // scalars and string maps always encode
+	}
+	if n.Value == "0" {
+		n.Tag, n.Style = "!!int", 0 // "0" without the quotes that text would get
+	}
+	return n
+}
+
+func secretNode(s Secret) *yaml.Node {
+	scalar := func(text string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text} }
+	reference := func(kind, text string) *yaml.Node {
+		return &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle, Content: []*yaml.Node{scalar(kind), scalar(text)}}
+	}
+	switch {
+	case s.env != "":
+		return reference("env", s.env)
+	case s.file != "":
+		return reference("file", s.file)
+	}
+	return scalar(Redacted)
+}
+
+// comment returns the documentation of a field with its bounds, wrapped. That of
+// a list has the documentation of the fields of one element below it.
+func comment(f reflect.StructField) string {
+	text := f.Tag.Get("doc")
+	least, most := f.Tag.Get("min"), f.Tag.Get("max")
+	switch {
+	case least != "" && most != "":
+		text += fmt.Sprintf(" From %s to %s.", least, most)
+	case least != "":
+		text += fmt.Sprintf(" At least %s.", least)
+	}
+	if zero := f.Tag.Get("zero"); zero != "" {
+		text += fmt.Sprintf(" 0: %s.", zero)
+	}
+	lines := wrap(text, "")
+	if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
+		lines = append(lines, elementComment(f.Type.Elem())...)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func elementComment(t reflect.Type) []string {
+	defaults := reflect.Zero(t)
+	if t == sourceType {
+		defaults = reflect.ValueOf(DefaultSource())
+	}
+	var lines []string
+	for i, key := range fieldKeys(t) {
+		text := t.Field(i).Tag.Get("doc")
+		if v := defaults.Field(i); !v.IsZero() {
+			text += fmt.Sprintf(" Default: %v.", v.Interface())
+		}
+		lines = append(lines, wrap(fmt.Sprintf("%-14s  %s", key, text), strings.Repeat(" ", 16))...)
+	}
+	return lines
+}
+
+// wrap breaks text into lines of at most commentWidth bytes; lines after the
+// first begin with indent.
+func wrap(text, indent string) []string {
+	var lines []string
+	line := ""
+	for word := range strings.SplitSeq(text, " ") {
+		if line != "" && len(line)+1+len(word) > commentWidth {
+			lines, line = append(lines, strings.TrimRight(line, " ")), indent+word
+			continue
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}

@@ -1,0 +1,176 @@
+// Package acceptance runs stories with the real program: each file in
+// testdata/script is what a user types and sees.
+package acceptance
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var programDir string // where the built program is
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tocsin-acceptance-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "tocsin"), "../../cmd/tocsin")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+		return 1
+	}
+	programDir = dir
+	return m.Run()
+}
+
+func TestStories(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       os.Getenv("TOCSIN_UPDATE_SCRIPTS") != "",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", programDir+string(filepath.ListSeparator)+os.Getenv("PATH"))
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
+			e.Setenv("TMPDIR", filepath.Join(e.WorkDir, "tmp"))
+			audit, err := filepath.Abs("testdata/audit.jsonl")
+			e.Setenv("AUDIT", audit)
+			return errors.Join(err, os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o755))
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"await":     await,
+			"awaitpage": awaitPage,
+			"readenv":   readEnv,
+			"freeport":  freePort,
+			"http":      request,
+			"lines":     lines,
+			"exits":     exits,
+		},
+	})
+}
+
+// patience is how long a story waits for something that should happen soon.
+const patience = 20 * time.Second
+
+// await FILE [TEXT] waits until a file exists and contains the text.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: await FILE [TEXT]")
+	}
+	path, text := ts.MkAbs(args[0]), strings.Join(args[1:], "")
+	var got []byte
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		var err error
+		if got, err = os.ReadFile(path); err == nil && strings.Contains(string(got), text) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not contain %q after %v:\n%s", args[0], text, patience, got)
+}
+
+// awaitpage URL TEXT waits until a page contains the text.
+func awaitPage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: awaitpage URL TEXT")
+	}
+	var got []byte
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		response, err := http.Get(args[0])
+		ts.Check(err)
+		got, err = io.ReadAll(response.Body)
+		ts.Check(errors.Join(err, response.Body.Close()))
+		if strings.Contains(string(got), args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not contain %q after %v:\n%s", args[0], args[1], patience, got)
+}
+
+// readenv NAME FILE sets a variable to the content of a file.
+func readEnv(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: readenv NAME FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// freeport NAME sets a variable to a port that nobody listens on.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], port)
+}
+
+// http STATUS URL [HEADER: VALUE]... makes a GET request, checks the status, and
+// prints the body.
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: http STATUS URL [HEADER: VALUE]...")
+	}
+	r, err := http.NewRequest(http.MethodGet, args[1], nil)
+	ts.Check(err)
+	for _, h := range args[2:] {
+		name, value, _ := strings.Cut(h, ":")
+		r.Header.Set(name, strings.TrimSpace(value))
+	}
+	response, err := (&http.Client{Timeout: patience}).Do(r)
+	ts.Check(err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	ts.Check(err)
+	ts.Stdout().Write(body)
+	if got := fmt.Sprint(response.StatusCode); got != args[0] {
+		ts.Fatalf("status %s, want %s: %s", got, args[0], body)
+	}
+}
+
+// lines COUNT FILE checks the number of lines.
+func lines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lines COUNT FILE")
+	}
+	if got := fmt.Sprint(strings.Count(ts.ReadFile(args[1]), "\n")); got != args[0] {
+		ts.Fatalf("%s has %s lines, want %s", args[1], got, args[0])
+	}
+}
+
+// exits CODE PROGRAM ARG... runs a program and checks its exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG...")
+	}
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if got := fmt.Sprint(code); got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
