@@ -174,6 +174,3 @@ func (s *splitter) leadingNULs(b []byte) int {
 	s.nuls += int64(n)
 	return n
 }
-
-// pending is how many bytes behind the last line feed are waiting for one.
-func (s *splitter) pending() int64 { return s.end - s.done }

@@ -1,0 +1,231 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/hub"
+	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/websocket"
+)
+
+// sinceTimeout bounds the search for the place where a subscription begins.
+const sinceTimeout = 30 * time.Second
+
+// subscribePath is what follows the namespace in the path of a subscription, and
+// goes before the event type.
+const subscribePath = "sys/events/subscribe/"
+
+// splitSubscribe takes the path of a subscription, without "/v1/", apart.
+func splitSubscribe(path string) (namespace, typ string, ok bool) {
+	if typ, ok := strings.CutPrefix(path, subscribePath); ok {
+		return "", typ, true
+	}
+	return strings.Cut(path, "/"+subscribePath)
+}
+
+// subscribe serves GET /v1/[namespace/]sys/events/subscribe/{type}. Parameters of
+// the query as in Vault:
+//
+//	json=BOOL        text messages in Vault's JSON envelope instead of protobuf
+//	namespaces=GLOB  also from these namespaces below the one of the request; repeatable
+//	filter=EXPR      only events for which the expression is true
+//
+// and beyond Vault:
+//
+//	since=WHERE      first what is in the journal after a position, event id, time
+//	                 or within a duration
+//	sequence=BOOL    the position of each event as the attribute "sequence"
+//	format=NAME      "json", "protobuf" or "cloudevents" (correct CloudEvents 1.0 JSON)
+//
+// The order of the checks is Vault's, so that a client sees the same error for a
+// request with several.
+func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ string) {
+	typ = strings.TrimSpace(typ)
+	id, ok := a.authenticate(w, r)
+	if !ok {
+		return
+	}
+	if typ != "" && !id.MayConnect(typ) {
+		a.refused.Refused("denied").Inc()
+		fail(w, http.StatusForbidden, "permission denied")
+		return
+	}
+	request, refusal := a.request(r, namespace, typ)
+	if refusal != nil {
+		a.refused.Refused("bad request").Inc()
+		refusal.answer(w)
+		return
+	}
+	request.Allow, request.AccessKey = id.MaySee, id.Key()
+	handshake, err := websocket.Check(r, a.websocket)
+	if err != nil {
+		a.refused.Refused("handshake").Inc()
+		a.refuseHandshake(w, err)
+		return
+	}
+	if request.After, refusal = a.begin(r); refusal != nil {
+		a.refused.Refused("since").Inc()
+		refusal.answer(w)
+		return
+	}
+	if namespace, _ := headerNamespace(r); namespace != "" {
+		w.Header().Set("X-Vault-Namespace", namespace)
+	}
+	// From here on nothing is missed, so the client may be told that it is
+	// connected.
+	subscription, err := a.hub.Subscribe(*request)
+	switch {
+	case errors.Is(err, hub.ErrSelection):
+		a.refused.Refused("bad request").Inc()
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	case err != nil: // the hub has counted it
+		unavailable(w, err.Error())
+		return
+	}
+	conn, err := handshake.Accept(w)
+	if err != nil {
+		subscription.Cancel()
+		a.log.Debug("handshake was not completed", "client", r.RemoteAddr, "error", err)
+		return
+	}
+	a.log.Debug("subscription began", "type", typ, "client", r.RemoteAddr, "format", request.Format.String())
+	subscription.Serve(conn)
+}
+
+// refusal is an answer to a request that cannot be served.
+type refusal struct {
+	status int
+	text   string
+	plain  bool // text is the whole body
+}
+
+func (f *refusal) answer(w http.ResponseWriter) {
+	switch {
+	case f.plain:
+		http.Error(w, f.text, f.status)
+	case f.status == http.StatusServiceUnavailable:
+		unavailable(w, f.text)
+	default:
+		fail(w, f.status, f.text)
+	}
+}
+
+func badRequest(format string, args ...any) *refusal {
+	return &refusal{status: http.StatusBadRequest, text: fmt.Sprintf(format, args...)}
+}
+
+// request reads everything but who asks and since when.
+func (a *API) request(r *http.Request, pathNamespace, typ string) (*hub.Request, *refusal) {
+	if typ == "" {
+		return nil, badRequest("did not specify eventType to subscribe to")
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("the query of the URL cannot be parsed: %v", err)
+	}
+	request := &hub.Request{Format: hub.Protobuf}
+	if raw := query.Get("json"); raw != "" {
+		json, err := strconv.ParseBool(raw)
+		if err != nil {
+			return nil, badRequest("invalid parameter for JSON: %s", raw)
+		}
+		if json {
+			request.Format = hub.VaultJSON
+		}
+	}
+	filter, err := hub.CompileFilter(query.Get("filter"))
+	if err != nil {
+		// Vault says no more than the first line.
+		return nil, &refusal{http.StatusBadRequest, "Error subscribing\n" + err.Error(), true}
+	}
+	namespace, refused := headerNamespace(r)
+	if refused != nil {
+		return nil, refused
+	}
+	namespace += event.CanonicalNamespace(pathNamespace) // the path is within the header's
+	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: filter}
+	switch name := query.Get("format"); name {
+	case "":
+	case "json":
+		request.Format = hub.VaultJSON
+	case "protobuf":
+		request.Format = hub.Protobuf
+	case "cloudevents":
+		request.Format = hub.CloudEvents
+	default:
+		return nil, badRequest("unknown format %q; there are json, protobuf and cloudevents", name)
+	}
+	if raw := query.Get("sequence"); raw != "" {
+		if request.Sequence, err = strconv.ParseBool(raw); err != nil {
+			return nil, badRequest("invalid parameter sequence: %q is neither true nor false", raw)
+		}
+		if request.Sequence && request.Format == hub.Protobuf {
+			return nil, badRequest("sequence=true needs json=true or format=cloudevents: the protobuf message has no place for it")
+		}
+	}
+	return request, nil
+}
+
+// headerNamespace returns the namespace in the header of a request, in its
+// canonical form. Vault's own client sends the same one twice.
+func headerNamespace(r *http.Request) (string, *refusal) {
+	namespaces := slices.Clone(r.Header.Values("X-Vault-Namespace"))
+	for i := range namespaces {
+		namespaces[i] = event.CanonicalNamespace(namespaces[i])
+	}
+	switch namespaces = slices.Compact(namespaces); len(namespaces) {
+	case 0:
+		return "", nil
+	case 1:
+		return namespaces[0], nil
+	}
+	return "", badRequest("the header X-Vault-Namespace is there several times with different values")
+}
+
+// begin returns the position after which the subscription begins.
+func (a *API) begin(r *http.Request) (journal.Position, *refusal) {
+	since := r.URL.Query().Get("since")
+	if since == "" {
+		return a.hub.End(), nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), sinceTimeout)
+	defer cancel()
+	after, err := a.positions.Since(ctx, since, time.Now())
+	switch {
+	case err == nil:
+		return after, nil
+	case errors.Is(err, journal.ErrBadSince):
+		return after, badRequest("%v; since takes the sequence or id of an event, an RFC 3339 time such as 2026-01-02T15:04:05Z, "+
+			"a duration such as 15m, or \"oldest\"", err)
+	case errors.Is(err, journal.ErrNotFound):
+		return after, &refusal{status: http.StatusGone, text: fmt.Sprintf(
+			"since: %v; it was removed by retention or belongs to another server. since=oldest begins with the oldest event that there is", err)}
+	}
+	a.log.Warn("cannot find where a subscription begins", "since", since, "error", err)
+	return after, &refusal{status: http.StatusServiceUnavailable, text: "the journal cannot be searched at the moment; try again"}
+}
+
+// refuseHandshake answers a request that is no WebSocket handshake: the reason as
+// text and then, as Vault does, an error in JSON.
+func (a *API) refuseHandshake(w http.ResponseWriter, err error) {
+	status := http.StatusBadRequest
+	var handshake *websocket.HandshakeError
+	if errors.As(err, &handshake) {
+		status = handshake.Status
+		for name, value := range handshake.Header {
+			w.Header().Set(name, value)
+		}
+	}
+	http.Error(w, err.Error(), status)
+	writeErrors(w, "could not accept as websocket")
+}

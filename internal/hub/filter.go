@@ -1,0 +1,185 @@
+package hub
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/go-bexpr/grammar"
+	"github.com/tocsin-events/tocsin/event"
+)
+
+const (
+	// MaxFilterBytes bounds the text of a filter.
+	MaxFilterBytes = 4096
+	// maxFilterSteps bounds the work of the parser, which quadruples with each
+	// level of parentheses: enough for six levels, and at most some 50 ms.
+	maxFilterSteps = 2_000_000
+)
+
+// Filter is a boolean expression over an event, in the language of
+// github.com/hashicorp/go-bexpr with Vault's six selectors: event_type,
+// operation, source_plugin_mount, data_path, namespace (both with a trailing
+// slash) and source_plugin_is_local. Whether an expression fits the type of its
+// selector is decided when it is compiled, so matching cannot fail. A Filter is
+// immutable and safe for concurrent use.
+type Filter struct {
+	text  string
+	match func(*event.Event) bool
+}
+
+// FilterError says why a filter is refused.
+type FilterError struct{ Reason string }
+
+func (e *FilterError) Error() string { return "filter: " + e.Reason }
+
+// CompileFilter returns the filter of an expression, nil for one of only white
+// space, which selects everything. The error is a [*FilterError].
+func CompileFilter(text string) (*Filter, error) {
+	text = strings.TrimSpace(text)
+	switch {
+	case text == "":
+		return nil, nil
+	case len(text) > MaxFilterBytes:
+		return nil, &FilterError{fmt.Sprintf("is %d bytes long, at most %d are allowed", len(text), MaxFilterBytes)}
+	}
+	tree, err := grammar.Parse("", []byte(text), grammar.MaxExpressions(maxFilterSteps))
+	if err != nil {
+		return nil, &FilterError{"cannot be parsed: " + firstLine(err.Error())}
+	}
+	expression, ok := tree.(grammar.Expression)
+	if !ok {
+		return nil, &FilterError{"cannot be parsed"}
+	}
+	match, err := compile(expression)
+	if err != nil {
+		return nil, err
+	}
+	return &Filter{text, match}, nil
+}
+
+// String returns the expression without white space around it; "" for nil.
+func (f *Filter) String() string {
+	if f == nil {
+		return ""
+	}
+	return f.text
+}
+
+// Match says whether the filter selects e. A nil Filter selects everything.
+func (f *Filter) Match(e *event.Event) bool { return f == nil || f.match(e) }
+
+// textSelectors and localSelector are what an expression can ask for.
+var textSelectors = map[string]func(*event.Event) string{
+	"event_type": func(e *event.Event) string { return e.Type },
+	"namespace":  func(e *event.Event) string { return e.Namespace },
+	"operation":  func(e *event.Event) string { s, _ := e.Metadata.Text(event.MetadataOperation); return s },
+	"data_path":  func(e *event.Event) string { s, _ := e.Metadata.Text(event.MetadataDataPath); return s },
+	"source_plugin_mount": func(e *event.Event) string {
+		if e.Plugin == nil {
+			return ""
+		}
+		return e.Plugin.MountPath
+	},
+}
+
+const localSelector = "source_plugin_is_local"
+
+func compile(x grammar.Expression) (func(*event.Event) bool, error) {
+	switch x := x.(type) {
+	case *grammar.UnaryExpression:
+		f, err := compile(x.Operand)
+		if err != nil {
+			return nil, err
+		}
+		return func(e *event.Event) bool { return !f(e) }, nil
+	case *grammar.BinaryExpression:
+		f, err := compile(x.Left)
+		if err != nil {
+			return nil, err
+		}
+		g, err := compile(x.Right)
+		if err != nil {
+			return nil, err
+		}
+		if x.Operator == grammar.BinaryOpAnd {
+			return func(e *event.Event) bool { return f(e) && g(e) }, nil
+		}
+		return func(e *event.Event) bool { return f(e) || g(e) }, nil
+	case *grammar.MatchExpression:
+		return compileMatch(x)
+	case *grammar.CollectionExpression:
+		return nil, &FilterError{fmt.Sprintf("%s is not a collection, so any and all do not apply to it", x.Selector)}
+	}
+	return nil, &FilterError{fmt.Sprintf("has an unknown expression %T", x)}
+}
+
+func compileMatch(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
+	if len(x.Selector.Path) == 1 {
+		name := x.Selector.Path[0]
+		if name == localSelector {
+			return compileLocal(x)
+		}
+		if get, ok := textSelectors[name]; ok {
+			return compileText(x, get)
+		}
+	}
+	known := []string{localSelector}
+	for name := range textSelectors {
+		known = append(known, name)
+	}
+	slices.Sort(known)
+	return nil, &FilterError{fmt.Sprintf("has an unknown selector %q; there are %s", strings.Join(x.Selector.Path, "."), strings.Join(known, ", "))}
+}
+
+func compileText(x *grammar.MatchExpression, get func(*event.Event) string) (func(*event.Event) bool, error) {
+	var value string
+	if x.Value != nil {
+		value = x.Value.Raw
+	}
+	switch x.Operator {
+	case grammar.MatchEqual:
+		return func(e *event.Event) bool { return get(e) == value }, nil
+	case grammar.MatchNotEqual:
+		return func(e *event.Event) bool { return get(e) != value }, nil
+	case grammar.MatchIn, grammar.MatchContains:
+		return func(e *event.Event) bool { return strings.Contains(get(e), value) }, nil
+	case grammar.MatchNotIn, grammar.MatchNotContains:
+		return func(e *event.Event) bool { return !strings.Contains(get(e), value) }, nil
+	case grammar.MatchIsEmpty:
+		return func(e *event.Event) bool { return get(e) == "" }, nil
+	case grammar.MatchIsNotEmpty:
+		return func(e *event.Event) bool { return get(e) != "" }, nil
+	case grammar.MatchMatches, grammar.MatchNotMatches:
+		re, err := regexp.Compile(value)
+		if err != nil {
+			return nil, &FilterError{fmt.Sprintf("has an invalid regular expression: %v", err)}
+		}
+		want := x.Operator == grammar.MatchMatches
+		return func(e *event.Event) bool { return re.MatchString(get(e)) == want }, nil
+	}
+	return nil, notApplicable(x)
+}
+
+func compileLocal(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
+	if x.Operator != grammar.MatchEqual && x.Operator != grammar.MatchNotEqual {
+		return nil, notApplicable(x)
+	}
+	value, err := strconv.ParseBool(x.Value.Raw)
+	if err != nil {
+		return nil, &FilterError{fmt.Sprintf("compares %s with %q, which is neither true nor false", localSelector, x.Value.Raw)}
+	}
+	want := value == (x.Operator == grammar.MatchEqual)
+	return func(e *event.Event) bool { return (e.Plugin != nil && e.Plugin.IsLocal) == want }, nil
+}
+
+func notApplicable(x *grammar.MatchExpression) error {
+	return &FilterError{fmt.Sprintf("the operator %q does not apply to %s", strings.ToLower(x.Operator.String()), x.Selector)}
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}

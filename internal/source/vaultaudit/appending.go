@@ -1,0 +1,273 @@
+package vaultaudit
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/journal"
+)
+
+const (
+	// saveInterval is the shortest time between two stores of the position.
+	saveInterval = time.Second
+	// idleInterval is the time after which the stored position follows a journal
+	// that only others append to, so that a restart need not read all of that.
+	idleInterval = time.Minute
+)
+
+// appender is the last stage: units to the journal, in order, and then the
+// position. It runs in one goroutine.
+type appender struct {
+	*File
+	progress *progress
+	flight   []flying // submitted and not collected, in order
+	bytes    int      // of the units in flight
+}
+
+// flying is a submitted unit.
+type flying struct {
+	*unit
+	receipt  receipt
+	err      error            // of the submit or the receipt
+	position journal.Position // of the first event, once durable
+	durable  bool
+}
+
+// run appends units until the channel is closed, and then stores the position. It
+// returns early when ctx ends, or with an error when the journal is closed.
+func (a *appender) run(ctx context.Context, units <-chan *unit) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for units != nil || len(a.flight) > 0 {
+		in := units
+		if a.bytes >= maxInFlightBytes {
+			in = nil
+		}
+		var done <-chan struct{}
+		if len(a.flight) > 0 {
+			done = a.flight[0].receipt.Done()
+		}
+		timer.Reset(time.Until(a.progress.due(len(a.flight) == 0)))
+		var err error
+		select {
+		case u, more := <-in:
+			if !more {
+				units = nil
+				continue
+			}
+			err = a.take(ctx, u)
+		case <-done:
+			err = a.land(ctx)
+		case <-timer.C:
+			err = a.progress.save(ctx, len(a.flight) == 0)
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if errors.Is(err, journal.ErrClosed) {
+			return err
+		}
+		if ctx.Err() != nil {
+			a.log.Warn("stopped before all that was read was durable; the rest is read again at the next start", "units", len(a.flight))
+			return nil
+		}
+	}
+	if err := a.progress.save(ctx, true); err != nil {
+		a.log.Warn("position was not stored; the last lines are read again at the next start and recognised", "error", err)
+	}
+	return nil
+}
+
+// take submits a unit, and repeats that until the journal takes it.
+func (a *appender) take(ctx context.Context, u *unit) error {
+	if err := a.progress.begin(ctx, u); err != nil {
+		return err
+	}
+	f := flying{unit: u}
+	a.send(ctx, &f)
+	a.flight = append(a.flight, f)
+	a.bytes += u.bytes
+	if f.err != nil {
+		return a.repeat(ctx)
+	}
+	return nil
+}
+
+// send submits the events of f.
+func (a *appender) send(ctx context.Context, f *flying) {
+	f.receipt, f.err = receipt(nothing{}), nil
+	if len(f.events) == 0 {
+		return
+	}
+	r, err := a.submit(ctx, f.events)
+	if errors.Is(err, event.ErrInvalid) || errors.Is(err, event.ErrTooLarge) {
+		a.salvage(f.unit)
+		r, err = a.submit(ctx, f.events)
+	}
+	if f.err = err; err == nil {
+		f.receipt = r
+	}
+}
+
+// salvage changes a unit that the journal refuses for ever, so that one odd entry
+// does not hold up all that come after it: an event that does not keep the limits
+// is replaced by a quarantined one with the same id and data when it stands for a
+// line, and refused and counted when it was derived.
+func (a *appender) salvage(u *unit) {
+	kept := u.events[:0]
+	for _, e := range u.events {
+		err := a.config.Limits.Check(e)
+		switch {
+		case err == nil:
+			kept = append(kept, e)
+		case a.ours(e):
+			q := &event.Event{
+				ID: e.ID, Type: TypeQuarantined, Source: e.Source, Path: e.Path, Note: err.Error(), Time: e.Time,
+				Data: e.Data, DataContentType: e.DataContentType, DataRef: e.DataRef,
+			}
+			q.Metadata.Set(event.MetadataPath, e.Path)
+			q.Metadata.Set(metadataReason, reasonLimit)
+			kept = append(kept, q)
+			a.metrics.Quarantined.Inc()
+			a.mu.Lock()
+			a.stats.Quarantined++
+			a.mu.Unlock()
+		default:
+			a.metrics.Refused("limit").Inc()
+			a.mu.Lock()
+			a.stats.Refused++
+			a.mu.Unlock()
+		}
+	}
+	clear(u.events[len(kept):])
+	u.events = kept
+}
+
+// land collects the units that are durable, in order.
+func (a *appender) land(ctx context.Context) error {
+	for len(a.flight) > 0 {
+		f := &a.flight[0]
+		select {
+		case <-f.receipt.Done():
+		default:
+			return nil
+		}
+		if f.position, f.err = f.receipt.Wait(ctx); f.err != nil {
+			return a.repeat(ctx)
+		}
+		a.collect()
+	}
+	return nil
+}
+
+// collect takes note of the oldest unit, which is durable.
+func (a *appender) collect() {
+	f := a.flight[0]
+	a.flight[0] = flying{}
+	if a.flight = a.flight[1:]; len(a.flight) == 0 {
+		a.flight = nil // lets the array go, which only ever moves forward
+	}
+	a.bytes -= f.bytes
+	a.progress.note(f.unit, f.position)
+	if n := len(f.events); n > 0 {
+		a.metrics.Appended.Add(float64(n))
+		a.mu.Lock()
+		a.stats.Events += uint64(n)
+		a.mu.Unlock()
+	}
+}
+
+// repeat brings the units in flight into the journal, of which at least one
+// failed: it waits for the answers to all, and repeats those that failed in their
+// order until none does. Nothing new is submitted meanwhile, so the reader waits.
+func (a *appender) repeat(ctx context.Context) error {
+	const what = "append to the journal"
+	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
+		var cause error
+		for i := range a.flight {
+			f := &a.flight[i]
+			if f.err == nil && !f.durable {
+				f.position, f.err = f.receipt.Wait(ctx)
+				f.durable = f.err == nil
+			}
+			if cause == nil {
+				cause = f.err
+			}
+		}
+		if cause == nil {
+			break
+		}
+		if errors.Is(cause, journal.ErrClosed) || ctx.Err() != nil {
+			return cause
+		}
+		a.trouble(stageAppend, what, cause)
+		if !sleep(ctx, retryAfter(cause, pause)) {
+			return ctx.Err()
+		}
+		a.findUnknown(ctx)
+		for i := range a.flight {
+			f := &a.flight[i]
+			if f.durable {
+				continue
+			}
+			if a.send(ctx, f); f.err != nil {
+				// Those behind it wait for it; their errors stay as they are.
+				break
+			}
+		}
+	}
+	a.trouble(stageAppend, what, nil)
+	for len(a.flight) > 0 {
+		a.collect()
+	}
+	return nil
+}
+
+// findTimeout bounds the search for units of unknown fate.
+const findTimeout = 5 * time.Second
+
+// findUnknown looks in the journal for the units that may be there although their
+// append failed, so that they are not appended twice. What it does not find in time
+// is appended again, with the same ids.
+func (a *appender) findUnknown(ctx context.Context) {
+	var unknown []*flying
+	for i := range a.flight {
+		var p *journal.PushbackError
+		if f := &a.flight[i]; errors.As(f.err, &p) && p.Unknown {
+			unknown = append(unknown, f)
+		}
+	}
+	if len(unknown) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	err := a.readBack(ctx, a.progress.position, a.journal.End(), func() {}, func(b *journal.Batch) {
+		for i := b.Start(); i < b.Len(); {
+			next := i + 1
+			for k, f := range unknown {
+				last := i + len(f.events) - 1
+				if last < b.Len() && b.Event(i).ID == f.events[0].ID && b.Event(last).ID == f.events[last-i].ID {
+					f.position, f.err, f.durable = b.Position(i), nil, true
+					unknown = append(unknown[:k], unknown[k+1:]...)
+					next = last + 1
+					break
+				}
+			}
+			i = next
+		}
+	})
+	if err != nil {
+		a.log.Warn("could not look for events whose append has an unknown outcome; they may be in the journal twice", "error", err)
+	}
+}
+
+// nothing is the receipt of a unit without events.
+type nothing struct{}
+
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (nothing) Done() <-chan struct{} { return closed }
+
+func (nothing) Wait(context.Context) (journal.Position, error) { return journal.Position{}, nil }

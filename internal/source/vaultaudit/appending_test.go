@@ -1,0 +1,137 @@
+package vaultaudit
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/journal"
+)
+
+// refusal is a pushback error as the journal returns it.
+type refusal struct{ unknown bool }
+
+func (refusal) Error() string { return "the disk is full" }
+
+func (r refusal) Unwrap() error {
+	return &journal.PushbackError{RetryAfter: time.Millisecond, Unknown: r.unknown}
+}
+
+// failed is the receipt of a unit that was accepted and then failed.
+type failed struct{ error }
+
+func (failed) Done() <-chan struct{} { return closed }
+
+func (f failed) Wait(context.Context) (journal.Position, error) { return journal.Position{}, f.error }
+
+// moody stands in front of a journal that fails now and then, in one of the ways
+// in which a journal may.
+type moody struct {
+	mu     sync.Mutex
+	rnd    *rand.Rand
+	manner string
+	stuck  bool   // it does not recover
+	first  string // id of the first event that it did not take; it takes no other before
+	fails  int
+}
+
+func (m *moody) submit(to *File) func(context.Context, []*event.Event) (receipt, error) {
+	real := to.submit
+	return func(ctx context.Context, events []*event.Event) (receipt, error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.first == "" && (m.stuck || m.rnd.IntN(8) == 0) {
+			m.first = events[0].ID
+		} else if m.first == events[0].ID && !m.stuck && m.rnd.IntN(2) == 0 {
+			m.first = "" // recovered
+		}
+		if m.first == "" {
+			return real(ctx, events)
+		}
+		m.fails++
+		switch m.manner {
+		case "refused":
+			return nil, refusal{}
+		case "failed":
+			return failed{refusal{}}, nil
+		default: // stored, but the answer was lost
+			r, err := real(ctx, events)
+			if err == nil {
+				_, err = r.Wait(ctx)
+			}
+			if err != nil {
+				return nil, err
+			}
+			m.first = ""
+			return failed{refusal{unknown: true}}, nil
+		}
+	}
+}
+
+// TestPushback shows that units which the journal does not take are repeated in
+// their order: nothing is lost, nothing is there twice, and health tells.
+func TestPushback(t *testing.T) {
+	for _, manner := range []string{"refused", "failed", "unknown"} {
+		t.Run(manner, func(t *testing.T) {
+			const lines = 5000
+			s := newStand(t)
+			s.write(auditLines(0, lines))
+			m := &moody{rnd: rand.New(rand.NewPCG(1, 2)), manner: manner, stuck: true}
+			s.start(func(f *File) { f.submit = m.submit(f) })
+			s.waitFor("trouble", func() bool {
+				err := s.file.Health()
+				return err != nil && strings.Contains(err.Error(), "the disk is full")
+			})
+			m.mu.Lock()
+			m.stuck = false
+			m.mu.Unlock()
+			s.waitFor("the end", func() bool { return s.file.Stats().Events >= eventCount(lines) })
+			s.waitFor("health", func() bool { return s.file.Health() == nil })
+			if err := s.stop(); err != nil {
+				t.Fatal(err)
+			}
+			checkExactlyOnce(t, s.journal, lines)
+			t.Logf("%d submits failed", m.fails)
+		})
+	}
+}
+
+// TestStopUnderPushback shows that Run ends although the journal takes nothing, and
+// that what it had read comes with the next start.
+func TestStopUnderPushback(t *testing.T) {
+	s := newStand(t)
+	s.config.ShutdownTimeout = 50 * time.Millisecond
+	s.write(auditLines(0, 100))
+	m := &moody{rnd: rand.New(rand.NewPCG(1, 2)), manner: "refused", stuck: true}
+	s.start(func(f *File) { f.submit = m.submit(f) })
+	s.waitFor("trouble", func() bool { return s.file.Health() != nil })
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(allEvents(t, s.journal)); n != 0 {
+		t.Fatalf("%d events in the journal", n)
+	}
+	s.start()
+	s.waitLines(100)
+	checkExactlyOnce(t, s.journal, 100)
+}
+
+func TestJournalClosed(t *testing.T) {
+	s := newStand(t)
+	s.write(auditLines(0, 2))
+	s.start()
+	s.waitLines(2)
+	if err := s.journal.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.write(auditLines(2, 4))
+	s.waitFor("health", func() bool { return s.file.Health() != nil })
+	if err := s.stop(); !errors.Is(err, journal.ErrClosed) {
+		t.Errorf("Run returned %v", err)
+	}
+}

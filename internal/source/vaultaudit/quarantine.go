@@ -1,0 +1,114 @@
+package vaultaudit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"unicode/utf8"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/auditlog"
+)
+
+// quarantine returns the event that keeps a line which is no audit entry, with its
+// bytes as they are. Its id belongs to the content: the same bytes from the same
+// source have the same id, wherever they stand.
+//
+// A broken line may be an entry that was written with log_raw. Unless raw entries
+// are kept, a line that may have tokens or secrets in clear is replaced by its hash
+// and length; nothing less is safe in a line that cannot be parsed.
+func (t *Translator) quarantine(line []byte, err error) *event.Event {
+	reason := auditlog.ReasonNotJSON
+	var syntax *auditlog.SyntaxError
+	if errors.As(err, &syntax) {
+		reason = syntax.Reason
+	}
+	line = trimNewline(line)
+	sum := sha256.Sum256(line)
+	at := t.last
+	if at.IsZero() {
+		at = t.config.Now()
+	}
+	ev := &event.Event{
+		ID:              event.DeriveID("quarantined", hex.EncodeToString(sum[:])),
+		Type:            TypeQuarantined,
+		Source:          t.source,
+		Path:            t.path,
+		Note:            err.Error(),
+		Time:            at,
+		DataContentType: "application/octet-stream",
+	}
+	ev.Metadata.Set(event.MetadataPath, t.path)
+	ev.Metadata.Set(metadataReason, reason)
+	switch {
+	case !t.config.KeepRaw && (t.raw || maybeRaw(line)):
+		ev.Metadata.Set(metadataRedacted, "true")
+		ev.Data = t.redactor.Hash(nil, line)
+		ev.DataContentType = "text/plain"
+	default:
+		ev.Data = bytes.Clone(line)
+		if utf8.Valid(line) {
+			ev.DataContentType = "text/plain; charset=utf-8"
+		}
+	}
+	return ev
+}
+
+// maybeRaw is true for a broken line that may have tokens or secrets in clear: a
+// token that is not hashed, or a part of an entry without any hash.
+func maybeRaw(line []byte) bool {
+	if !bytes.Contains(line, []byte("hmac-sha256:")) {
+		for _, member := range entryMembers {
+			if bytes.Contains(line, []byte(member)) {
+				return true
+			}
+		}
+	}
+	for _, name := range [...]string{`"client_token":`, `"token":`} {
+		for rest := line; ; {
+			i := bytes.Index(rest, []byte(name))
+			if i < 0 {
+				break
+			}
+			rest = rest[i+len(name):]
+			value := bytes.TrimLeft(rest, ` "`)
+			if len(value) > 0 && !bytes.HasPrefix(value, []byte("hmac-sha256:")) && !bytes.HasPrefix([]byte("hmac-sha256:"), value) &&
+				value[0] != ',' && value[0] != '}' {
+				return true
+			}
+		}
+	}
+	for _, prefix := range [...]string{"hvs.", "hvb.", "hvr.", "s.", "b.", "r."} {
+		for rest := line; ; {
+			i := bytes.Index(rest, []byte(prefix))
+			if i < 0 {
+				break
+			}
+			word := i > 0 && isTokenByte(rest[i-1])
+			rest = rest[i+len(prefix):]
+			if !word && tokenRun(rest) >= minTokenBytes {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// entryMembers are names by which a part of an entry is recognised.
+var entryMembers = [...]string{`"request":`, `"response":`, `"auth":`, `"data":`, `"operation":`, `"namespace":`, `"remote_address":`, `"mount_type":`}
+
+// minTokenBytes is the length of the shortest tokens, without their prefix.
+const minTokenBytes = 20
+
+func tokenRun(b []byte) int {
+	n := 0
+	for n < len(b) && n < minTokenBytes && isTokenByte(b[n]) {
+		n++
+	}
+	return n
+}
+
+func isTokenByte(b byte) bool {
+	return b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b == '_' || b == '-'
+}
