@@ -26,7 +26,7 @@ const DefaultMaxLine = 64 << 20
 type Line struct {
 	// Data is the line without its end ("\n" or "\r\n") and without NUL bytes at
 	// its beginning. It is never written to again, so it may be kept; it pins
-	// the chunk of up to 512 KiB that it was read with.
+	// the chunk of up to 256 KiB that it was read with.
 	Data []byte
 	// End is the offset in the stream behind the line and its end.
 	End int64
@@ -41,7 +41,7 @@ type Line struct {
 // file is read in few calls and an idle one costs little.
 const (
 	minChunk = 16 << 10
-	maxChunk = 512 << 10
+	maxChunk = 256 << 10
 )
 
 // splitter cuts a stream into lines. Memory that it has given out in a line is

@@ -76,6 +76,7 @@ func (m *moody) submit(to *File) func(context.Context, []*event.Event) (receipt,
 // TestPushback shows that units which the journal does not take are repeated in
 // their order: nothing is lost, nothing is there twice, and health tells.
 func TestPushback(t *testing.T) {
+	t.Parallel()
 	for _, manner := range []string{"refused", "failed", "unknown"} {
 		t.Run(manner, func(t *testing.T) {
 			const lines = 5000

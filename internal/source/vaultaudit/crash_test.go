@@ -47,7 +47,8 @@ func child(dir string) {
 // and shows that in the end every line is in the journal exactly once, in order,
 // and that the state of the derivation was never bent.
 func TestKill(t *testing.T) {
-	rounds := 6
+	t.Parallel()
+	rounds := 4
 	if testing.Short() {
 		rounds = 2
 	}
@@ -59,7 +60,7 @@ func TestKill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "audit.log")
-	pause := 5 * time.Millisecond * time.Duration(max(rounds/6, 1)) // so that the log does not grow with the rounds
+	pause := 5 * time.Millisecond * time.Duration(max(rounds/4, 1)) // so that the log does not grow with the rounds
 	stop := make(chan struct{})
 	written := make(chan int, 1)
 	go func() {
@@ -101,7 +102,7 @@ func TestKill(t *testing.T) {
 		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 			t.Errorf("child said %q, %v:\n%s", line, err, &said)
 		}
-		time.Sleep(time.Duration(100+rand.IntN(1300)) * time.Millisecond)
+		time.Sleep(time.Duration(100+rand.IntN(900)) * time.Millisecond)
 		cmd.Process.Kill()
 		io.Copy(io.Discard, out)
 		cmd.Wait()
