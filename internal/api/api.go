@@ -3,7 +3,7 @@
 //
 //	GET /v1/[namespace/]sys/events/subscribe/{type}   WebSocket, see subscribe.go
 //	GET /api/v1/payloads/{name}                       bytes that events refer to by dataref; root only
-//	GET /api/v1/health                                all checks; 200 when ready, else 503
+//	GET /api/v1/health                                all checks; 200 when all pass, else 503
 //	GET /api/v1/health/live, /api/v1/health/ready     the same, 200 when live, when ready
 //	GET /metrics                                      Prometheus
 //

@@ -80,7 +80,7 @@ func (a *App) makeSources(ctx context.Context, common *metrics.Metrics) error {
 			return fmt.Errorf("source %s: %w", c.Name, err)
 		}
 		a.sources.all = append(a.sources.all, namedSource{c.Name, s})
-		a.health.Register("source "+c.Name, health.Readiness, s.Health)
+		a.health.Register("source "+c.Name, health.Degradation, s.Health)
 	}
 	return nil
 }

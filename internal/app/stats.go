@@ -34,7 +34,7 @@ type Stats struct {
 // Stats returns the figures of now. They are those of /metrics, added up over
 // sources.
 func (a *App) Stats() Stats {
-	s := Stats{At: time.Now(), Healthy: a.health.Report().Ready}
+	s := Stats{At: time.Now(), Healthy: a.health.Report().OK()}
 	families, err := a.registry.Gather()
 	if err != nil {
 		return s // what could not be gathered is logged where it is served

@@ -4,7 +4,9 @@
 //
 // Liveness asks whether the process can do its work at all, so that a supervisor
 // may restart it. Readiness asks whether it should be given work now. A failed
-// liveness check makes the program unready, too.
+// liveness check makes the program unready, too. Whatever else is wrong makes it
+// degraded: somebody should look, but neither a restart nor sending clients
+// elsewhere would help.
 package health
 
 import (
@@ -23,6 +25,8 @@ const (
 	Readiness Kind = iota
 	// Liveness: a restart is the way out.
 	Liveness
+	// Degradation: the program does its work, but not all of it.
+	Degradation
 )
 
 // Check returns nil if all is well, else what is wrong, for people, without
@@ -58,7 +62,7 @@ func (r *Registry) Register(name string, kind Kind, check Check) {
 
 // Report is what all checks together say.
 type Report struct {
-	// Status is "ok", "unready" or "dead".
+	// Status is "ok", "degraded", "unready" or "dead".
 	Status string   `json:"status"`
 	Live   bool     `json:"live"`
 	Ready  bool     `json:"ready"`
@@ -88,10 +92,9 @@ func (r *Registry) Report() Report {
 	for _, e := range checks {
 		result := e.run(now())
 		if !result.OK {
-			report.Ready = false
-			if e.kind == Liveness {
-				report.Live = false
-			}
+			report.Status = "degraded"
+			report.Ready = report.Ready && e.kind == Degradation
+			report.Live = report.Live && e.kind != Liveness
 		}
 		report.Checks = append(report.Checks, result)
 	}
@@ -128,14 +131,18 @@ func (e *entry) safeCheck() (err error) {
 	return e.check()
 }
 
-// Handler serves the whole report as JSON, with status 200 if the program is
-// ready and 503 if not.
-func (r *Registry) Handler() http.Handler {
+// OK says whether every check passes.
+func (r Report) OK() bool { return r.Status == "ok" }
+
+// Handler serves the whole report as JSON, with status 200 if every check passes
+// and 503 if not: for monitoring.
+func (r *Registry) Handler() http.Handler { return r.serve(Report.OK) }
+
+// ReadyHandler serves the same report, with status 200 if the program is ready and
+// 503 if not: for load balancers.
+func (r *Registry) ReadyHandler() http.Handler {
 	return r.serve(func(report Report) bool { return report.Ready })
 }
-
-// ReadyHandler is for load balancers; it is the same as Handler.
-func (r *Registry) ReadyHandler() http.Handler { return r.Handler() }
 
 // LiveHandler serves the whole report as JSON, with status 200 if the program is
 // alive and 503 if not.

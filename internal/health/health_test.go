@@ -34,7 +34,11 @@ func TestReport(t *testing.T) {
 		code, report := get(r.Handler())
 		liveCode, _ := get(r.LiveHandler())
 		readyCode, _ := get(r.ReadyHandler())
-		if report.Status != status || code != ready || liveCode != live || readyCode != ready {
+		all := http.StatusServiceUnavailable
+		if status == "ok" {
+			all = http.StatusOK
+		}
+		if report.Status != status || code != all || liveCode != live || readyCode != ready {
 			t.Errorf("status %q, codes %d, live %d, ready %d; want %q, %d, %d", report.Status, code, liveCode, readyCode, status, live, ready)
 		}
 		return report
@@ -58,8 +62,15 @@ func TestReport(t *testing.T) {
 	loop = errors.New("stuck")
 	step("dead", 503, 503)
 	loop = nil
+	source := errors.New("no such file")
+	r.Register("source", Degradation, func() error { return source })
+	if c := step("degraded", 200, 200).Checks[2]; c.OK || c.Reason != "no such file" {
+		t.Errorf("source check %+v", c)
+	}
+	source = nil
+	step("ok", 200, 200)
 	r.Register("buggy", Readiness, func() error { panic("nil map") })
-	if c := step("unready", 200, 503).Checks[2]; c.Reason != "the check failed: nil map" {
+	if c := step("unready", 200, 503).Checks[3]; c.Reason != "the check failed: nil map" {
 		t.Errorf("buggy check %+v", c)
 	}
 }
