@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -13,6 +14,10 @@ import (
 // to keep them.
 const cursorBucket = "tocsin-cursors"
 
+// createTimeout bounds the making of a bucket. It is not cut short by the end of
+// the caller's context, because the server would go on making it on its own.
+const createTimeout = 10 * time.Second
+
 // State returns the key-value bucket of that name, made when missing. Every write
 // to it is synced before it returns; a key keeps its newest value only. The handle
 // stays valid until Close, also over failures of the storage, during which its
@@ -20,6 +25,8 @@ const cursorBucket = "tocsin-cursors"
 func (j *Journal) State(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
 	kv, err := j.js.KeyValue(ctx, bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+		defer cancel()
 		kv, err = j.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket: bucket, History: 1, Storage: jetstream.FileStorage,
 		})
@@ -30,19 +37,35 @@ func (j *Journal) State(ctx context.Context, bucket string) (jetstream.KeyValue,
 	return kv, nil
 }
 
-// Objects returns the object store of that name, made when missing, for payloads
-// too large for an event. Otherwise it is like [Journal.State].
+// Objects returns the object store of that name, made when missing, for states too
+// large for a key. Otherwise it is like [Journal.State].
 func (j *Journal) Objects(ctx context.Context, bucket string) (jetstream.ObjectStore, error) {
 	store, err := j.js.ObjectStore(ctx, bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		store, err = j.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-			Bucket: bucket, Storage: jetstream.FileStorage,
-		})
+		store, err = j.makeObjects(ctx, bucket, 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open object store %s: %w", bucket, err)
 	}
 	return store, nil
+}
+
+// Payloads is like [Journal.Objects] for payloads too large for an event: they are
+// removed at the age at which events are.
+func (j *Journal) Payloads(ctx context.Context, bucket string) (jetstream.ObjectStore, error) {
+	store, err := j.makeObjects(ctx, bucket, j.config.MaxAge) // the age may be another one than last time
+	if err != nil {
+		return nil, fmt.Errorf("open payloads %s: %w", bucket, err)
+	}
+	return store, nil
+}
+
+func (j *Journal) makeObjects(ctx context.Context, bucket string, maxAge time.Duration) (jetstream.ObjectStore, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
+	return j.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+		Bucket: bucket, Storage: jetstream.FileStorage, TTL: maxAge,
+	})
 }
 
 // Cursor is a durable position under a name. It is safe for concurrent use; of two

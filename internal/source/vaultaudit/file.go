@@ -22,6 +22,7 @@ type Journal interface {
 	End() journal.Position
 	State(ctx context.Context, bucket string) (jetstream.KeyValue, error)
 	Objects(ctx context.Context, bucket string) (jetstream.ObjectStore, error)
+	Payloads(ctx context.Context, bucket string) (jetstream.ObjectStore, error)
 }
 
 // FileConfig says which audit file is followed and how. Name and Path are

@@ -172,7 +172,7 @@ func (t *translation) claim(ctx context.Context, e *event.Event) error {
 	sum := sha256.Sum256(e.Data)
 	name := hex.EncodeToString(sum[:])
 	err := t.retry(ctx, stagePayload, "store the bytes of a large audit entry", func(ctx context.Context) error {
-		store, err := t.journal.Objects(ctx, PayloadBucket)
+		store, err := t.journal.Payloads(ctx, PayloadBucket)
 		if err != nil {
 			return err
 		}
