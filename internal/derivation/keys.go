@@ -330,12 +330,28 @@ func (t *keyTable) unlink(k *key) {
 func (t *keyTable) shrink() {
 	for (len(t.byName) > t.maxKeys || t.bytes > t.maxBytes) && t.last != t.first {
 		k := t.last
-		t.unlink(k)
-		delete(t.byName, k.name)
-		t.bytes -= int64(len(k.name)) + keyOverhead
+		t.remove(k)
 		if t.evicted != nil {
 			t.evicted(k.mountID())
 		}
+	}
+}
+
+func (t *keyTable) remove(k *key) {
+	t.unlink(k)
+	delete(t.byName, k.name)
+	t.bytes -= int64(len(k.name)) + keyOverhead
+}
+
+// removeMount forgets all keys of a mount. It looks at every key, which is little
+// beside what the removal of a mount costs the server.
+func (t *keyTable) removeMount(mountID uint64) {
+	for k := t.first; k != nil; {
+		next := k.next
+		if k.mountID() == mountID {
+			t.remove(k)
+		}
+		k = next
 	}
 }
 

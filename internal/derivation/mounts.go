@@ -301,7 +301,7 @@ func (d *Deriver) system(e *auditlog.Entry) {
 			// or its removal was not seen: then nothing is certain.
 			fresh := m == nil
 			if !fresh {
-				d.mounts.remove(m)
+				d.removeMount(m)
 			}
 			m = d.mounts.add(point, "", d.seq)
 			m.complete, m.max.known = fresh, fresh
@@ -310,7 +310,7 @@ func (d *Deriver) system(e *auditlog.Entry) {
 			}
 			d.setOption(m, r.Data.Get("options").Get("version"))
 		case r.Operation == "delete" && m != nil:
-			d.mounts.remove(m)
+			d.removeMount(m)
 		}
 		return
 	}
@@ -324,6 +324,12 @@ func (d *Deriver) system(e *auditlog.Entry) {
 			}
 		}
 	}
+}
+
+// removeMount forgets a mount that was removed, with its keys.
+func (d *Deriver) removeMount(m *mount) {
+	d.mounts.remove(m)
+	d.keys.removeMount(m.id)
 }
 
 // pluginInfo says which mount an event comes from. The mount path of an auth
