@@ -148,15 +148,21 @@ func TestParseShapes(t *testing.T) {
 			t.Errorf("path %q, want %q", e.Request.Path, want)
 		}
 	})
-	t.Run("the entry outlives the line", func(t *testing.T) {
-		line := []byte(entry(`"request":{"path":"secret/data/a"}`))
-		e, err := new(Parser).Parse(line)
-		if err != nil {
-			t.Fatal(err)
+	t.Run("what an entry hands out outlives it", func(t *testing.T) {
+		var p Parser
+		parse := func(line string) *Entry {
+			t.Helper()
+			e, err := p.Parse([]byte(line))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
 		}
-		clear(line)
-		if e.Request.Path != "secret/data/a" {
-			t.Errorf("path %q", e.Request.Path)
+		e := parse(entry(`"request":{"path":"secret/data/a","data":{"k":[1,"x"]}}`))
+		path, value := e.Request.Path, e.Request.Data.Get("k").Raw()
+		parse(entry(`"request":{"path":"secret/data/b","data":{"k":[2,"y"]}}`))
+		if path != "secret/data/a" || string(value) != `[1,"x"]` {
+			t.Errorf("path %q, value %s", path, value)
 		}
 	})
 }

@@ -6,11 +6,6 @@ import (
 	"time"
 )
 
-// chunkBytes is the size of the pieces of memory into which lines are copied, so
-// that many short lines cost one allocation. Longer lines than a quarter of it
-// get their own.
-const chunkBytes = 64 << 10
-
 // maxPrefixBytes is how far into a line its object may begin.
 const maxPrefixBytes = 1 << 10
 
@@ -19,20 +14,20 @@ const maxPrefixBytes = 1 << 10
 type Parser struct {
 	scan  scanner
 	entry Entry
-	chunk []byte
 	known [2][]member // indexed members of request.data and response.data
 }
 
-// Parse reads one line of an audit log, with or without its newline. The line is
-// copied; the Entry is valid until the next call of Parse, what it hands out
-// stays valid. A line that is no entry gives a [*SyntaxError].
+// Parse reads one line of an audit log, with or without its newline. The Entry is
+// valid until the next call of Parse. What it hands out stays valid and shares the
+// memory of the line, which must not be written again. A line that is no entry
+// gives a [*SyntaxError].
 func (p *Parser) Parse(line []byte) (*Entry, error) {
 	start, object, err := findObject(line)
 	if err != nil {
 		return nil, err
 	}
 	e := &p.entry
-	*e = Entry{line: p.keep(object)}
+	*e = Entry{line: object[:len(object):len(object)]}
 	p.scan.reset(e.text())
 	if !p.envelope(e) {
 		p.scan.err.Offset += start
@@ -65,19 +60,6 @@ func findObject(line []byte) (start int, object []byte, err error) {
 		return 0, nil, &SyntaxError{Reason: ReasonNotJSON, Detail: "no JSON object in the line", Offset: start}
 	}
 	return start + brace, object[brace:], nil
-}
-
-// keep copies b to memory that is never written again.
-func (p *Parser) keep(b []byte) []byte {
-	if len(b) > chunkBytes/4 {
-		return bytes.Clone(b)
-	}
-	if len(p.chunk)+len(b) > cap(p.chunk) {
-		p.chunk = make([]byte, 0, chunkBytes)
-	}
-	from := len(p.chunk)
-	p.chunk = append(p.chunk, b...)
-	return p.chunk[from:len(p.chunk):len(p.chunk)]
 }
 
 func (p *Parser) envelope(e *Entry) bool {

@@ -119,7 +119,7 @@ func NewTranslator(config TranslatorConfig) *Translator {
 
 // Translate appends the events of one line to dst: the audit event, then what is
 // derived from it; or one quarantined event when the line is no audit entry. The
-// line is copied and may be reused. The events share memory among themselves, so
+// events share the memory of the line, which must not be written again, so
 // keep them or drop them together.
 func (t *Translator) Translate(dst []*event.Event, line []byte) []*event.Event {
 	e, err := t.parser.Parse(line)
