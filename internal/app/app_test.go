@@ -164,12 +164,16 @@ func TestHTTP(t *testing.T) {
 	s := subscribe(t, a, client.Options{}, "*")
 	appendTo(t, file, whole)
 	next(t, s)
-	if status, body := get(t, a.URL()+"/metrics"); status != 200 ||
-		!strings.Contains(body, `tocsin_build_info{version="test"} 1`) || !strings.Contains(body, "go_goroutines") ||
-		!strings.Contains(body, `tocsin_received_total{component="source",name="log0"} 36`) {
+	status, body := get(t, a.URL()+"/metrics")
+	const all = `tocsin_received_total{component="source",name="log0"} 36`
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(body, all) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		status, body = get(t, a.URL()+"/metrics")
+	}
+	if status != 200 || !strings.Contains(body, all) ||
+		!strings.Contains(body, `tocsin_build_info{version="test"} 1`) || !strings.Contains(body, "go_goroutines") {
 		t.Errorf("metrics: %d %s", status, body)
 	}
-	status, body := get(t, a.URL()+"/api/v1/health")
+	status, body = get(t, a.URL()+"/api/v1/health")
 	var health any
 	if err := json.Unmarshal([]byte(body), &health); status != 200 || err != nil || !strings.Contains(body, "journal") {
 		t.Errorf("health: %d %s", status, body)
