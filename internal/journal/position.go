@@ -58,8 +58,11 @@ func ParsePosition(s string) (Position, error) {
 	if len(s) != positionText {
 		return Position{}, fmt.Errorf("parse position: %d characters, want %d", len(s), positionText)
 	}
-	if _, err := positionEncoding.Decode(b[:], []byte(s)); err != nil {
+	// The decoder passes over line breaks, which are no part of a position.
+	if n, err := positionEncoding.Decode(b[:], []byte(s)); err != nil {
 		return Position{}, fmt.Errorf("parse position: %w", err)
+	} else if n != positionBytes {
+		return Position{}, fmt.Errorf("parse position: a line break in it")
 	}
 	p := Position{
 		Seq:     binary.BigEndian.Uint64(b[0:]),
