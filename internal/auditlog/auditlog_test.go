@@ -275,6 +275,29 @@ func TestParseLarge(t *testing.T) {
 	}
 }
 
+// TestParserLetsGo shows that a parser keeps no earlier line in memory, which may
+// have tens of megabytes.
+func TestParserLetsGo(t *testing.T) {
+	var p Parser
+	for _, line := range []string{
+		entry(`"request":{"data":{"version":1,"options":2,"keys":3,"type":4}},"response":{"data":{"error":1,"data":2}}`),
+		entry(`"request":{"data":{"a":1}},"response":{"data":{"version":1}}`),
+	} {
+		if _, err := p.Parse([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for slot, want := range [...]string{"", "version"} {
+		got := ""
+		for _, m := range p.known[slot][:cap(p.known[slot])] {
+			got += m.name
+		}
+		if got != want {
+			t.Errorf("data %d: members %q are held, want %q", slot, got, want)
+		}
+	}
+}
+
 func TestOutcome(t *testing.T) {
 	tests := []struct {
 		name, line string

@@ -415,7 +415,9 @@ func (p *Parser) data(d *Data, slot int) bool {
 	if b := c.peek(); b != '{' {
 		return p.value(&d.Value)
 	}
-	known := p.known[slot][:0]
+	known := p.known[slot]
+	clear(known[:cap(known)]) // so as not to hold on to an earlier line
+	known = known[:0]
 	start := c.i
 	for c.open(); ; {
 		name, ok := c.member()

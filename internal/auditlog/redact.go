@@ -37,10 +37,9 @@ var isLowerHex = func() (t [256]bool) {
 // secrets in clear, and whether that is sure.
 //
 // A token that is not hashed says yes, a hashed one says no, both surely. An entry
-// without any token (a login, the probe of a new device) counts as raw when its
-// data has plain texts and nothing in it is hashed, or, when other entries of the
-// stream were raw, as soon as its data has one plain text: so nobody gets their
-// login stored in clear by a field that looks hashed.
+// without any token (a login, the probe of a new device) counts as raw when other
+// entries of the stream were, or when its data has plain texts and none that is
+// hashed. Headers do not count: they are hashed or not by a setting of their own.
 func (e *Entry) Raw(streamIsRaw bool) (raw, sure bool) {
 	if !e.tokenless {
 		for _, token := range [...]string{e.Auth.ClientToken, e.Request.ClientToken, e.Response.Auth.ClientToken, e.Response.Wrap.Token} {
@@ -50,21 +49,17 @@ func (e *Entry) Raw(streamIsRaw bool) (raw, sure bool) {
 		}
 		return false, true
 	}
-	if e.Request.Data.n == 0 && e.Response.Data.n == 0 {
-		return false, false
+	if streamIsRaw {
+		return true, false
 	}
-	if !streamIsRaw && strings.Contains(e.text(), hashPrefix) {
-		return false, false
+	plain, hashed := false, false
+	for _, data := range [...]string{e.Request.Data.raw, e.Response.Data.raw} {
+		eachText(data, func(_, _ int, text string) {
+			hashed = hashed || IsHashed(text)
+			plain = plain || !IsHashed(text) && !isTime(text)
+		})
 	}
-	return hasPlainText(e.Request.Data.raw) || hasPlainText(e.Response.Data.raw), false
-}
-
-// hasPlainText finds a text in a JSON value that a device would have hashed.
-func hasPlainText(json string) (found bool) {
-	eachText(json, func(_, _ int, text string) {
-		found = found || !IsHashed(text) && !isTime(text)
-	})
-	return found
+	return plain && !hashed, false
 }
 
 // eachText calls f for every text in a checked JSON value that is not the name of

@@ -53,11 +53,15 @@ func TestRaw(t *testing.T) {
 		{"plain token of a login", entry(`"response":{"auth":{"client_token":"hvs.x"}}`), false, true, true},
 		{"plain wrapping token", entry(`"auth":{"client_token":"` + hash + `"},"response":{"wrap_info":{"token":"hvs.x"}}`), false, true, true},
 		{"almost a hash", entry(`"auth":{"client_token":"hmac-sha256:00"}`), false, true, true},
-		{"no token, nothing", entry(`"request":{"path":"sys/audit/test"}`), true, false, false},
+		{"no token, nothing", entry(`"request":{"path":"sys/audit/test"}`), false, false, false},
+		{"no token, nothing, raw stream", entry(`"request":{"path":"sys/audit/test"}`), true, true, false},
 		{"login", entry(`"request":{"data":{"password":"x"}}`), false, true, false},
 		{"login, hashed", entry(`"request":{"data":{"password":"` + hash + `"}}`), false, false, false},
 		{"login with a field that looks hashed, raw stream", entry(`"request":{"data":{"password":"x","a":"` + hash + `"}}`), true, true, false},
-		{"only a time", entry(`"request":{"data":{"a":"2026-01-01T00:00:00Z","n":1}}`), true, false, false},
+		{"login, hashed header", entry(`"request":{"data":{"password":"x"},"headers":{"a":["` + hash + `"]}}`), false, true, false},
+		{"login, the name of a hash", entry(`"request":{"data":{"password":"x","a":"hmac-sha256:"}}`), false, true, false},
+		{"data that is a list", entry(`"request":{"data":["x"]}`), false, true, false},
+		{"only a time", entry(`"request":{"data":{"a":"2026-01-01T00:00:00Z","n":1}}`), false, false, false},
 	}
 	for _, tt := range tests {
 		e := parse(t, tt.line)

@@ -128,6 +128,9 @@ func (a *appender) salvage(u *unit) {
 			}
 			q.Metadata.Set(event.MetadataPath, e.Path)
 			q.Metadata.Set(metadataReason, reasonLimit)
+			if redacted, ok := e.Metadata.Text(metadataRedacted); ok {
+				q.Metadata.Set(metadataRedacted, redacted)
+			}
 			kept = append(kept, q)
 			a.metrics.Quarantined.Inc()
 			a.mu.Lock()

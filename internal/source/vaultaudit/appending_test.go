@@ -102,6 +102,38 @@ func TestPushback(t *testing.T) {
 	}
 }
 
+// TestSalvageRedacted shows that an entry which is kept without its metadata still
+// says that its data is not what the server wrote.
+func TestSalvageRedacted(t *testing.T) {
+	limits := event.DefaultLimits
+	limits.MaxMetadataKeys = 3
+	f, err := NewFile(FileConfig{Name: "test", Path: "audit.log", Limits: limits}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &unit{events: f.translator.Translate(nil, rawEntries(t)[0])}
+	(&appender{File: f}).salvage(u)
+	if len(u.events) == 0 || u.events[0].Type != TypeQuarantined {
+		t.Fatalf("events %+v", u.events)
+	}
+	if redacted, _ := u.events[0].Metadata.Text(metadataRedacted); redacted != "true" {
+		t.Errorf("metadata %v", u.events[0].Metadata)
+	}
+}
+
+// TestRepeatedBehindLater shows that the position stays behind all durable events
+// when a unit that was repeated is in the journal behind the next one: an event that
+// is taken for not noted would hide a line with the same id.
+func TestRepeatedBehindLater(t *testing.T) {
+	p := &progress{}
+	events := make([]*event.Event, 2)
+	p.note(&unit{events: events}, journal.Position{Seq: 9, Ordinal: 8})
+	p.note(&unit{events: events}, journal.Position{Seq: 7, Ordinal: 4})
+	if want := (journal.Position{Seq: 9, Index: 1, Ordinal: 9}); p.position != want {
+		t.Errorf("position %+v, want %+v", p.position, want)
+	}
+}
+
 // TestStopUnderPushback shows that Run ends although the journal takes nothing, and
 // that what it had read comes with the next start.
 func TestStopUnderPushback(t *testing.T) {

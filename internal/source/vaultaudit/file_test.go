@@ -11,10 +11,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -379,6 +382,62 @@ func TestLargeEntry(t *testing.T) {
 	}
 	if b, err := store.GetBytes(t.Context(), name); err != nil || string(b) != request {
 		t.Errorf("%d bytes stored, want %d (%v)", len(b), len(request), err)
+	}
+}
+
+// fullDisk is a journal that stores no payloads for a while.
+type fullDisk struct {
+	Journal
+	full     atomic.Bool
+	deadline atomic.Int64 // nanoseconds that a store of a payload has
+}
+
+func (d *fullDisk) Payloads(ctx context.Context, bucket string) (jetstream.ObjectStore, error) {
+	store, err := d.Journal.Payloads(ctx, bucket)
+	return fullStore{store, d}, err
+}
+
+type fullStore struct {
+	jetstream.ObjectStore
+	*fullDisk
+}
+
+func (s fullStore) PutBytes(ctx context.Context, name string, data []byte) (*jetstream.ObjectInfo, error) {
+	if s.full.Load() {
+		return nil, syscall.ENOSPC
+	}
+	if at, ok := ctx.Deadline(); ok {
+		s.deadline.Store(int64(time.Until(at)))
+	}
+	return s.ObjectStore.PutBytes(ctx, name, data)
+}
+
+// TestPayloadTrouble shows that an entry whose bytes cannot be stored holds up what
+// comes after it, visibly, and that all goes on in order when they can.
+func TestPayloadTrouble(t *testing.T) {
+	s := newStandWith(t, event.Limits{MaxTypeBytes: 100, MaxMetadataKeys: 100, MaxMetadataBytes: 10_000, MaxEventBytes: 20_000})
+	large := strings.Replace(auditLine(2), `"value":"`, `"many":["hmac-sha256:`+strings.Repeat("0", 20_000)+`"],"value":"`, 1)
+	s.write(auditLines(0, 2) + large + "\n" + auditLines(3, 6))
+	var disk fullDisk
+	disk.full.Store(true)
+	s.start(func(f *File) { disk.Journal, f.journal = f.journal, &disk })
+	s.waitFor("trouble", func() bool {
+		err := s.file.Health()
+		return errors.Is(err, syscall.ENOSPC) && strings.Contains(err.Error(), "large audit entry")
+	})
+	if n := len(lineEvents(t, s.journal)); n > 2 {
+		t.Errorf("%d lines overtook the one whose bytes were not stored", n)
+	}
+	disk.full.Store(false)
+	s.waitLines(6)
+	s.waitFor("health", func() bool { return s.file.Health() == nil })
+	for i, e := range lineEvents(t, s.journal) {
+		if id, _ := e.Metadata.Text(metadataRequestID); id != requestID(i/2) || (e.DataRef != "") != (i == 2) {
+			t.Errorf("event %d is of request %s, data reference %q", i, id, e.DataRef)
+		}
+	}
+	if d := time.Duration(disk.deadline.Load()); d < payloadTimeout/2 {
+		t.Errorf("a store of a payload has %v", d)
 	}
 }
 

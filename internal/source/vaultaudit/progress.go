@@ -78,7 +78,9 @@ func (p *progress) note(u *unit, first journal.Position) {
 	if n := len(u.events); n > 0 {
 		first.Index += uint32(n - 1)
 		first.Ordinal += uint64(n - 1)
-		p.position = first
+		if p.position.Compare(first) < 0 { // a unit that was repeated is behind the next ones
+			p.position = first
+		}
 		p.current = false
 	}
 	if p.replay {

@@ -56,16 +56,18 @@ func (t *Translator) quarantine(line []byte, err error) *event.Event {
 }
 
 // maybeRaw is true for a broken line that may have tokens or secrets in clear: a
-// token that is not hashed, or a part of an entry without any hash.
+// token that is not hashed, or a part of an entry without any hashed member. The
+// hashes in lists do not count, because headers are lists and may be hashed
+// although nothing else is.
 func maybeRaw(line []byte) bool {
-	if !bytes.Contains(line, []byte("hmac-sha256:")) {
+	if !bytes.Contains(line, []byte(`:"hmac-sha256:`)) && !bytes.Contains(line, []byte(`">hmac-sha256:`)) {
 		for _, member := range entryMembers {
 			if bytes.Contains(line, []byte(member)) {
 				return true
 			}
 		}
 	}
-	for _, name := range [...]string{`"client_token":`, `"token":`} {
+	for _, name := range [...]string{`"client_token":`, `"token":`, `"client_token">`, `"token">`} {
 		for rest := line; ; {
 			i := bytes.Index(rest, []byte(name))
 			if i < 0 {
@@ -74,7 +76,7 @@ func maybeRaw(line []byte) bool {
 			rest = rest[i+len(name):]
 			value := bytes.TrimLeft(rest, ` "`)
 			if len(value) > 0 && !bytes.HasPrefix(value, []byte("hmac-sha256:")) && !bytes.HasPrefix([]byte("hmac-sha256:"), value) &&
-				value[0] != ',' && value[0] != '}' {
+				value[0] != ',' && value[0] != '}' && value[0] != '<' {
 				return true
 			}
 		}
@@ -95,8 +97,9 @@ func maybeRaw(line []byte) bool {
 	return false
 }
 
-// entryMembers are names by which a part of an entry is recognised.
-var entryMembers = [...]string{`"request":`, `"response":`, `"auth":`, `"data":`, `"operation":`, `"namespace":`, `"remote_address":`, `"mount_type":`}
+// entryMembers are texts by which a part of an entry is recognised, the last one in
+// jsonx.
+var entryMembers = [...]string{`"request":`, `"response":`, `"auth":`, `"data":`, `"operation":`, `"namespace":`, `"remote_address":`, `"mount_type":`, `<json:string`}
 
 // minTokenBytes is the length of the shortest tokens, without their prefix.
 const minTokenBytes = 20

@@ -166,18 +166,30 @@ func (t *translation) logQuarantined(now bool) {
 	t.logged, t.unlogged = time.Now(), 0
 }
 
+const (
+	// payloadTimeout bounds one store of a payload. It is many writes, each synced,
+	// and without a deadline of the whole every single one would have that of a
+	// small request, which a slow disk does not keep.
+	payloadTimeout = 30 * time.Second
+	// payloadReuse is how old a payload may be to serve another event too: it is
+	// removed at the age of an event.
+	payloadReuse = time.Hour
+)
+
 // claim moves the data of an event that is too large to the object store. It comes
 // before the event, so whoever sees the event finds the data.
 func (t *translation) claim(ctx context.Context, e *event.Event) error {
 	sum := sha256.Sum256(e.Data)
 	name := hex.EncodeToString(sum[:])
 	err := t.retry(ctx, stagePayload, "store the bytes of a large audit entry", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, payloadTimeout)
+		defer cancel()
 		store, err := t.journal.Payloads(ctx, PayloadBucket)
 		if err != nil {
 			return err
 		}
 		switch info, err := store.GetInfo(ctx, name); {
-		case err == nil && info.Size == uint64(len(e.Data)):
+		case err == nil && info.Size == uint64(len(e.Data)) && time.Since(info.ModTime) < payloadReuse:
 			return nil // stored before a crash
 		case err != nil && !errors.Is(err, jetstream.ErrObjectNotFound):
 			return err

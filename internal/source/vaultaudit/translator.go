@@ -1,6 +1,7 @@
 package vaultaudit
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -133,7 +134,8 @@ func (t *Translator) Translate(dst []*event.Event, line []byte) []*event.Event {
 		t.raw = raw
 	}
 	if raw && !t.config.KeepRaw {
-		data, redacted = t.redactor.Redact(make([]byte, 0, len(data)+len(data)/2), e), true
+		data = t.redactor.Redact(make([]byte, 0, len(data)+len(data)/2), e)
+		redacted = !bytes.Equal(data, e.Line())
 	}
 	dst = append(dst, t.audit(e, data, redacted))
 	return append(dst, t.deriver.Apply(e)...)
@@ -163,7 +165,11 @@ func (t *Translator) Learn(e *event.Event) {
 		return // the data went to the object store, or never was an entry
 	}
 	t.see(entry)
-	_, t.raw = e.Metadata.Text(metadataRedacted)
+	if _, redacted := e.Metadata.Text(metadataRedacted); redacted {
+		t.raw = true
+	} else if raw, sure := entry.Raw(t.raw); sure {
+		t.raw = raw
+	}
 	t.deriver.Apply(entry)
 }
 

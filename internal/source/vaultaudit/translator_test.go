@@ -155,6 +155,10 @@ func TestQuarantine(t *testing.T) {
 		{"half a raw entry", `{"type":"request","auth":{"client_token":"hvs.CAESIabcdefghijklmnop`, auditlog.ReasonTruncated, "text/plain", true},
 		{"half a raw login", `{"type":"request","request":{"data":{"password":"hunter2`, auditlog.ReasonTruncated, "text/plain", true},
 		{"plain token beside hashes", `{"auth":{"client_token":"hmmm"},"request":{"a":"` + hash + `"`, auditlog.ReasonTruncated, "text/plain", true},
+		{"half a raw login, hashed header", `{"type":"request","request":{"headers":{"a":["` + hash + `"]},"data":{"password":"hunter2`, auditlog.ReasonTruncated, "text/plain", true},
+		{"raw jsonx", `<json:object name="data"><json:string name="password">hunter2</json:string></json:object>`, auditlog.ReasonXML, "text/plain", true},
+		{"plain token in jsonx", `<json:string name="a">` + hash + `</json:string><json:string name="client_token">hmmm</json:string>`, auditlog.ReasonXML, "text/plain", true},
+		{"hashed jsonx", `<json:string name="client_token">` + hash + `</json:string>`, auditlog.ReasonXML, "text/plain; charset=utf-8", false},
 		{"token in a text", `token is s.abcdefghijklmnopqrstuvwx, keep it`, auditlog.ReasonNotJSON, "text/plain", true},
 		{"no token in a text", `https://example.com/vaults.html and b.txt`, auditlog.ReasonNotJSON, "text/plain; charset=utf-8", false},
 	}
@@ -236,6 +240,41 @@ func TestRawIsRedacted(t *testing.T) {
 	}
 	if kv == 0 {
 		t.Error("nothing was derived from raw entries")
+	}
+}
+
+// TestRawStream looks for what a raw stream has beside tokens and data, in entries
+// that have no token by which they could be recognised.
+func TestRawStream(t *testing.T) {
+	const head = `{"time":"2026-01-01T00:00:00Z","type":"response","request":{"id":"b","path":"x"`
+	token := head + `,"client_token":"hvs.x"}}`
+	for _, line := range []string{
+		head + `,"headers":{"authorization":["hunter2"]}}}`,
+		head + `},"auth":{"accessor":"hunter2"}}`,
+		head + `},"error":"bad input hunter2"}`,
+		head + `},"response":{"data":["hunter2"]}}`,
+		head + `},"response":{"data":"hunter2"}}`,
+		head + `},"response":{"supplemental_audit_data":{"a":"hunter2"}}}`,
+	} {
+		tr := newTestTranslator()
+		tr.Translate(nil, []byte(token))
+		ev := tr.Translate(nil, []byte(line))[0]
+		if redacted, _ := ev.Metadata.Text("redacted"); redacted != "true" || bytes.Contains(ev.Data, []byte("hunter2")) {
+			t.Errorf("stored: %s", ev.Data)
+		}
+	}
+
+	// An entry in which nothing is to be hidden does not end what was learnt.
+	first, learnt := newTestTranslator(), newTestTranslator()
+	for _, line := range []string{token, head + `}}`} {
+		ev := first.Translate(nil, []byte(line))[0]
+		if _, redacted := ev.Metadata.Text("redacted"); redacted != (line == token) {
+			t.Errorf("redacted %v: %s", redacted, ev.Data)
+		}
+		learnt.Learn(ev)
+	}
+	if ev := learnt.Translate(nil, []byte(`torn hunter2"}}`))[0]; bytes.Contains(ev.Data, []byte("hunter2")) {
+		t.Errorf("stored after a restart: %s", ev.Data)
 	}
 }
 
