@@ -84,6 +84,7 @@ type API struct {
 	payloads  Payloads
 	websocket websocket.Options
 	refused   *metrics.Component
+	searches  chan struct{} // one element for each search that runs
 	log       *slog.Logger
 	mux       *http.ServeMux
 }
@@ -100,6 +101,7 @@ func New(o Options) *API {
 		hub: o.Hub, positions: o.Positions, auth: o.Auth, payloads: o.Payloads,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		refused:   o.Counters.Component("hub", "subscribe"),
+		searches:  make(chan struct{}, maxSearches),
 		log:       o.Logger,
 		mux:       http.NewServeMux(),
 	}

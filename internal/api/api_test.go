@@ -402,6 +402,53 @@ func TestSince(t *testing.T) {
 	}
 }
 
+// slowPositions counts the lookups that run at once and holds them until release.
+type slowPositions struct {
+	Positions
+	began   chan string
+	release chan struct{}
+}
+
+func (p slowPositions) Since(ctx context.Context, since string, now time.Time) (journal.Position, error) {
+	p.began <- since
+	select {
+	case <-p.release:
+	case <-ctx.Done():
+	}
+	return p.Positions.Since(ctx, since, now)
+}
+
+// TestSearchesWaitForEachOther: searches for events, which cost, run one after the
+// other, and nothing else waits for them.
+func TestSearchesWaitForEachOther(t *testing.T) {
+	p := slowPositions{began: make(chan string, 10), release: make(chan struct{})}
+	n := startNode(t, func(o *Options) { p.Positions = o.Positions; o.Positions = p })
+	position := n.append(kv(1)).String()
+	subscribe := func(since string) answer {
+		return n.raw(request("GET", "/v1/sys/events/subscribe/*?since="+since, upgrade))
+	}
+	answers := make(chan answer)
+	go func() { answers <- subscribe("unknown-1") }()
+	if got := <-p.began; got != "unknown-1" {
+		t.Fatal(got)
+	}
+	go func() { answers <- subscribe("unknown-2") }()
+	for _, since := range []string{position, "5m", "oldest", "2026-01-02T15:04:05Z"} {
+		go func() { answers <- subscribe(since) }()
+		if got := <-p.began; got != since {
+			t.Fatalf("%s is looked up beside a search, want %s", got, since)
+		}
+	}
+	close(p.release)
+	codes := map[int]int{}
+	for range 6 {
+		codes[(<-answers).StatusCode]++
+	}
+	if codes[410] != 2 || codes[101] != 4 {
+		t.Errorf("answers %v, want 2 with 410 and 4 with 101", codes)
+	}
+}
+
 func TestOtherPaths(t *testing.T) {
 	n := startNode(t, nil)
 	broken := errors.New("disk full")

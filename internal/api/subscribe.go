@@ -20,6 +20,11 @@ import (
 // sinceTimeout bounds the search for the place where a subscription begins.
 const sinceTimeout = 30 * time.Second
 
+// maxSearches bounds how many searches for an event id run at once; the others
+// wait. A search for an id that there is not reads the whole journal, which takes
+// a core about a second per 600 MB.
+const maxSearches = 1
+
 // subscribePath is what follows the namespace in the path of a subscription, and
 // goes before the event type.
 const subscribePath = "sys/events/subscribe/"
@@ -200,7 +205,7 @@ func (a *API) begin(r *http.Request) (journal.Position, *refusal) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), sinceTimeout)
 	defer cancel()
-	after, err := a.positions.Since(ctx, since, time.Now())
+	after, err := a.find(ctx, since)
 	switch {
 	case err == nil:
 		return after, nil
@@ -213,6 +218,34 @@ func (a *API) begin(r *http.Request) (journal.Position, *refusal) {
 	}
 	a.log.Warn("cannot find where a subscription begins", "since", since, "error", err)
 	return after, &refusal{status: http.StatusServiceUnavailable, text: "the journal cannot be searched at the moment; try again"}
+}
+
+// find is Since of the journal, with searches one after the other.
+func (a *API) find(ctx context.Context, since string) (journal.Position, error) {
+	if isEventID(since) {
+		select {
+		case a.searches <- struct{}{}:
+			defer func() { <-a.searches }()
+		case <-ctx.Done():
+			return journal.Position{}, fmt.Errorf("wait for other searches: %w", ctx.Err())
+		}
+	}
+	return a.positions.Since(ctx, since, time.Now())
+}
+
+// isEventID says whether since is none of what is found without a search.
+func isEventID(since string) bool {
+	if since == journal.Oldest {
+		return false
+	}
+	if _, err := journal.ParsePosition(since); err == nil {
+		return false
+	}
+	if _, err := time.ParseDuration(since); err == nil {
+		return false
+	}
+	_, err := time.Parse(time.RFC3339Nano, since)
+	return err != nil
 }
 
 // refuseHandshake answers a request that is no WebSocket handshake: the reason as

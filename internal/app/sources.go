@@ -88,7 +88,7 @@ func (a *App) makeSources(ctx context.Context, common *metrics.Metrics) error {
 func (a *App) makeSource(c config.Source, salt []byte, common *metrics.Metrics) (source, error) {
 	switch c.Type {
 	case config.VaultAuditFile:
-		return vaultaudit.NewFile(vaultaudit.FileConfig{
+		s, err := vaultaudit.NewFile(vaultaudit.FileConfig{
 			Name:    c.Name,
 			Path:    c.Path,
 			From:    tail.From(c.From),
@@ -103,6 +103,12 @@ func (a *App) makeSource(c config.Source, salt []byte, common *metrics.Metrics) 
 			},
 			ShutdownTimeout: sourceTimeout,
 		}, vaultaudit.Deps{Journal: a.journal, Metrics: common, Logger: component(a.log, "source")})
+		if err != nil {
+			return nil, err
+		}
+		common.LagBytes("source", c.Name, func() int64 { return s.TailStats().Behind })
+		a.registry.MustRegister(fileIncidents(c.Name, s.TailStats)...)
+		return s, nil
 	}
 	return nil, fmt.Errorf("unknown type %q", c.Type)
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,5 +94,64 @@ func TestRedactionKeyIsKept(t *testing.T) {
 func TestNamesOfBeginningsAgree(t *testing.T) {
 	if tail.From(config.FromStart) != tail.Start || tail.From(config.FromEnd) != tail.End {
 		t.Error("config and tail name the beginnings differently")
+	}
+}
+
+// The smallest journal that a configuration may ask for can be opened, for every
+// size of events.
+func TestSmallestJournal(t *testing.T) {
+	for _, c := range []struct{ event, pending, max config.Size }{
+		{1 << 10, 1 << 20, 16 << 20},
+		{1 << 20, 4 << 20, 4 * (4<<20 + 4<<10)},
+		{8 << 20, 24 << 20, 4 * (24<<20 + 4<<10)},
+	} {
+		o := options(t)
+		o.Config.Limits.MaxEvent, o.Config.Limits.MaxMetadata = c.event, 1<<10
+		o.Config.Journal.PendingBytes, o.Config.Journal.MaxBytes = c.pending, c.max
+		a, err := New(t.Context(), o)
+		if err != nil {
+			t.Errorf("events of %s: %v", c.event, err)
+			continue
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestDefaultsOfTheJournal(t *testing.T) {
+	c := config.Default().Journal
+	if c.PendingBytes != journal.DefaultMaxPendingBytes || c.CacheBytes != journal.DefaultCacheBytes {
+		t.Errorf("pending %s, cache %s are not the journal's own", c.PendingBytes, c.CacheBytes)
+	}
+}
+
+// The metrics show how far a source is behind and what happened to its file.
+func TestMetricsOfASource(t *testing.T) {
+	_, file := auditLog(t)
+	a, _ := start(t, options(t, file))
+	appendTo(t, file, []byte("half a line")) // stays unread until its line feed
+	await(t, a.URL()+"/metrics", `tocsin_lag_bytes{component="source",name="log0"} 11`)
+	appendTo(t, file, []byte("\n"))
+	await(t, a.URL()+"/metrics", `tocsin_lag_bytes{component="source",name="log0"} 0`,
+		`tocsin_quarantined_total{component="source",name="log0"} 1`)
+	if err := os.Truncate(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	await(t, a.URL()+"/metrics", `tocsin_source_file_incidents_total{incident="truncation",name="log0"} 1`)
+}
+
+// await waits until a page has all of these lines.
+func await(t *testing.T, url string, lines ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, page := get(t, url)
+		missing := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.Contains(page, l+"\n") })
+		if len(missing) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s lacks %q:\n%s", url, missing, page)
+		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tocsin-events/tocsin/internal/tail"
 )
 
 // newRegistry returns a registry with what every program has: the Go runtime, the
@@ -17,6 +19,28 @@ func newRegistry(version string) *prometheus.Registry {
 	}, func() float64 { return 1 })
 	reg.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return reg
+}
+
+// fileIncidents returns counters of what happened to the file that a source
+// follows. The last three say that lines may have been missed.
+func fileIncidents(name string, stats func() tail.Stats) []prometheus.Collector {
+	counter := func(incident string, count func(tail.Stats) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "tocsin", Name: "source_file_incidents_total",
+			Help:        "What happened to a followed file. After missing, compressed and unreadable lines may have been missed.",
+			ConstLabels: prometheus.Labels{"name": name, "incident": incident},
+		}, func() float64 { return float64(count(stats())) })
+	}
+	return []prometheus.Collector{
+		counter("rotation", func(s tail.Stats) uint64 { return s.Rotations }),
+		counter("truncation", func(s tail.Stats) uint64 { return s.Truncations }),
+		counter("torn_line", func(s tail.Stats) uint64 { return s.Torn }),
+		counter("long_line", func(s tail.Stats) uint64 { return s.TooLong }),
+		counter("nul_byte", func(s tail.Stats) uint64 { return s.NULs }),
+		counter("missing", func(s tail.Stats) uint64 { return s.Missing }),
+		counter("compressed", func(s tail.Stats) uint64 { return s.Compressed }),
+		counter("unreadable", func(s tail.Stats) uint64 { return s.Unreadable }),
+	}
 }
 
 // Stats are the figures that a person who watches the hub wants to see. All but

@@ -142,6 +142,11 @@ func flagError(cmd *cobra.Command, err error) error {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 		name := missing.GetSpecifiedName()
+		if letters, _, _ := strings.Cut(missing.GetSpecifiedShortnames(), "="); len(letters) > 1 {
+			name = letters // meant as one name, with one dash
+		} else if letters != "" {
+			return usagef(cmd, "unknown flag -%s", letters)
+		}
 		if near := config.Nearest(name, names); near != "" {
 			return usagef(cmd, "unknown flag --%s; did you mean --%s?", name, near)
 		}

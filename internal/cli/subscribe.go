@@ -75,6 +75,9 @@ func newSubscribe(s *Streams) *cobra.Command {
 			if args[0] == "" {
 				return usagef(cmd, "the event TYPE is empty; '*' means all")
 			}
+			if f.count < 0 {
+				return usagef(cmd, "--count %d: the number of events cannot be negative", f.count)
+			}
 			return f.run(cmd.Context(), s, args[0])
 		},
 	}
@@ -83,7 +86,7 @@ func newSubscribe(s *Streams) *cobra.Command {
 	flags.StringVar(&f.namespace, "namespace", "", "`namespace` of the request")
 	flags.StringArrayVar(&f.namespaces, "namespaces", nil, "`glob` of further namespaces, relative to the request's; repeatable")
 	flags.StringVar(&f.filter, "filter", "", "boolean `expression` that events must satisfy")
-	flags.StringVar(&f.since, "since", "", "begin in the past: a `position`, an event id, an RFC 3339 time, or a duration such as 1h")
+	flags.StringVar(&f.since, "since", "", "begin in the past: a `position`, an event id, an RFC 3339 time, a duration such as 1h, or oldest")
 	flags.Var(&f.format, "format", "encoding of the events: vault or cloudevents")
 	flags.VarP(&f.output, "output", "o", "json (one event per line) or pretty (for people)")
 	flags.BoolVar(&f.sequence, "sequence", false, "keep the attribute \"sequence\", the position for --since")

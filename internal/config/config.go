@@ -142,7 +142,7 @@ func Default() Config {
 		Journal: Journal{
 			MaxAge:       Duration(30 * 24 * time.Hour),
 			MaxBytes:     10 << 30,
-			PendingBytes: 64 << 20,
+			PendingBytes: 16 << 20,
 			CacheBytes:   32 << 20,
 		},
 		Limits: EventLimits{

@@ -130,11 +130,27 @@ func (v *validator) rules(c *Config) {
 		if c.Limits.MaxMetadata > c.Limits.MaxEvent {
 			v.report("limits.max_metadata", "%s is more than the whole event may have (limits.max_event is %s)", c.Limits.MaxMetadata, c.Limits.MaxEvent)
 		}
-		if c.Journal.PendingBytes < 2*c.Limits.MaxEvent {
-			v.report("journal.pending_bytes", "%s is less than two events (limits.max_event is %s)", c.Journal.PendingBytes, c.Limits.MaxEvent)
-		}
+		v.journal(c.Journal, c.Limits.MaxEvent)
 	}
 	v.sources(c.Sources)
+}
+
+// What the journal needs beside its own limits: it takes units of up to four of
+// the largest events, but no larger ones than maxUnit, and keeps four of them with
+// what is written around each.
+const (
+	maxUnit     Size = 24 << 20
+	unitFraming Size = 4 << 10
+)
+
+func (v *validator) journal(j Journal, maxEvent Size) {
+	unit := min(4*maxEvent, maxUnit)
+	if j.PendingBytes < unit {
+		v.report("journal.pending_bytes", "%s is too small for limits.max_event of %s, which needs at least %s", j.PendingBytes, maxEvent, unit)
+	}
+	if least := 4 * (unit + unitFraming); j.MaxBytes != 0 && j.MaxBytes < least && !v.reported("journal.max_bytes") {
+		v.report("journal.max_bytes", "%s is too small for limits.max_event of %s, which needs at least %s, or 0 for no limit", j.MaxBytes, maxEvent, least)
+	}
 }
 
 func (v *validator) sources(sources []Source) {

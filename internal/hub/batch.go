@@ -190,21 +190,24 @@ type groupKey struct {
 }
 
 // A party is the members of a group that sleep until one batch is ready. It moves
-// on as a whole where a batch has nothing for the group. It is the head of a
-// ring of members, guarded by group.mu.
+// on as a whole where a batch has nothing for the group, and ends when its last
+// member leaves. It is the head of a ring of members, guarded by group.mu.
 type party struct{ head link }
 
 // link is one element of a doubly linked ring.
 type link struct {
 	prev, next *link
 	member     *Subscription // nil in the head
+	awaited    *batch        // in the head
 }
 
-func newParty() *party {
+func newParty(b *batch) *party {
 	p := new(party)
-	p.head.prev, p.head.next = &p.head, &p.head
+	p.head.prev, p.head.next, p.head.awaited = &p.head, &p.head, b
 	return p
 }
+
+func (p *party) empty() bool { return p.head.next == &p.head }
 
 func (p *party) add(l *link) {
 	last := p.head.prev
@@ -219,9 +222,6 @@ func (l *link) remove() {
 
 // take moves all members of q to p.
 func (p *party) take(q *party) {
-	if q.head.next == &q.head {
-		return
-	}
 	first, last := q.head.next, q.head.prev
 	end := p.head.prev
 	end.next, first.prev = first, end
@@ -241,7 +241,7 @@ func (g *group) deliver(b *batch, p *party) {
 	}
 	g.mu.Lock()
 	var woken []*Subscription
-	for p.head.next != &p.head {
+	for !p.empty() {
 		s := p.head.next.member
 		s.link.remove()
 		s.at = b
@@ -257,10 +257,14 @@ func (g *group) deliver(b *batch, p *party) {
 	}
 }
 
-// join lets a party wait for b, if b is still pending.
+// join lets a party wait for b. It returns false when b is not pending any more,
+// and has nothing to do for a party that all have left.
 func (g *group) join(b *batch, p *party) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if p.empty() {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ready {
@@ -270,6 +274,19 @@ func (g *group) join(b *batch, p *party) bool {
 	return true
 }
 
+// leave takes a member, which is asleep, out of its party. mu is held.
+func (g *group) leave(l *link) {
+	rest := l.next
+	l.remove()
+	if rest.next != rest {
+		return
+	}
+	b := rest.awaited // of the head, which is alone now
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.waiting, g)
+}
+
 // party returns the party of g that waits for b. Both mus are held.
 func (b *batch) party(g *group) *party {
 	p := b.waiting[g]
@@ -277,7 +294,7 @@ func (b *batch) party(g *group) *party {
 		if b.waiting == nil {
 			b.waiting = make(map[*group]*party)
 		}
-		p = newParty()
+		p = newParty(b)
 		b.waiting[g] = p
 	}
 	return p

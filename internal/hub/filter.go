@@ -3,6 +3,7 @@ package hub
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,9 @@ const (
 	// maxFilterSteps bounds the work of the parser, which quadruples with each
 	// level of parentheses: enough for six levels, and at most some 50 ms.
 	maxFilterSteps = 2_000_000
+	// maxFilterProgram bounds the instructions of all regular expressions of a
+	// filter together: matching may take a step for each of them at each character.
+	maxFilterProgram = 1000
 )
 
 // Filter is a boolean expression over an event, in the language of
@@ -53,7 +57,7 @@ func CompileFilter(text string) (*Filter, error) {
 	if !ok {
 		return nil, &FilterError{"cannot be parsed"}
 	}
-	match, err := compile(expression)
+	match, err := new(compiler).compile(expression)
 	if err != nil {
 		return nil, err
 	}
@@ -87,20 +91,25 @@ var textSelectors = map[string]func(*event.Event) string{
 
 const localSelector = "source_plugin_is_local"
 
-func compile(x grammar.Expression) (func(*event.Event) bool, error) {
+// compiler makes functions of expressions.
+type compiler struct {
+	program int // instructions of the regular expressions so far
+}
+
+func (c *compiler) compile(x grammar.Expression) (func(*event.Event) bool, error) {
 	switch x := x.(type) {
 	case *grammar.UnaryExpression:
-		f, err := compile(x.Operand)
+		f, err := c.compile(x.Operand)
 		if err != nil {
 			return nil, err
 		}
 		return func(e *event.Event) bool { return !f(e) }, nil
 	case *grammar.BinaryExpression:
-		f, err := compile(x.Left)
+		f, err := c.compile(x.Left)
 		if err != nil {
 			return nil, err
 		}
-		g, err := compile(x.Right)
+		g, err := c.compile(x.Right)
 		if err != nil {
 			return nil, err
 		}
@@ -109,21 +118,21 @@ func compile(x grammar.Expression) (func(*event.Event) bool, error) {
 		}
 		return func(e *event.Event) bool { return f(e) || g(e) }, nil
 	case *grammar.MatchExpression:
-		return compileMatch(x)
+		return c.compileMatch(x)
 	case *grammar.CollectionExpression:
 		return nil, &FilterError{fmt.Sprintf("%s is not a collection, so any and all do not apply to it", x.Selector)}
 	}
 	return nil, &FilterError{fmt.Sprintf("has an unknown expression %T", x)}
 }
 
-func compileMatch(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
+func (c *compiler) compileMatch(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
 	if len(x.Selector.Path) == 1 {
 		name := x.Selector.Path[0]
 		if name == localSelector {
 			return compileLocal(x)
 		}
 		if get, ok := textSelectors[name]; ok {
-			return compileText(x, get)
+			return c.compileText(x, get)
 		}
 	}
 	known := []string{localSelector}
@@ -134,7 +143,7 @@ func compileMatch(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
 	return nil, &FilterError{fmt.Sprintf("has an unknown selector %q; there are %s", strings.Join(x.Selector.Path, "."), strings.Join(known, ", "))}
 }
 
-func compileText(x *grammar.MatchExpression, get func(*event.Event) string) (func(*event.Event) bool, error) {
+func (c *compiler) compileText(x *grammar.MatchExpression, get func(*event.Event) string) (func(*event.Event) bool, error) {
 	var value string
 	if x.Value != nil {
 		value = x.Value.Raw
@@ -153,14 +162,29 @@ func compileText(x *grammar.MatchExpression, get func(*event.Event) string) (fun
 	case grammar.MatchIsNotEmpty:
 		return func(e *event.Event) bool { return get(e) != "" }, nil
 	case grammar.MatchMatches, grammar.MatchNotMatches:
-		re, err := regexp.Compile(value)
+		re, err := c.compileRegexp(value)
 		if err != nil {
-			return nil, &FilterError{fmt.Sprintf("has an invalid regular expression: %v", err)}
+			return nil, err
 		}
 		want := x.Operator == grammar.MatchMatches
 		return func(e *event.Event) bool { return re.MatchString(get(e)) == want }, nil
 	}
 	return nil, notApplicable(x)
+}
+
+func (c *compiler) compileRegexp(text string) (*regexp.Regexp, error) {
+	tree, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, &FilterError{fmt.Sprintf("has an invalid regular expression: %v", err)}
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return nil, &FilterError{fmt.Sprintf("has an invalid regular expression: %v", err)}
+	}
+	if c.program += len(program.Inst); c.program > maxFilterProgram {
+		return nil, &FilterError{fmt.Sprintf("has too large regular expressions: together they may have about %d characters, counting x{0,500} as 500", maxFilterProgram)}
+	}
+	return regexp.Compile(text)
 }
 
 func compileLocal(x *grammar.MatchExpression) (func(*event.Event) bool, error) {

@@ -79,6 +79,9 @@ const (
 	idleTicks = 12
 	// closeTimeout bounds each half of the closing handshake.
 	closeTimeout = 5 * time.Second
+	// shutdownTimeout bounds the closing of all subscriptions together when the hub
+	// ends. Those who read answer at once.
+	shutdownTimeout = 2 * time.Second
 )
 
 var (
@@ -277,9 +280,11 @@ func (h *Hub) remove(s *Subscription) {
 }
 
 // Shutdown closes every subscription with code 1001 and the reason "server is
-// shutting down", refuses new ones, and waits until all have ended or ctx is
-// done; then it cuts the connections that are left and returns the error of ctx.
-// Afterwards the hub has no goroutines.
+// shutting down", refuses new ones, and waits for all to end. Clients that have
+// not answered after two seconds, because they do not read, are cut: they can
+// resume as after any other loss of their connection. If ctx is done earlier, all
+// that are left are cut at once and the error is that of ctx. Afterwards the hub
+// has no goroutines.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	first := !h.closed
@@ -292,16 +297,20 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	for _, s := range members {
 		s.finish(websocket.AppendClose(nil, websocket.StatusGoingAway, "server is shutting down"), "shutdown")
 	}
+	patience := time.NewTimer(shutdownTimeout)
+	defer patience.Stop()
 	var err error
 	select {
 	case <-h.empty:
+	case <-patience.C:
+		h.log.Info("cutting subscribers that did not close their connections", "count", h.Subscriptions())
 	case <-ctx.Done():
 		err = fmt.Errorf("close subscriptions: %w", ctx.Err())
-		for _, s := range members {
-			s.abort()
-		}
-		<-h.empty
 	}
+	for _, s := range members {
+		s.abort()
+	}
+	<-h.empty
 	h.tasks.Wait()
 	return err
 }

@@ -422,7 +422,11 @@ func TestEndedSubscriptionsAreForgotten(t *testing.T) {
 	}
 	stays := serve(t, s, ln)
 	for i := range 50 {
-		c := connect(t, h, ln, allJSON(j.End()))
+		r := allJSON(j.End())
+		if i >= 10 { // a group of its own, for which there will be nothing
+			r.Type = fmt.Sprintf("other/%d", i)
+		}
+		c := connect(t, h, ln, r)
 		if i%2 == 0 {
 			c.send(websocket.Ping, nil)
 			if op, _, err := c.read(); op != websocket.Pong || err != nil {
@@ -432,8 +436,8 @@ func TestEndedSubscriptionsAreForgotten(t *testing.T) {
 		c.conn.Close()
 	}
 	eventually(t, "one subscription is left", func() bool { return h.Subscriptions() == 1 })
-	b := h.store.at(recordEnd(j.End()))
-	eventually(t, "one subscription sleeps", func() bool {
+	oneSleeps := func() bool {
+		b := h.store.at(recordEnd(j.End()))
 		s.group.mu.Lock()
 		defer s.group.mu.Unlock()
 		b.mu.Lock()
@@ -444,11 +448,15 @@ func TestEndedSubscriptionsAreForgotten(t *testing.T) {
 				asleep++
 			}
 		}
-		return asleep == 1
-	})
-	j.append(testEvent(1))
-	if e := stays.event(); e.ID != id(1) {
-		t.Error(e)
+		return asleep == 1 && len(b.waiting) == 1
+	}
+	eventually(t, "one subscription sleeps", oneSleeps)
+	for i := 1; i <= 2; i++ {
+		j.append(testEvent(i))
+		if e := stays.event(); e.ID != id(i) {
+			t.Error(e)
+		}
+		eventually(t, "one subscription sleeps again", oneSleeps)
 	}
 }
 
@@ -537,6 +545,30 @@ func TestShutdown(t *testing.T) {
 	}
 	if err := h.Shutdown(t.Context()); err != nil {
 		t.Errorf("second shutdown: %v", err)
+	}
+}
+
+// TestShutdownDoesNotWaitForTheDead: clients that do not read, and those that do
+// not answer, hold the end up for a moment only.
+func TestShutdownDoesNotWaitForTheDead(t *testing.T) {
+	j, ln := newMemJournal(), listen(t)
+	h := New(Options{Journal: j, PingInterval: time.Hour})
+	h.tick = 10 * time.Millisecond
+	others := allJSON(j.End())
+	others.Type = "other"
+	silent := connect(t, h, ln, others)
+	connect(t, h, ln, allJSON(j.End()))
+	padded(j, 0, 2000)
+	eventually(t, "one is stalled", func() bool { return testutil.ToFloat64(h.metrics.stalled) == 1 })
+	start := time.Now()
+	if err := h.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > shutdownTimeout+time.Second {
+		t.Errorf("took %v, want about %v", took, shutdownTimeout)
+	}
+	if code, reason := silent.closed(); code != 1001 || reason != "server is shutting down" {
+		t.Errorf("closed with %d %q", code, reason)
 	}
 }
 

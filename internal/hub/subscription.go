@@ -52,6 +52,7 @@ type Subscription struct {
 	pings   uint64 // sent so far
 	pinging bool   // a ping is due
 	ending  bool
+	aborted bool
 	last    []byte // frame to end with; may be nil
 	reason  string // why it ended
 
@@ -78,6 +79,9 @@ func (s *Subscription) Serve(conn *websocket.Conn) {
 	s.at = s.hub.store.at(s.begin)
 	if s.ending {
 		conn.SetWriteDeadline(time.Now().Add(closeTimeout))
+	}
+	if s.aborted {
+		conn.Close()
 	}
 	s.hub.tasks.Go(s.listen)
 	s.wake()
@@ -158,10 +162,11 @@ func (s *Subscription) finish(last []byte, reason string) {
 	s.wake()
 }
 
-// abort cuts the connection.
+// abort cuts the connection, now or as soon as there is one.
 func (s *Subscription) abort() {
 	s.group.mu.Lock()
 	defer s.group.mu.Unlock()
+	s.aborted = true
 	if s.conn != nil {
 		s.conn.Close()
 	}
@@ -495,7 +500,7 @@ func (s *Subscription) count(frames int) {
 // leave leaves the party, if the subscription is in one. group.mu is held.
 func (s *Subscription) leave() {
 	if s.link.next != nil {
-		s.link.remove()
+		s.group.leave(&s.link)
 	}
 }
 

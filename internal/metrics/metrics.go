@@ -9,6 +9,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics creates the counters of components. It is safe for concurrent use.
 type Metrics struct {
+	registry                                            prometheus.Registerer // nil: private
 	received, appended, delivered, refused, quarantined *prometheus.CounterVec
 	lagEvents, lagSeconds                               *prometheus.GaugeVec
 }
@@ -24,6 +25,7 @@ func New(reg prometheus.Registerer) *Metrics {
 			[]string{"component", "name"})
 	}
 	m := &Metrics{
+		registry:    reg,
 		received:    counter("received_total", "Items that came in: audit lines, posted events, messages."),
 		appended:    counter("appended_total", "Events made durable in the journal."),
 		delivered:   counter("delivered_total", "Events handed to a consumer."),
@@ -38,7 +40,8 @@ func New(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Component is the set of metrics of one named component.
+// Component is the set of metrics of one named component. A metric that it does
+// not have is nil and not exported: a lag that nobody measures would read as none.
 type Component struct {
 	Received, Appended, Delivered, Quarantined prometheus.Counter
 	LagEvents, LagSeconds                      prometheus.Gauge
@@ -47,17 +50,40 @@ type Component struct {
 }
 
 // Component returns the metrics of the component with these label values. The
-// same values give the same counters.
+// same values give the same counters. A "source" has Received, Appended and
+// Quarantined, a "journal" Appended, a "hub" Delivered and the lags, any other
+// component all; each can refuse.
 func (m *Metrics) Component(component, name string) *Component {
-	return &Component{
-		Received:    m.received.WithLabelValues(component, name),
-		Appended:    m.appended.WithLabelValues(component, name),
-		Delivered:   m.delivered.WithLabelValues(component, name),
-		Quarantined: m.quarantined.WithLabelValues(component, name),
-		LagEvents:   m.lagEvents.WithLabelValues(component, name),
-		LagSeconds:  m.lagSeconds.WithLabelValues(component, name),
-		refused:     m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name}),
+	c := &Component{refused: m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name})}
+	source, journal, hub := component == "source", component == "journal", component == "hub"
+	other := !source && !journal && !hub
+	if source || other {
+		c.Received = m.received.WithLabelValues(component, name)
+		c.Quarantined = m.quarantined.WithLabelValues(component, name)
 	}
+	if source || journal || other {
+		c.Appended = m.appended.WithLabelValues(component, name)
+	}
+	if hub || other {
+		c.Delivered = m.delivered.WithLabelValues(component, name)
+		c.LagEvents = m.lagEvents.WithLabelValues(component, name)
+		c.LagSeconds = m.lagSeconds.WithLabelValues(component, name)
+	}
+	return c
+}
+
+// LagBytes exports how many bytes a component has not read yet of what it reads,
+// for those that cannot count events before they have read them. It must be
+// called once for these label values; behind is called at every scrape, by any
+// goroutine.
+func (m *Metrics) LagBytes(component, name string, behind func() int64) {
+	if m.registry == nil {
+		return
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "tocsin", Name: "lag_bytes", Help: "Bytes of a file that a source has not read yet.",
+		ConstLabels: prometheus.Labels{"component": component, "name": name},
+	}, func() float64 { return float64(behind()) }))
 }
 
 // Refused counts items not accepted for a reason: a short constant, never text
