@@ -13,7 +13,7 @@ import (
 const (
 	// fetchers bounds how many batches are read at once from what the journal
 	// already has; waiting for new events is not counted.
-	fetchers = 4
+	fetchers = 2
 	// retryMin and retryMax bound the pause after the journal could not be read.
 	retryMin = 50 * time.Millisecond
 	retryMax = 2 * time.Second
@@ -36,7 +36,7 @@ type store struct {
 	log      *slog.Logger
 	metrics  *hubMetrics
 	tasks    *sync.WaitGroup
-	slots    chan struct{}
+	gate     *gate
 
 	mu      sync.Mutex
 	ctx     context.Context // ends with the last subscription; nil before the first
@@ -48,7 +48,7 @@ type store struct {
 }
 
 func newStore(j Journal, maxBytes int64, log *slog.Logger, m *hubMetrics, tasks *sync.WaitGroup) *store {
-	return &store{journal: j, maxBytes: maxBytes, log: log, metrics: m, tasks: tasks, slots: make(chan struct{}, fetchers)}
+	return &store{journal: j, maxBytes: maxBytes, log: log, metrics: m, tasks: tasks, gate: newGate(fetchers)}
 }
 
 // start makes the store usable until stop; the context is that of all reading.
@@ -93,10 +93,8 @@ func (s *store) after(b *batch) *batch { return s.at(b.end) }
 // fetch makes a batch ready.
 func (s *store) fetch(ctx context.Context, b *batch) {
 	if b.after.Compare(recordEnd(s.journal.End())) < 0 {
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-ctx.Done():
+		if s.gate.enter(ctx, b.after) == nil {
+			defer s.gate.leave()
 		}
 	}
 	events, err := s.read(ctx, b.after)
