@@ -220,7 +220,8 @@ func (s *Stats) add(o Stats) {
 // the file, so that the lines that are read again are recognised. The same id
 // counts as often as it was appended.
 type durableIDs struct {
-	left map[uuid.UUID]int
+	left  map[uuid.UUID]int
+	count int // how many were added
 	// patience is for how many more lines ids are looked for. Those left then
 	// belong to lines that are no longer in the file.
 	patience int
@@ -234,9 +235,10 @@ func (d *durableIDs) add(id string) {
 	if d.left == nil {
 		d.left = map[uuid.UUID]int{}
 	}
-	if len(d.left) < maxDurableIDs {
+	if d.count < maxDurableIDs {
+		d.count++
 		d.left[idKey(id)]++
-		d.patience = 2*len(d.left) + unitLines
+		d.patience = 2*d.count + unitLines
 	}
 }
 
