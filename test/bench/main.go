@@ -98,8 +98,8 @@ func run(ctx context.Context, w io.Writer, s settings, only string) (ok bool, er
 		if !reached {
 			mark, ok = "MISSED", false
 		}
-		fmt.Fprintf(table, "%s\t%s %s\t%s (%s)\t%.2f [%.2f..%.2f]\t%s %s\t\n", r.name, human(median(ours)), r.unit,
-			human(median(against)), r.against, ratio, slices.Min(ratios), slices.Max(ratios), wanted, mark)
+		fmt.Fprintf(table, "%s\t%s%s\t%s%s (%s)\t%.2f [%.2f..%.2f]\t%s %s\t\n", r.name, human(median(ours)), r.unit,
+			human(median(against)), r.unit, r.against, ratio, slices.Min(ratios), slices.Max(ratios), wanted, mark)
 	}
 	return ok, table.Flush()
 }
@@ -109,14 +109,13 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
+// human is a number with a prefix for the unit that follows.
 func human(v float64) string {
 	switch {
 	case v >= 1e6:
-		return fmt.Sprintf("%.2f M", v/1e6)
-	case v >= 1e4:
-		return fmt.Sprintf("%.0f k", v/1e3)
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
+		return fmt.Sprintf("%.3g M", v/1e6)
+	case v >= 1e3:
+		return fmt.Sprintf("%.3g k", v/1e3)
 	}
-	return fmt.Sprintf("%.2f", v)
+	return fmt.Sprintf("%.3g ", v)
 }
