@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +22,12 @@ import (
 
 var programDir string // where the built program is
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	// Whoever runs the tests may have SIGHUP ignored, as nohup does. A signal that
+	// is caught here has its default action again in the programs that are started.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "tocsin-acceptance-")
