@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -633,4 +634,23 @@ func TestCloseWhileAppending(t *testing.T) {
 	if !slices.Equal(got, acknowledged) {
 		t.Errorf("%d events acknowledged, %d in the journal", len(acknowledged), len(got))
 	}
+}
+
+// What is removed from a state leaves nothing behind, when the remover wants that.
+func TestStateForgets(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	kv, err := j.State(t.Context(), "state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.PutString(t.Context(), "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Purge(t.Context(), "key", jetstream.PurgeTTL(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the end of the marker", func() bool {
+		status, err := kv.Status(t.Context())
+		return err == nil && status.Values() == 0
+	})
 }

@@ -18,6 +18,10 @@ const cursorBucket = "tocsin-cursors"
 // the caller's context, because the server would go on making it on its own.
 const createTimeout = 10 * time.Second
 
+// deleteMarkerTTL makes buckets accept deletions whose marker goes by itself
+// ([jetstream.PurgeTTL]), and is how long the markers stay that the server makes.
+const deleteMarkerTTL = 24 * time.Hour
+
 // State returns the key-value bucket of that name, made when missing. Every write
 // to it is synced before it returns; a key keeps its newest value only. The handle
 // stays valid until Close, also over failures of the storage, during which its
@@ -28,7 +32,7 @@ func (j *Journal) State(ctx context.Context, bucket string) (jetstream.KeyValue,
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 		defer cancel()
 		kv, err = j.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: bucket, History: 1, Storage: jetstream.FileStorage,
+			Bucket: bucket, History: 1, Storage: jetstream.FileStorage, LimitMarkerTTL: deleteMarkerTTL,
 		})
 	}
 	if err != nil {
