@@ -7,8 +7,11 @@
 // working on are kept in memory (see store), each read from the journal once for
 // all who stand at the same place. Subscriptions that select the same events in
 // the same encoding for viewers of equal rights form a group: per batch, matching
-// is done once per group and the frames of all selected events are encoded once
-// into one piece of memory, which every member writes with one system call.
+// is done once per group. An event is encoded once for all groups that want the
+// same encoding, and the frames that follow each other in memory are written as
+// one piece, so that a member writes what is due to it with one system call,
+// whatever others may see.
+//
 // A subscription has one goroutine that reads from its client and, only while
 // there is something to write, a second one. A group for which a batch has nothing
 // costs its members nothing.
@@ -33,6 +36,15 @@
 // due, whatever its format, it is closed with [StatusGap] and a reason that says
 // how many events of the journal are missing and from which position the client
 // can go on.
+//
+// # Rights
+//
+// Rights end at once, not after what is on its way. [Hub.Invalidate] takes back
+// what was selected by answers that hold no longer, and [Subscription.Revoke] ends
+// a subscription; when they return, all that can still follow is the rest of a
+// frame that was sent in part, or the piece that TLS is sending. Neither waits for
+// a client: a write that is under way is interrupted. What is revoked in thousands is closed a few at a time, so
+// that those who stay do not notice.
 //
 // # What it does not
 //
@@ -124,9 +136,17 @@ type Request struct {
 	After journal.Position
 	// Allow says whether the client may see an event; required. It is called
 	// concurrently and must give the same answer for all requests with an equal
-	// AccessKey, which must be comparable.
+	// AccessKey, which must be comparable. Answers are kept; when they change,
+	// [Hub.Invalidate] says so.
 	Allow     func(*event.Event) bool
 	AccessKey any
+	// Ended, if not nil, is called once when the subscription is over and the hub
+	// has forgotten it, also one that was cancelled, with how many events were
+	// written to the connection and why it ended: the reason given to Revoke, or
+	// "cancelled", "client closed", "client broke the protocol", "connection lost",
+	// "gap", "journal closed" or "shutdown". The hub holds no lock; Shutdown waits
+	// for the call, except after Cancel. It must not block.
+	Ended func(delivered uint64, reason string)
 }
 
 // Hub has the open subscriptions. It is safe for concurrent use.
@@ -136,8 +156,10 @@ type Hub struct {
 	store        *store
 	max          int
 	tick         time.Duration // tickInterval, shorter in tests
+	closeTimeout time.Duration // closeTimeout, shorter in tests
 	pingInterval uint64        // ticks
 	now          atomic.Uint64 // tick, never 0
+	exits        exits
 
 	// tasks has all goroutines of the hub. Those of subscriptions start only
 	// while the goroutine that serves the subscription is counted.
@@ -146,6 +168,7 @@ type Hub struct {
 	mu      sync.Mutex
 	members []*Subscription
 	groups  map[groupKey]*group
+	access  map[any]map[*group]struct{} // the groups of each AccessKey
 	closed  bool
 	empty   chan struct{} // closed when closed is set and there are no members
 }
@@ -173,8 +196,10 @@ func New(o Options) *Hub {
 		metrics:      newHubMetrics(o.Metrics, o.Registry),
 		max:          o.MaxSubscriptions,
 		tick:         tickInterval,
+		closeTimeout: closeTimeout,
 		pingInterval: max(1, uint64(o.PingInterval/tickInterval)),
 		groups:       make(map[groupKey]*group),
+		access:       make(map[any]map[*group]struct{}),
 		empty:        make(chan struct{}),
 	}
 	h.now.Store(1)
@@ -221,11 +246,11 @@ func (h *Hub) Subscribe(r Request) (*Subscription, error) {
 	g := h.groups[key]
 	if g == nil {
 		g = &group{hub: h, key: key, matcher: newMatcher(r.Selection, r.Allow), encoding: key.encoding}
-		h.groups[key] = g
-		h.metrics.groups.Inc()
+		h.addGroup(g)
 	}
-	g.members++
-	s := &Subscription{hub: h, group: g, begin: after, index: len(h.members), pingDue: h.now.Load() + h.pingInterval, flushed: make(chan struct{})}
+	s := &Subscription{hub: h, group: g, begin: after, onEnded: r.Ended, index: len(h.members), member: len(g.members),
+		pingDue: h.now.Load() + h.pingInterval, flushed: make(chan struct{})}
+	g.members = append(g.members, s)
 	s.link.member = s
 	s.ordinal.Store(nextOrdinal(after))
 	if len(h.members) == 0 {
@@ -254,19 +279,45 @@ func nextOrdinal(after journal.Position) uint64 {
 	return after.Ordinal + 1
 }
 
-// remove forgets a subscription whose connection is closed.
-func (h *Hub) remove(s *Subscription) {
+// addGroup makes a group known. mu is held.
+func (h *Hub) addGroup(g *group) {
+	h.groups[g.key] = g
+	same := h.access[g.key.access]
+	if same == nil {
+		same = make(map[*group]struct{})
+		h.access[g.key.access] = same
+	}
+	same[g] = struct{}{}
+	h.metrics.groups.Inc()
+}
+
+// removeGroup forgets a group. mu is held.
+func (h *Hub) removeGroup(g *group) {
+	delete(h.groups, g.key)
+	same := h.access[g.key.access]
+	if delete(same, g); len(same) == 0 {
+		delete(h.access, g.key.access)
+	}
+	h.metrics.groups.Dec()
+}
+
+// remove forgets a subscription whose connection is closed, and returns false if
+// it was forgotten before.
+func (h *Hub) remove(s *Subscription) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if s.index < 0 {
+		return false
+	}
 	last := len(h.members) - 1
 	h.members[s.index] = h.members[last]
 	h.members[s.index].index = s.index
 	h.members[last] = nil
 	h.members = h.members[:last]
+	s.index = -1
 	h.metrics.subscriptions.Dec()
-	if s.group.members--; s.group.members == 0 {
-		delete(h.groups, s.group.key)
-		h.metrics.groups.Dec()
+	if s.group.remove(s); len(s.group.members) == 0 {
+		h.removeGroup(s.group)
 	}
 	if last == 0 {
 		h.members = nil
@@ -277,6 +328,7 @@ func (h *Hub) remove(s *Subscription) {
 			close(h.empty)
 		}
 	}
+	return true
 }
 
 // Shutdown closes every subscription with code 1001 and the reason "server is
@@ -337,7 +389,7 @@ func (h *Hub) look(ctx context.Context) {
 				s.pingDue = now + h.pingInterval
 				ping = append(ping, s)
 			}
-			if since := s.writing.Load(); since != 0 && now >= since+stallTicks {
+			if s.stuck(now) {
 				stalled = append(stalled, s)
 			}
 			if since := s.behind.Load(); since != 0 {
@@ -352,7 +404,7 @@ func (h *Hub) look(ctx context.Context) {
 			s.ping()
 		}
 		for _, s := range stalled {
-			s.interrupt()
+			s.interruptIfStuck(now)
 		}
 		h.metrics.LagEvents.Set(float64(mostEvents))
 		h.metrics.LagSeconds.Set((time.Duration(oldest) * h.tick).Seconds())

@@ -36,11 +36,26 @@ type client struct {
 // connect serves a subscription to a client.
 func connect(t testing.TB, h *Hub, ln net.Listener, r Request) *client {
 	t.Helper()
+	return serve(t, subscribe(t, h, r), ln)
+}
+
+// subscribe opens a subscription that is cancelled at the end of the test if it is
+// not served.
+func subscribe(t testing.TB, h *Hub, r Request) *Subscription {
+	t.Helper()
 	s, err := h.Subscribe(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, s, ln)
+	t.Cleanup(func() {
+		s.group.mu.Lock()
+		served := s.conn != nil
+		s.group.mu.Unlock()
+		if !served {
+			s.Cancel()
+		}
+	})
+	return s
 }
 
 func serve(t testing.TB, s *Subscription, ln net.Listener) *client {
@@ -97,7 +112,7 @@ func (c *client) event() *event.Event {
 	switch op {
 	case websocket.Text:
 		if !strings.HasSuffix(string(payload), "}\n") {
-			c.t.Fatalf("text message %q does not end in a newline", payload)
+			c.t.Fatalf("text message %.200q does not end in a newline", payload)
 		}
 		if strings.Contains(string(payload), `"datacontentype"`) {
 			e, err = event.ParseVaultJSON(payload)
@@ -647,19 +662,20 @@ func TestGroupsShareFrames(t *testing.T) {
 		defer s.Cancel()
 		b = h.store.at(recordEnd(s.begin))
 		eventually(t, "the batch is there", b.isReady)
-		chunks = append(chunks, b.selected(s.group))
+		chunks = append(chunks, b.selected(s.group).chunk)
 	}
 	if len(chunks[0].ends) != 3 || len(chunks[1].ends) != 2 || len(chunks[3].ends) != 1 {
 		t.Fatalf("chunks have %d, %d, %d frames", len(chunks[0].ends), len(chunks[1].ends), len(chunks[3].ends))
 	}
-	if &chunks[1].data[0] != &chunks[2].data[0] {
+	if chunks[1] != chunks[2] {
 		t.Error("groups that select the same do not share it")
 	}
-	if want := slices.Concat(chunks[1].data, chunks[3].data); string(chunks[0].data) != string(want) {
+	data := func(c *chunk) []byte { return c.bytes(nil, 0, c.size()) }
+	if want := slices.Concat(data(chunks[1]), data(chunks[3])); string(data(chunks[0])) != string(want) {
 		t.Error("the frames of a group differ from those of another one")
 	}
 	var message struct{ Type string }
-	if err := json.Unmarshal(chunks[3].data[4:], &message); err != nil || message.Type != "*" {
+	if err := json.Unmarshal(data(chunks[3])[4:], &message); err != nil || message.Type != "*" {
 		t.Error(message, err)
 	}
 }

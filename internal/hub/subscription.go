@@ -2,31 +2,12 @@ package hub
 
 import (
 	"errors"
-	"net"
-	"os"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/websocket"
-)
-
-const (
-	// writeBytes is how much is written at once, more or less: large enough that
-	// the system call does not count, small enough that a connection has its turn
-	// often.
-	writeBytes = 256 << 10
-	// writeSpans bounds the pieces of one write.
-	writeSpans = 32
-	// copyBytes is how much is written at once, as a copy, where a write cannot be
-	// interrupted. It is the size of a TLS record.
-	copyBytes = 16 << 10
-	// scanBatches bounds the batches looked through between two looks at what
-	// else a subscription has to do.
-	scanBatches = 64
 )
 
 // Subscription is a cursor and the connection that it feeds.
@@ -35,40 +16,49 @@ const (
 // goroutine runs until there is not. Whoever wants something of it, says so in
 // the fields under group.mu and wakes it.
 type Subscription struct {
-	hub   *Hub
-	group *group
-	begin journal.Position
-	conn  *websocket.Conn // nil before Serve
+	hub     *Hub
+	group   *group
+	begin   journal.Position
+	conn    *websocket.Conn // nil before Serve
+	onEnded func(delivered uint64, reason string)
 
 	// Guarded by hub.mu.
-	index   int // in hub.members
+	index   int // in hub.members; -1: forgotten
+	member  int // in group.members
 	pingDue uint64
 
 	// Guarded by group.mu.
-	link    link // in a party while asleep
-	running bool // the goroutine run exists
-	at      *batch
-	pong    []byte // frame due; only the answer to the latest ping counts (RFC 6455 section 5.5.3)
-	pings   uint64 // sent so far
-	pinging bool   // a ping is due
-	ending  bool
-	aborted bool
-	last    []byte // frame to end with; may be nil
-	reason  string // why it ended
+	link     link // in a party while asleep
+	running  bool // the goroutine run exists
+	at       place
+	pong     []byte // frame due; only the answer to the latest ping counts (RFC 6455 section 5.5.3)
+	pings    uint64 // sent so far
+	pinging  bool   // a ping is due
+	aborted  bool
+	last     []byte        // frame to end with; may be nil
+	reason   string        // why it ended
+	deadline time.Time     // of all writes, once it is ending
+	written  chan struct{} // if not nil, closed when the write that is being interrupted is over
 
-	// Of the goroutine run.
-	skip int // bytes of the chunk of at that are written already
-
-	writing   atomic.Uint64 // tick in which the current write began; 0: none
+	ending    atomic.Bool   // set under group.mu
+	writing   atomic.Uint64 // the write under way; see beginWrite
 	behind    atomic.Uint64 // tick since which there was always something to do; 0: asleep
 	ordinal   atomic.Uint64 // of the next event due
 	delivered atomic.Uint64
 
 	flushed chan struct{} // closed when nothing will be written any more
+	gone    chan struct{} // if not nil, closed when the subscription is forgotten
 }
 
-// Cancel ends a subscription that was not served.
-func (s *Subscription) Cancel() { s.hub.remove(s) }
+// Delivered is how many events were written to the connection so far.
+func (s *Subscription) Delivered() uint64 { return s.delivered.Load() }
+
+// Cancel ends a subscription that was not served. The reason that Ended is told is
+// "cancelled", if it was not ended before.
+func (s *Subscription) Cancel() {
+	s.finish(nil, "cancelled")
+	s.ended()
+}
 
 // Serve feeds the subscription to a connection and takes it over. It returns at
 // once.
@@ -76,9 +66,10 @@ func (s *Subscription) Serve(conn *websocket.Conn) {
 	s.group.mu.Lock()
 	defer s.group.mu.Unlock()
 	s.conn = conn
-	s.at = s.hub.store.at(s.begin)
-	if s.ending {
-		conn.SetWriteDeadline(time.Now().Add(closeTimeout))
+	s.at = place{batch: s.hub.store.at(s.begin)}
+	if s.ending.Load() {
+		s.deadline = time.Now().Add(s.hub.closeTimeout)
+		conn.SetWriteDeadline(s.deadline)
 	}
 	if s.aborted {
 		conn.Close()
@@ -89,11 +80,20 @@ func (s *Subscription) Serve(conn *websocket.Conn) {
 
 // wake starts the goroutine run unless it runs. group.mu is held.
 func (s *Subscription) wake() {
-	if !s.running && s.conn != nil {
-		s.running = true
-		s.hub.tasks.Add(1)
+	if s.claim() {
 		go s.run()
 	}
+}
+
+// claim says whether the goroutine run is to be started, which it then counts as.
+// group.mu is held.
+func (s *Subscription) claim() bool {
+	if s.running || s.conn == nil {
+		return false
+	}
+	s.running = true
+	s.hub.tasks.Add(1)
+	return true
 }
 
 // listen reads what the client sends, and sees to it that the connection is
@@ -117,7 +117,7 @@ func (s *Subscription) listen() {
 		case errors.As(err, &violation):
 			s.finish(websocket.AppendClose(nil, violation.Code, violation.Reason), "client broke the protocol")
 			<-s.flushed
-			s.conn.Linger(closeTimeout)
+			s.conn.Linger(s.hub.closeTimeout)
 		default:
 			s.finish(nil, "connection lost")
 			s.conn.Close() // a write that hangs fails
@@ -125,9 +125,28 @@ func (s *Subscription) listen() {
 		}
 		break
 	}
-	s.hub.remove(s)
-	s.hub.log.Debug("subscription ended", "type", s.group.matcher.types.String(), "client", s.conn.RemoteAddr().String(),
-		"reason", s.reason, "delivered", s.delivered.Load())
+	s.ended()
+}
+
+// ended has the hub forget the subscription, and tells who wants to know.
+func (s *Subscription) ended() {
+	if !s.hub.remove(s) {
+		return
+	}
+	s.group.mu.Lock()
+	reason := s.reason
+	if s.gone != nil {
+		close(s.gone)
+	}
+	s.group.mu.Unlock()
+	delivered := s.delivered.Load()
+	if s.conn != nil {
+		s.hub.log.Debug("subscription ended", "type", s.group.matcher.types.String(), "client", s.conn.RemoteAddr().String(),
+			"reason", reason, "delivered", delivered)
+	}
+	if s.onEnded != nil {
+		s.onEnded(delivered, reason)
+	}
 }
 
 // answer has a pong sent.
@@ -152,14 +171,23 @@ func (s *Subscription) ping() {
 func (s *Subscription) finish(last []byte, reason string) {
 	s.group.mu.Lock()
 	defer s.group.mu.Unlock()
-	if s.ending {
-		return
+	if s.setEnding(last, reason) {
+		s.wake()
 	}
-	s.ending, s.last, s.reason = true, last, reason
-	if s.conn != nil {
-		s.conn.SetWriteDeadline(time.Now().Add(closeTimeout))
+}
+
+// setEnding is what finish does before it wakes the subscription; false means that
+// it is ending already. group.mu is held.
+func (s *Subscription) setEnding(last []byte, reason string) bool {
+	if s.ending.Load() {
+		return false
 	}
-	s.wake()
+	s.last, s.reason, s.deadline = last, reason, time.Now().Add(s.hub.closeTimeout)
+	s.ending.Store(true)
+	if s.conn != nil && s.writing.Load()&interrupted == 0 {
+		s.conn.SetWriteDeadline(s.deadline)
+	}
+	return true
 }
 
 // abort cuts the connection, now or as soon as there is one.
@@ -172,57 +200,20 @@ func (s *Subscription) abort() {
 	}
 }
 
-// interrupt ends a write that takes long, so that what it holds can be let go. It
-// must not hit writePatiently: that begins with writing cleared and then resume,
-// which undoes what came before.
-func (s *Subscription) interrupt() {
-	s.group.mu.Lock()
-	defer s.group.mu.Unlock()
-	if s.writing.Load() != 0 && !s.ending && s.conn.Interruptible() {
-		s.conn.SetWriteDeadline(time.Unix(1, 0))
-	}
-}
-
-// A span is the part of a chunk that is being written, from byte from on.
-type span struct {
-	batch *batch
-	chunk *chunk
-	from  int
-}
-
-// room is what a running subscription needs beside itself.
-type room struct {
-	spans []span
-	bufs  [writeSpans][]byte
-	copy  []byte
-}
-
-var rooms = sync.Pool{New: func() any { return &room{spans: make([]span, 0, writeSpans)} }}
-
-// clear lets go of everything in the room.
-func (r *room) clear() {
-	clear(r.spans)
-	r.spans = r.spans[:0]
-	clear(r.bufs[:])
-}
-
 func (s *Subscription) run() {
 	defer s.hub.tasks.Done()
-	r := rooms.Get().(*room)
 	if s.behind.Load() == 0 {
 		s.behind.Store(s.hub.now.Load())
 	}
-	for s.step(r) {
+	for s.step() {
 	}
-	r.clear()
-	rooms.Put(r)
 }
 
 // step does the next thing that is to be done; false ends the goroutine.
-func (s *Subscription) step(r *room) bool {
+func (s *Subscription) step() bool {
 	g := s.group
 	g.mu.Lock()
-	if s.ending {
+	if s.ending.Load() {
 		last := s.last
 		s.leave()
 		g.mu.Unlock()
@@ -247,31 +238,17 @@ func (s *Subscription) step(r *room) bool {
 		g.mu.Unlock()
 		return false
 	}
-	b := s.at
+	at := s.at
 	g.mu.Unlock()
 
-	if !b.isReady() {
-		return !s.sleep(b)
+	if !at.batch.isReady() {
+		return !s.sleep(at.batch)
 	}
-	if b.err != nil {
-		s.endFor(b.err)
+	if at.batch.err != nil {
+		s.endFor(at.batch.err)
 		return true
 	}
-	next := s.collect(b, r)
-	if len(r.spans) > 0 {
-		return s.writeSpans(next, r)
-	}
-	s.moveTo(next, 0)
-	return true
-}
-
-// moveTo sets what is due next.
-func (s *Subscription) moveTo(b *batch, skip int) {
-	s.ordinal.Store(nextOrdinal(b.after))
-	s.skip = skip
-	s.group.mu.Lock()
-	s.at = b
-	s.group.mu.Unlock()
+	return s.writeEvents(at)
 }
 
 // sleep has the subscription woken when b is ready; false means that there is
@@ -281,220 +258,13 @@ func (s *Subscription) sleep(b *batch) bool {
 	defer s.group.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ready || s.ending || s.pinging || s.pong != nil {
+	if b.ready || s.ending.Load() || s.pinging || s.pong != nil {
 		return false
 	}
 	b.party(s.group).add(&s.link)
-	s.at, s.running = nil, false
+	s.at, s.running = place{}, false
 	s.behind.Store(0)
 	return true
-}
-
-// collect gathers what can be written at once, from b on, and returns the batch
-// that comes after. Asking for that one has it read while this is written.
-func (s *Subscription) collect(b *batch, r *room) *batch {
-	size := 0
-	for range scanBatches {
-		c := b.selected(s.group)
-		if n := len(c.data) - s.skip; n > 0 {
-			r.spans = append(r.spans, span{b, c, s.skip})
-			size += n
-		}
-		s.skip = 0
-		b = s.hub.store.after(b)
-		if size >= writeBytes || len(r.spans) == writeSpans || !b.isReady() || b.err != nil {
-			break
-		}
-	}
-	return b
-}
-
-// writeSpans writes what was collected and goes on to next.
-func (s *Subscription) writeSpans(next *batch, r *room) bool {
-	if !s.conn.Interruptible() {
-		return s.writeCopy(next, r)
-	}
-	bufs := net.Buffers(r.bufs[:0])
-	for _, p := range r.spans {
-		bufs = append(bufs, p.chunk.data[p.from:])
-	}
-	s.writing.Store(s.hub.now.Load())
-	var n int64
-	var err error
-	if len(bufs) == 1 {
-		var k int
-		k, err = s.conn.Write(bufs[0])
-		n = int64(k)
-	} else {
-		n, err = s.conn.WriteBuffers(&bufs)
-	}
-	s.writing.Store(0)
-	switch {
-	case err == nil:
-		frames := 0
-		for _, p := range r.spans {
-			frames += p.frames()
-		}
-		s.count(frames)
-		r.clear()
-		s.moveTo(next, 0)
-		return true
-	case errors.Is(err, os.ErrDeadlineExceeded) && s.resume():
-		return s.stall(r, int(n))
-	}
-	r.clear()
-	return s.fail()
-}
-
-// frames is how many frames end in the span.
-func (p *span) frames() int {
-	if p.from == 0 {
-		return len(p.chunk.ends)
-	}
-	return len(p.chunk.ends) - p.frameAt(p.from)
-}
-
-// frameAt is the frame that has the byte at offset.
-func (p *span) frameAt(offset int) int {
-	lo, hi := 0, len(p.chunk.ends)
-	for lo < hi {
-		if mid := (lo + hi) / 2; p.chunk.ends[mid] > offset {
-			hi = mid
-		} else {
-			lo = mid + 1
-		}
-	}
-	return lo
-}
-
-// mark is a place that does not keep anything in memory.
-type mark struct {
-	batch    weak.Pointer[batch]
-	skip     int
-	position journal.Position // of the last event before the place
-}
-
-func (p *span) markAfter(frame int) mark {
-	i := int(p.chunk.picks[frame])
-	position := p.batch.events.Position(i)
-	if i == p.batch.events.Len()-1 {
-		position = recordEnd(position)
-	}
-	return mark{weak.Make(p.batch), p.chunk.ends[frame], position}
-}
-
-// returnTo goes on at a mark: from memory if it is still there, else from the
-// journal.
-func (s *Subscription) returnTo(m mark) {
-	if b := m.batch.Value(); b != nil {
-		s.moveTo(b, m.skip)
-	} else {
-		s.moveTo(s.hub.store.at(m.position), 0)
-	}
-}
-
-// stall waits, for as long as it takes, until a client that does not read reads
-// again. n bytes of the spans are written. Meanwhile only the rest of the frame
-// that was cut is kept.
-func (s *Subscription) stall(r *room, n int) bool {
-	frames := 0
-	var m mark
-	var rest []byte
-	for _, p := range r.spans {
-		if length := len(p.chunk.data) - p.from; n >= length {
-			n -= length
-			frames += p.frames()
-			continue
-		}
-		k := p.frameAt(p.from + n)
-		frames += k - p.frameAt(p.from) + 1
-		rest = append(rest, p.chunk.data[p.from+n:p.chunk.ends[k]]...)
-		m = p.markAfter(k)
-		break
-	}
-	r.clear()
-	s.group.mu.Lock()
-	s.at = nil
-	s.group.mu.Unlock()
-	if !s.writePatiently(rest) {
-		return s.fail()
-	}
-	s.count(frames)
-	s.returnTo(m)
-	return true
-}
-
-// writePatiently writes bytes that complete a frame. It has no time limit of its
-// own, only that of finish.
-func (s *Subscription) writePatiently(rest []byte) bool {
-	s.hub.metrics.stalled.Inc()
-	defer s.hub.metrics.stalled.Dec()
-	_, err := s.conn.Write(rest)
-	return err == nil
-}
-
-// resume ends the interruption of writes. It returns false when the deadline
-// passed was that of the end.
-func (s *Subscription) resume() bool {
-	s.group.mu.Lock()
-	defer s.group.mu.Unlock()
-	if s.ending {
-		return false
-	}
-	s.conn.SetWriteDeadline(time.Time{})
-	return true
-}
-
-// writeCopy writes some whole frames as a copy, so that a write that takes long
-// holds nothing else.
-func (s *Subscription) writeCopy(next *batch, r *room) bool {
-	p := r.spans[0]
-	first := p.frameAt(p.from)
-	last := max(first, p.frameAt(p.from+copyBytes)-1)
-	r.copy = append(r.copy[:0], p.chunk.data[p.from:p.chunk.ends[last]]...)
-	m := p.markAfter(last)
-	done := last == len(p.chunk.ends)-1 && len(r.spans) == 1
-	r.clear()
-	if done {
-		s.moveTo(next, 0)
-	} else {
-		s.group.mu.Lock()
-		s.at = nil
-		s.group.mu.Unlock()
-	}
-	s.writing.Store(s.hub.now.Load())
-	_, err := s.conn.Write(r.copy)
-	s.writing.Store(0)
-	if cap(r.copy) > 4*copyBytes {
-		r.copy = nil
-	}
-	if err != nil {
-		return s.fail()
-	}
-	s.count(last - first + 1)
-	if !done {
-		s.returnTo(m)
-	}
-	return true
-}
-
-// writeControl writes control frames.
-func (s *Subscription) writeControl(frames []byte) bool {
-	s.writing.Store(s.hub.now.Load())
-	n, err := s.conn.Write(frames)
-	s.writing.Store(0)
-	if errors.Is(err, os.ErrDeadlineExceeded) && s.resume() && s.writePatiently(frames[n:]) {
-		return true
-	}
-	if err != nil {
-		return s.fail()
-	}
-	return true
-}
-
-func (s *Subscription) count(frames int) {
-	s.delivered.Add(uint64(frames))
-	s.hub.metrics.Delivered.Add(float64(frames))
 }
 
 // leave leaves the party, if the subscription is in one. group.mu is held.
@@ -520,7 +290,7 @@ func (s *Subscription) end(last []byte) {
 	if last != nil {
 		s.conn.Write(last)
 	}
-	s.conn.SetReadDeadline(time.Now().Add(closeTimeout))
+	s.conn.SetReadDeadline(time.Now().Add(s.hub.closeTimeout))
 	close(s.flushed)
 }
 
