@@ -2,17 +2,41 @@
 // once per request, and the identity answers the questions; who asks them does
 // not know how they are decided.
 //
-// So far there is one token, the root token, which may do everything.
+// It brings together the tokens issued here (package token), those of other
+// systems (a [Provider]) and the policies that are stored here, and tells those
+// who are connected when their rights change or end.
+//
+// # Grants
+//
+// All who have the same policies in the same namespace share one grant, which is what
+// [Identity.Key] returns; if a policy has templates, only those with the same subject.
+// A change of a policy compiles the new rights of the grants that have it aside, puts
+// them in place, and tells: whoever asks after that is answered by the new ones. The
+// node that was asked for the change does all that before it answers.
+//
+// A policy that does not exist grants nothing. One that is stored but cannot be read
+// takes everything from those who have it, because nobody knows what it would deny;
+// [Authority.Health] names it.
+//
+// # Tokens of elsewhere
+//
+// What a provider says about a token is remembered for as long as it allows, and asked
+// again and again while somebody follows the token: a revocation is noticed within
+// [Provider.Recheck] and the time of one answer. If the other side does not answer,
+// the token ends after its [Provider.Patience], counted from when it should have been
+// confirmed, but not before the ten seconds are over that an answer may take. The
+// token itself is in memory while it is remembered or followed, for [Provider.Recheck]
+// or two minutes after its last use, whichever is longer, and nowhere else; those that
+// need no confirmation are not kept at all.
+//
+// Package access does not speak HTTP beyond reading tokens from requests, does not limit
+// how often somebody may try, and records nothing; packages api and trail do.
 package access
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"net/http"
 	"strings"
-
-	"github.com/tocsin-events/tocsin/event"
 )
 
 var (
@@ -25,52 +49,6 @@ var (
 	ErrTokenInURL = errors.New("the URL has a token in its query; send it in the header X-Vault-Token or Authorization: Bearer, " +
 		"and replace the token, because URLs are written to logs")
 )
-
-// Identity is who makes a request, as far as it matters for what they may do. The
-// zero Identity is nobody and may do nothing. An Identity is immutable and safe
-// for concurrent use.
-type Identity struct{ root bool }
-
-// Key is equal for identities that get the same answer to every question, as long
-// as what they may do is not changed. It is comparable.
-func (id Identity) Key() any { return id }
-
-// Root says whether the identity may do everything.
-func (id Identity) Root() bool { return id.root }
-
-// MayConnect says whether the identity may subscribe to the event type glob typ,
-// taken literally. What it then sees is decided by MaySee.
-func (id Identity) MayConnect(typ string) bool { return id.root }
-
-// MaySee says whether the identity may see e.
-func (id Identity) MaySee(e *event.Event) bool { return id.root }
-
-// Authenticator knows the tokens. It is safe for concurrent use.
-type Authenticator struct{ root [sha256.Size]byte }
-
-// NewAuthenticator returns an Authenticator that knows the root token, which must
-// not be empty. It keeps only a hash.
-func NewAuthenticator(rootToken string) (*Authenticator, error) {
-	if rootToken == "" {
-		return nil, errors.New("the root token is empty")
-	}
-	return &Authenticator{sha256.Sum256([]byte(rootToken))}, nil
-}
-
-// Authenticate returns the identity of the token of a request. The error is
-// [ErrDenied] or [ErrTokenInURL].
-func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
-	if TokenInURL(r) {
-		return Identity{}, ErrTokenInURL
-	}
-	// Both sides are hashed, so that neither the content nor the length of the
-	// token can be learnt from the time that it takes.
-	sum := sha256.Sum256([]byte(Token(r)))
-	if subtle.ConstantTimeCompare(sum[:], a.root[:]) != 1 {
-		return Identity{}, ErrDenied
-	}
-	return Identity{root: true}, nil
-}
 
 // Token returns the token of a request, "" for none: the header X-Vault-Token, or
 // else the first header Authorization that begins with "Bearer ".
