@@ -51,17 +51,20 @@ type Component struct {
 
 // Component returns the metrics of the component with these label values. The
 // same values give the same counters. A "source" has Received, Appended and
-// Quarantined, a "journal" Appended, a "hub" Delivered and the lags, any other
-// component all; each can refuse.
+// Quarantined, a "trail" Received and Appended, a "journal" Appended, a "hub"
+// Delivered and the lags, an "api" or "listener" none, any other component all; each
+// can refuse.
 func (m *Metrics) Component(component, name string) *Component {
 	c := &Component{refused: m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name})}
-	source, journal, hub := component == "source", component == "journal", component == "hub"
-	other := !source && !journal && !hub
+	source, trail, journal, hub := component == "source", component == "trail", component == "journal", component == "hub"
+	other := !source && !trail && !journal && !hub && component != "api" && component != "listener"
 	if source || other {
-		c.Received = m.received.WithLabelValues(component, name)
 		c.Quarantined = m.quarantined.WithLabelValues(component, name)
 	}
-	if source || journal || other {
+	if source || trail || other {
+		c.Received = m.received.WithLabelValues(component, name)
+	}
+	if source || trail || journal || other {
 		c.Appended = m.appended.WithLabelValues(component, name)
 	}
 	if hub || other {

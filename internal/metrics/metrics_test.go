@@ -15,6 +15,8 @@ func TestNoSeriesWithoutAMeaning(t *testing.T) {
 	m.Component("source", "vault").Received.Add(3)
 	m.Component("journal", "journal").Appended.Add(2)
 	m.Component("hub", "subscribe").Refused("denied").Inc()
+	m.Component("trail", "trail").Appended.Inc()
+	m.Component("listener", "http").Refused("too many").Inc()
 	m.LagBytes("source", "vault", func() int64 { return 700 })
 	m.LagBytes("source", "bao", func() int64 { return 0 })
 	want := `
@@ -22,6 +24,7 @@ func TestNoSeriesWithoutAMeaning(t *testing.T) {
 # TYPE tocsin_appended_total counter
 tocsin_appended_total{component="journal",name="journal"} 2
 tocsin_appended_total{component="source",name="vault"} 0
+tocsin_appended_total{component="trail",name="trail"} 1
 # HELP tocsin_delivered_total Events handed to a consumer.
 # TYPE tocsin_delivered_total counter
 tocsin_delivered_total{component="hub",name="subscribe"} 0
@@ -41,9 +44,11 @@ tocsin_quarantined_total{component="source",name="vault"} 0
 # HELP tocsin_received_total Items that came in: audit lines, posted events, messages.
 # TYPE tocsin_received_total counter
 tocsin_received_total{component="source",name="vault"} 3
+tocsin_received_total{component="trail",name="trail"} 0
 # HELP tocsin_refused_total Items not accepted, by reason; the producer was told.
 # TYPE tocsin_refused_total counter
 tocsin_refused_total{component="hub",name="subscribe",reason="denied"} 1
+tocsin_refused_total{component="listener",name="http",reason="too many"} 1
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
 		t.Error(err)
