@@ -1,23 +1,54 @@
 // Package api is the HTTP edge: it checks requests, asks other packages, and
-// writes answers. It holds no state of its own.
+// writes answers. What may be done is decided by package access; api only asks, and
+// records in the trail what was done and what was refused.
 //
-//	GET /v1/[namespace/]sys/events/subscribe/{type}   WebSocket, see subscribe.go
-//	GET /api/v1/payloads/{name}                       bytes that events refer to by dataref; root only
-//	GET /api/v1/health                                all checks; 200 when all pass, else 503
-//	GET /api/v1/health/live, /api/v1/health/ready     the same, 200 when live, when ready
-//	GET /metrics                                      Prometheus
+// Everything under /v1/ is Vault's API, as far as it concerns tokens, policies and
+// events, with its status codes and bodies, so that Vault's and OpenBao's own clients
+// work. PUT and POST are the same; LIST is also GET with list=true. Every path may
+// have a namespace before it, and the header X-Vault-Namespace before that. Marked
+// with * are those that need no token.
 //
-// Everything under /v1/ is Vault's API, with Vault's status codes and bodies:
-// errors are {"errors":["text"]}, also for all other paths. A request with a token
-// in its URL is refused everywhere.
+//	GET     /v1/sys/events/subscribe/{type}    WebSocket, see subscribe.go
+//	POST    /v1/auth/token/create              also create-orphan
+//	GET     /v1/auth/token/lookup-self
+//	POST    /v1/auth/token/lookup              also GET, lookup-accessor
+//	POST    /v1/auth/token/renew               also renew-self, renew-accessor
+//	POST    /v1/auth/token/revoke              also revoke-self, revoke-accessor,
+//	                                           and with sudo revoke-orphan
+//	LIST    /v1/auth/token/accessors           with sudo
+//	POST  * /v1/auth/{name}/login              a token for a JWT, see login.go
+//	LIST    /v1/sys/policies/acl
+//	GET     /v1/sys/policies/acl/{name}        also POST, DELETE
+//	LIST    /v1/sys/policy                     the older spelling, also GET
+//	GET     /v1/sys/policy/{name}              also POST, DELETE
+//	POST    /v1/sys/capabilities               also capabilities-self, -accessor
+//	GET   * /v1/sys/health                     also HEAD
+//	GET   * /v1/sys/seal-status, /v1/sys/leader, /v1/sys/init
+//	GET     /v1/sys/experiments
+//	GET     /v1/sys/mounts, /v1/sys/auth
+//	GET   * /v1/sys/internal/ui/mounts         of those whom the token shows
+//	GET     /v1/sys/internal/ui/mounts/{path}
+//
+// Our own:
+//
+//	GET     /api/v1/payloads/{name}            bytes that events refer to by dataref; root only
+//	GET   * /api/v1/health                     all checks; 200 when all pass, else 503
+//	GET   * /api/v1/health/live                the same, 200 when live; also /ready
+//	GET   * /metrics                           Prometheus
+//
+// Errors are {"errors":["text"]}, for all paths. A request with a token in its URL is
+// refused everywhere. Whoever fails to authenticate too often is refused with 429 for
+// a while, see limit.go.
+//
+// A change is made first, then recorded, then answered. So the trail has nothing that
+// was not done, and nothing was answered as done that the trail does not have. When
+// a change cannot be recorded the answer is 503 and says so. A client that does not wait
+// for its answer does not keep a change from being recorded; only a crash between the
+// two does.
 package api
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -29,15 +60,9 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/websocket"
 )
-
-// Authenticator turns the token of a request into an identity. The error is
-// access.ErrDenied for a token that is not valid; another one means that it could
-// not be found out.
-type Authenticator interface {
-	Authenticate(r *http.Request) (access.Identity, error)
-}
 
 // Positions finds the position after which a reader gets what since asks for; see
 // [journal.Journal.Since].
@@ -45,24 +70,15 @@ type Positions interface {
 	Since(ctx context.Context, since string, now time.Time) (journal.Position, error)
 }
 
-// Payloads has the bytes that were too large for an event. The error wraps
-// fs.ErrNotExist for a name that there is not.
-type Payloads interface {
-	Open(ctx context.Context, name string) (*Payload, error)
-}
-
-// Payload is an open payload; whoever has it closes Body.
-type Payload struct {
-	Body        io.ReadCloser
-	Size        int64 // in bytes; negative: not known
-	ContentType string
-}
-
-// Options configure an API. Hub, Positions and Auth are required.
+// Options configure an API. Hub, Positions, Authority and Trail are required.
 type Options struct {
 	Hub       *hub.Hub
 	Positions Positions
-	Auth      Authenticator
+	Authority *access.Authority
+	Trail     *trail.Trail
+	// Logins are those who know JWTs, by the name of the login path:
+	// auth/{name}/login.
+	Logins map[string]access.Provider
 	// Payloads, Health and Metrics may be nil; their paths are then unknown.
 	Payloads Payloads
 	Health   *health.Registry
@@ -70,6 +86,11 @@ type Options struct {
 	// AllowedOrigins are the foreign web pages that may subscribe; see
 	// [websocket.Options].
 	AllowedOrigins []string
+	// Failures limits failed authentications.
+	Failures Failures
+	// Version is the semantic version of the program, for clients that ask; a leading
+	// "v" is left out, as in Vault.
+	Version string
 	// Counters count refused requests; nil keeps them private.
 	Counters *metrics.Metrics
 	// Logger is slog.Default() if nil.
@@ -80,16 +101,26 @@ type Options struct {
 type API struct {
 	hub       *hub.Hub
 	positions Positions
-	auth      Authenticator
+	authority *access.Authority
+	trail     *trail.Trail
+	logins    map[string]access.Provider
 	payloads  Payloads
+	health    *health.Registry
 	websocket websocket.Options
-	refused   *metrics.Component
-	searches  chan struct{} // one element for each search that runs
+	limiter   *limiter // of failed authentications
+	denials   *limiter // of records of denials
+	known     *known
+	version   string
+	refused   *metrics.Component // subscriptions
+	requests  *metrics.Component // all others
+	searches  chan struct{}      // one element for each search that runs
 	log       *slog.Logger
+	warned    throttle
+	routes    []route
 	mux       *http.ServeMux
 }
 
-// New returns the handler.
+// New returns the handler. [API.Shutdown] ends it.
 func New(o Options) *API {
 	if o.Counters == nil {
 		o.Counters = metrics.New(nil)
@@ -97,14 +128,24 @@ func New(o Options) *API {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.Version = strings.TrimPrefix(o.Version, "v"); o.Version == "" {
+		o.Version = "0.0.0"
+	}
 	a := &API{
-		hub: o.Hub, positions: o.Positions, auth: o.Auth, payloads: o.Payloads,
+		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
+		payloads: o.Payloads, health: o.Health,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
+		known:     newKnown(),
+		version:   o.Version,
 		refused:   o.Counters.Component("hub", "subscribe"),
+		requests:  o.Counters.Component("api", "vault"),
 		searches:  make(chan struct{}, maxSearches),
 		log:       o.Logger,
 		mux:       http.NewServeMux(),
 	}
+	a.limiter = newLimiter(o.Failures, a.recordLimited)
+	a.denials = newLimiter(Failures{}, a.recordDenials)
+	a.routes = a.vaultRoutes()
 	a.mux.HandleFunc("/", unknownPath)
 	a.mux.HandleFunc("/v1/", a.vault)
 	if o.Payloads != nil {
@@ -125,7 +166,7 @@ func New(o Options) *API {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if access.TokenInURL(r) {
-		a.refused.Refused("token in URL").Inc()
+		a.requests.Refused("token in URL").Inc()
 		fail(w, http.StatusBadRequest, access.ErrTokenInURL.Error())
 		return
 	}
@@ -134,98 +175,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Shutdown ends all subscriptions with close code 1001 and waits for them; those
 // that have not ended when ctx does are cut, and the error is that of ctx. It
-// refuses new ones from its beginning on. Ordinary requests are the server's.
-func (a *API) Shutdown(ctx context.Context) error { return a.hub.Shutdown(ctx) }
-
-// Limits of [NewServer].
-const (
-	readHeaderTimeout = 10 * time.Second
-	readTimeout       = time.Minute
-	writeTimeout      = 10 * time.Minute
-	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 64 << 10
-)
-
-// NewServer returns a server with limits on what a client can make it wait for
-// and keep. Subscriptions leave these limits with their handshake.
-func NewServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-// vault serves Vault's API.
-func (a *API) vault(w http.ResponseWriter, r *http.Request) {
-	namespace, typ, ok := splitSubscribe(strings.TrimPrefix(r.URL.Path, "/v1/"))
-	if !ok {
-		// The text is Vault's, also for a subscribe path without its last slash.
-		fail(w, http.StatusNotFound, "1 error occurred:\n\t* unsupported path\n\n")
-		return
-	}
-	a.subscribe(w, r, namespace, typ)
-}
-
-// payload serves the bytes of one payload.
-func (a *API) payload(w http.ResponseWriter, r *http.Request) {
-	id, ok := a.authenticate(w, r)
-	if !ok {
-		return
-	}
-	if !id.Root() {
-		fail(w, http.StatusForbidden, access.ErrDenied.Error())
-		return
-	}
-	name := r.PathValue("name")
-	p, err := a.payloads.Open(r.Context(), name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		fail(w, http.StatusNotFound, "there is no payload "+strconv.Quote(name)+"; retention may have removed it")
-		return
-	case err != nil:
-		a.log.Warn("cannot read payload", "name", name, "error", err)
-		unavailable(w, "the payload cannot be read at the moment")
-		return
-	}
-	defer p.Body.Close()
-	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	if p.ContentType != "" {
-		h.Set("Content-Type", p.ContentType)
-	}
-	h.Set("X-Content-Type-Options", "nosniff")
-	if p.Size >= 0 {
-		h.Set("Content-Length", strconv.FormatInt(p.Size, 10))
-	}
-	if r.Method == http.MethodHead {
-		return
-	}
-	if _, err := io.Copy(w, p.Body); err != nil {
-		a.log.Debug("payload was not sent completely", "name", name, "error", err)
-		panic(http.ErrAbortHandler) // so that the client does not take it for whole
-	}
-}
-
-// authenticate returns who makes the request, or answers it.
-func (a *API) authenticate(w http.ResponseWriter, r *http.Request) (access.Identity, bool) {
-	id, err := a.auth.Authenticate(r)
-	switch {
-	case err == nil:
-		return id, true
-	case errors.Is(err, access.ErrDenied):
-		a.refused.Refused("denied").Inc()
-		fail(w, http.StatusForbidden, access.ErrDenied.Error())
-	default:
-		a.log.Error("cannot validate token", "error", err)
-		a.refused.Refused("error").Inc()
-		fail(w, http.StatusInternalServerError, "error validating token")
-	}
-	return access.Identity{}, false
+// refuses new ones from its beginning on. Ordinary requests are the server's. After
+// it, what has to be recorded about subscriptions and failed authentications was
+// given to the trail.
+func (a *API) Shutdown(ctx context.Context) error {
+	err := a.hub.Shutdown(ctx)
+	a.limiter.close()
+	a.denials.close()
+	return err
 }
 
 func unknownPath(w http.ResponseWriter, r *http.Request) {
@@ -241,23 +198,4 @@ func getOnly(h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// fail answers with an error in Vault's form.
-func fail(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	writeErrors(w, text)
-}
-
-func writeErrors(w io.Writer, text string) {
-	_ = json.NewEncoder(w).Encode(struct {
-		Errors []string `json:"errors"`
-	}{[]string{text}})
-}
-
-// unavailable answers that the same request may succeed soon.
-func unavailable(w http.ResponseWriter, text string) {
-	w.Header().Set("Retry-After", "1")
-	fail(w, http.StatusServiceUnavailable, text)
 }

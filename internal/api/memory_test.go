@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"runtime"
@@ -16,10 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/tocsin-events/tocsin/internal/access"
-	"github.com/tocsin-events/tocsin/internal/hub"
-	"github.com/tocsin-events/tocsin/internal/journal"
 )
 
 // idleClientsEnv makes the test binary a process that opens subscriptions and
@@ -37,7 +31,7 @@ func idleClients(what string) {
 			break
 		}
 		held = append(held, c)
-		io.WriteString(c, request("GET", "/v1/sys/events/subscribe/*?json=true", upgrade))
+		io.WriteString(c, request("GET", "/v1/sys/events/subscribe/kv*?json=true", upgrade))
 		var res *http.Response
 		if res, err = http.ReadResponse(bufio.NewReader(c), nil); err == nil && res.StatusCode != 101 {
 			err = fmt.Errorf("subscription %d: %s", i, res.Status)
@@ -62,33 +56,18 @@ func residentBytes(t testing.TB) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// idleCost is what each of n idle subscriptions costs the server in RSS.
-func idleCost(t testing.TB, n int) int64 {
-	auth, err := access.NewAuthenticator("root")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.DiscardHandler)
-	j, err := journal.Open(t.Context(), journal.Config{Dir: t.TempDir(), Logger: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer j.Close(t.Context())
-	h := hub.New(hub.Options{Journal: hub.FromJournal(j), Logger: log})
-	a := New(Options{Hub: h, Positions: j, Auth: auth, Logger: log})
-	s := httptest.NewUnstartedServer(a)
-	s.Config = NewServer(a, log)
-	s.Start()
-	defer s.Close()
+// idleCost is what each of count idle subscriptions costs the server in RSS.
+func idleCost(t testing.TB, count int) int64 {
+	n := startNode(t, nil)
 	warm := exec.Command(os.Args[0]) // whatever the first use of everything takes
-	warm.Env = append(os.Environ(), idleClientsEnv+"="+s.Listener.Addr().String()+" 10")
+	warm.Env = append(os.Environ(), idleClientsEnv+"="+n.addr+" 10")
 	if out, err := warm.Output(); err != nil || !strings.HasPrefix(string(out), "ready <nil>") {
 		t.Fatalf("%s %v", out, err)
 	}
 	before := residentBytes(t)
 
 	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), idleClientsEnv+"="+s.Listener.Addr().String()+" "+strconv.Itoa(n))
+	child.Env = append(os.Environ(), idleClientsEnv+"="+n.addr+" "+strconv.Itoa(count))
 	child.Stderr = os.Stderr
 	stdin, err := child.StdinPipe()
 	if err != nil {
@@ -108,17 +87,17 @@ func idleCost(t testing.TB, n int) int64 {
 	runtime.GC()
 	time.Sleep(100 * time.Millisecond) // stacks shrink at collections
 	after := residentBytes(t)
-	if open := h.Subscriptions(); open != n {
-		t.Fatalf("%d subscriptions are open, want %d", open, n)
+	if open := n.hub.Subscriptions(); open != count {
+		t.Fatalf("%d subscriptions are open, want %d", open, count)
 	}
 	stdin.Close()
 	if err := child.Wait(); err != nil {
 		t.Error(err)
 	}
-	if err := h.Shutdown(t.Context()); err != nil {
+	if err := n.hub.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	return (after - before) / int64(n)
+	return (after - before) / int64(count)
 }
 
 func TestIdleSubscriptionsAreSmall(t *testing.T) {

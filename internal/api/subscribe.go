@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/policy"
 	"github.com/tocsin-events/tocsin/internal/websocket"
 )
 
@@ -28,14 +28,6 @@ const maxSearches = 1
 // subscribePath is what follows the namespace in the path of a subscription, and
 // goes before the event type.
 const subscribePath = "sys/events/subscribe/"
-
-// splitSubscribe takes the path of a subscription, without "/v1/", apart.
-func splitSubscribe(path string) (namespace, typ string, ok bool) {
-	if typ, ok := strings.CutPrefix(path, subscribePath); ok {
-		return "", typ, true
-	}
-	return strings.Cut(path, "/"+subscribePath)
-}
 
 // subscribe serves GET /v1/[namespace/]sys/events/subscribe/{type}. Parameters of
 // the query as in Vault:
@@ -53,50 +45,66 @@ func splitSubscribe(path string) (namespace, typ string, ok bool) {
 //
 // The order of the checks is Vault's, so that a client sees the same error for a
 // request with several.
+//
+// The right to connect and to see is asked again whenever it may have changed: when a
+// policy takes it away or the token ends, the connection is closed with code 1008 and
+// the reason, and no further event is sent.
 func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ string) {
 	typ = strings.TrimSpace(typ)
-	id, ok := a.authenticate(w, r)
-	if !ok {
+	refuse := func(refused *refusal, reason string) {
+		a.refused.Refused(reason).Inc()
+		refused.answer(w)
+	}
+	id, refused := a.authenticate(r, namespace)
+	path, parameters := namespace+subscribePath+typ, map[string]any(queryArguments(r.URL.Query()))
+	mayConnect := func() bool { return id.Allows(policy.Read, path, parameters) }
+	if refused == nil && typ != "" && !mayConnect() {
+		refused = permissionDenied()
+	}
+	if refused != nil {
+		a.recordRefusal(attempt{what: "subscribe-denied", namespace: namespace, path: subscribePath + typ, operation: "subscribe", id: id, request: r}, refused)
+		if refused.status == http.StatusForbidden {
+			refused.text = "permission denied" // without the list, as Vault's handler says it
+		}
+		refuse(refused, refused.reason())
 		return
 	}
-	if typ != "" && !id.MayConnect(typ) {
-		a.refused.Refused("denied").Inc()
-		fail(w, http.StatusForbidden, "permission denied")
+	request, refused := readSubscription(r, namespace, typ)
+	if refused != nil {
+		refuse(refused, "bad request")
 		return
 	}
-	request, refusal := a.request(r, namespace, typ)
-	if refusal != nil {
-		a.refused.Refused("bad request").Inc()
-		refusal.answer(w)
-		return
-	}
-	request.Allow, request.AccessKey = id.MaySee, id.Key()
 	handshake, err := websocket.Check(r, a.websocket)
 	if err != nil {
 		a.refused.Refused("handshake").Inc()
 		a.refuseHandshake(w, err)
 		return
 	}
-	if request.After, refusal = a.begin(r); refusal != nil {
-		a.refused.Refused("since").Inc()
-		refusal.answer(w)
+	if request.After, refused = a.begin(r); refused != nil {
+		refuse(refused, "since")
 		return
 	}
 	if namespace, _ := headerNamespace(r); namespace != "" {
 		w.Header().Set("X-Vault-Namespace", namespace)
 	}
+	story := newStory(a, id, r, namespace, typ, request)
+	request.Allow, request.AccessKey, request.Ended = id.MaySee, id.Key(), story.ended
 	// From here on nothing is missed, so the client may be told that it is
 	// connected.
 	subscription, err := a.hub.Subscribe(*request)
 	switch {
 	case errors.Is(err, hub.ErrSelection):
-		a.refused.Refused("bad request").Inc()
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(badRequest("%v", err), "bad request")
 		return
 	case err != nil: // the hub has counted it
 		unavailable(w, err.Error())
 		return
 	}
+	story.follow(a.authority.Follow(id, func() {
+		if !mayConnect() {
+			subscription.Revoke(string(access.EndedPolicies))
+		}
+	}, func(reason access.Ended) { subscription.Revoke(string(reason)) }))
 	conn, err := handshake.Accept(w)
 	if err != nil {
 		subscription.Cancel()
@@ -104,33 +112,12 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 		return
 	}
 	a.log.Debug("subscription began", "type", typ, "client", r.RemoteAddr, "format", request.Format.String())
+	story.began()
 	subscription.Serve(conn)
 }
 
-// refusal is an answer to a request that cannot be served.
-type refusal struct {
-	status int
-	text   string
-	plain  bool // text is the whole body
-}
-
-func (f *refusal) answer(w http.ResponseWriter) {
-	switch {
-	case f.plain:
-		http.Error(w, f.text, f.status)
-	case f.status == http.StatusServiceUnavailable:
-		unavailable(w, f.text)
-	default:
-		fail(w, f.status, f.text)
-	}
-}
-
-func badRequest(format string, args ...any) *refusal {
-	return &refusal{status: http.StatusBadRequest, text: fmt.Sprintf(format, args...)}
-}
-
-// request reads everything but who asks and since when.
-func (a *API) request(r *http.Request, pathNamespace, typ string) (*hub.Request, *refusal) {
+// readSubscription reads everything but who asks and since when.
+func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *refusal) {
 	if typ == "" {
 		return nil, badRequest("did not specify eventType to subscribe to")
 	}
@@ -151,13 +138,8 @@ func (a *API) request(r *http.Request, pathNamespace, typ string) (*hub.Request,
 	filter, err := hub.CompileFilter(query.Get("filter"))
 	if err != nil {
 		// Vault says no more than the first line.
-		return nil, &refusal{http.StatusBadRequest, "Error subscribing\n" + err.Error(), true}
+		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
 	}
-	namespace, refused := headerNamespace(r)
-	if refused != nil {
-		return nil, refused
-	}
-	namespace += event.CanonicalNamespace(pathNamespace) // the path is within the header's
 	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: filter}
 	switch name := query.Get("format"); name {
 	case "":
@@ -179,22 +161,6 @@ func (a *API) request(r *http.Request, pathNamespace, typ string) (*hub.Request,
 		}
 	}
 	return request, nil
-}
-
-// headerNamespace returns the namespace in the header of a request, in its
-// canonical form. Vault's own client sends the same one twice.
-func headerNamespace(r *http.Request) (string, *refusal) {
-	namespaces := slices.Clone(r.Header.Values("X-Vault-Namespace"))
-	for i := range namespaces {
-		namespaces[i] = event.CanonicalNamespace(namespaces[i])
-	}
-	switch namespaces = slices.Compact(namespaces); len(namespaces) {
-	case 0:
-		return "", nil
-	case 1:
-		return namespaces[0], nil
-	}
-	return "", badRequest("the header X-Vault-Namespace is there several times with different values")
 }
 
 // begin returns the position after which the subscription begins.

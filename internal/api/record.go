@@ -1,0 +1,117 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/trail"
+)
+
+// The paths of records that stand for many: about addresses that failed too often, and
+// about those that were denied so often that not each time was recorded.
+const (
+	limitPath  = "sys/failed-authentications"
+	denialPath = "sys/denied-requests"
+)
+
+// who describes an identity, or nobody, for the trail.
+func who(id access.Identity, r *http.Request) trail.Who {
+	w := trail.Who{Remote: remote(r)}
+	if e := id.Entry(); e != nil {
+		w.DisplayName, w.Accessor, w.EntityID, w.Policies, w.Provider =
+			e.DisplayName, e.Accessor, e.Subject.EntityID, e.Policies, id.Provider()
+	}
+	return w
+}
+
+// attempt is something that was refused.
+type attempt struct {
+	what                       string
+	namespace, path, operation string
+	id                         access.Identity
+	request                    *http.Request
+	shown                      string // path that is not of Vault's API
+}
+
+// recordRefusal records a denial, and nothing of refusals for other reasons. Of those of
+// one address it records as many as may fail to authenticate, and counts the others: else
+// everybody who has a token, even one without rights, could fill the journal until
+// retention removes what others did.
+func (a *API) recordRefusal(t attempt, refused *refusal) {
+	if refused.status != http.StatusForbidden || refused.why != "" {
+		return
+	}
+	from := source(t.request)
+	if a.denials.wait(from) > 0 {
+		a.denials.refuse(from)
+		return
+	}
+	a.denials.fail(from)
+	r := trail.Record{What: t.what, Namespace: t.namespace, Path: t.path, Operation: t.operation, Who: who(t.id, t.request), Error: denial(refused.text)}
+	// Whoever may see events of a path sees the record. So that nobody can have events
+	// made on paths of others, those that are not of the API are no path of the record.
+	if !strings.HasPrefix(t.path, "sys/") && !strings.HasPrefix(t.path, "auth/") {
+		if t.shown == "" {
+			t.shown = t.namespace + t.path
+		}
+		r.Namespace, r.Path = "", ""
+		r.Fields.Set("request_path", t.shown)
+	}
+	a.trail.Record(r)
+}
+
+// denial is the text of a refusal in one line.
+func denial(text string) string {
+	_, list, ok := strings.Cut(text, "\n\t* ")
+	if !ok {
+		return text
+	}
+	return strings.ReplaceAll(strings.TrimSpace(list), "\n\t* ", "; ")
+}
+
+// recordLimited records how many requests of an address were refused unseen.
+func (a *API) recordLimited(from netip.Prefix, refused int) {
+	a.log.Debug("requests were refused because of failed authentications", "address", from.String(), "count", refused)
+	a.recordMany(from, refused, trail.Record{Path: limitPath, Error: "too many failed authentications"})
+}
+
+// recordDenials records how many requests of an address were denied without a record of
+// their own.
+func (a *API) recordDenials(from netip.Prefix, denied int) {
+	a.recordMany(from, denied, trail.Record{Path: denialPath, Error: "permission denied; too many to record each"})
+}
+
+func (a *API) recordMany(from netip.Prefix, count int, r trail.Record) {
+	r.What, r.Operation = "request-denied", "limit"
+	if from.IsValid() {
+		r.Who.Remote = from.Addr().String()
+		if !from.IsSingleIP() {
+			r.Who.Remote = from.String()
+		}
+	}
+	r.Fields.Set("count", strconv.Itoa(count))
+	a.trail.Record(r)
+}
+
+// change is the record of what a request changes.
+func (c *call) change(what string) trail.Record {
+	return trail.Record{What: what, Namespace: c.namespace, Path: c.path, Operation: string(c.operation), Modified: true, Who: who(c.id, c.r)}
+}
+
+const notRecorded = ", but this could not be recorded in the journal"
+
+// commit records a change that was made. If that fails, the error is the answer and
+// has this text.
+func (a *API) commit(ctx context.Context, r trail.Record, text string) error {
+	err := a.trail.Commit(ctx, r)
+	if err == nil {
+		return nil
+	}
+	a.log.Error("a change was made but could not be recorded", "what", r.What, "namespace", r.Namespace, "path", r.Path,
+		"accessor", r.Who.Accessor, "error", err)
+	return &refusal{status: http.StatusServiceUnavailable, text: text}
+}
