@@ -1,5 +1,6 @@
-// Package app builds the program from its configuration: journal, hub, sources,
-// HTTP server, metrics and health, in that order, and takes it down in reverse. It
+// Package app builds the program from its configuration: listener, journal, trail,
+// tokens and policies, sources, hub, HTTP server, in that order, and takes it down in
+// reverse, so that what ends last can still be recorded. It
 // touches no flags, no signals and no global state (of the environment it reads
 // what systemd sets), so tests run any number of apps in one process.
 package app
@@ -12,8 +13,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/trail"
 )
 
 // Options are what an App is made of. Config and Logger are required.
@@ -50,6 +52,10 @@ type App struct {
 	registry *prometheus.Registry
 	health   health.Registry
 	journal  *journal.Journal
+	trail    *trail.Trail
+	access   *access.Authority
+	logins   map[string]access.Provider
+	hub      atomic.Pointer[hub.Hub] // nil while New runs
 	listener net.Listener
 	server   *http.Server
 	sources  sources
@@ -78,13 +84,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := o.Config.Validate(); err != nil {
 		return nil, err
 	}
-	token, err := rootToken(o.Config.Auth.RootToken)
+	root, err := rootToken(o.Config.Auth.RootToken)
 	if err != nil {
 		return nil, err
-	}
-	auth, err := access.NewAuthenticator(token)
-	if err != nil {
-		return nil, fmt.Errorf("auth.root_token: %w", err)
 	}
 	a := &App{log: o.Logger, config: o.Config, registry: newRegistry(o.Version), systemd: newSystemd(os.Getenv)}
 	defer func() {
@@ -95,9 +97,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	c := o.Config
 	common := metrics.New(a.registry)
 
-	// The address first: a second start with the same configuration then fails
-	// before it touches the data.
-	if a.listener, err = a.listen(c.Listen); err != nil {
+	providers, err := a.makeProviders(c.Auth)
+	if err != nil {
+		return nil, err
+	}
+	// The address before the journal: a second start with the same configuration then
+	// fails before it touches the data.
+	conns := newConnections(c.Listen, common, a.registry, component(a.log, "listener"))
+	if a.listener, err = a.listen(c.Listen, conns); err != nil {
 		return nil, err
 	}
 	a.onStop("listener", func(context.Context) error { return ignoreClosed(a.listener.Close()) })
@@ -118,6 +125,18 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.onStop("journal", a.journal.Close)
 	a.health.Register("journal", health.Readiness, a.journal.Health)
 
+	a.trail = trail.New(trail.Options{
+		Journal: a.journal,
+		Node:    nodeName(c.Node),
+		Limits:  c.Limits.Event(),
+		Metrics: common,
+		Logger:  component(a.log, "trail"),
+	})
+	a.onStop("trail", a.stopTrail)
+
+	if err := a.openAccess(ctx, c.Auth, root, providers); err != nil {
+		return nil, err
+	}
 	if err := a.makeSources(ctx, common); err != nil {
 		return nil, err
 	}
@@ -131,36 +150,32 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Metrics:          common,
 		Registry:         a.registry,
 	})
-	a.onStop("subscriptions", h.Shutdown)
+	a.hub.Store(h)
 
-	a.server = api.NewServer(api.New(api.Options{
+	handler := api.New(api.Options{
 		Hub:            h,
 		Positions:      a.journal,
-		Auth:           auth,
+		Authority:      a.access,
+		Trail:          a.trail,
+		Logins:         a.logins,
+		Failures:       failures(c.Listen.FailedLogins),
+		Version:        o.Version,
 		Payloads:       payloads{a.journal},
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,
 		Counters:       common,
 		Logger:         component(a.log, "api"),
-	}), component(a.log, "api"))
+	})
+	a.onStop("subscriptions", handler.Shutdown)
+
+	a.server = api.NewServer(handler, component(a.log, "api"))
+	a.server.ConnState = conns.changed
 	a.onStop("requests", a.stopServer)
 	return a, nil
 }
 
 func component(log *slog.Logger, name string) *slog.Logger { return log.With("component", name) }
-
-// rootToken reveals the token and checks that clients can send it.
-func rootToken(s config.Secret) (string, error) {
-	token, err := s.Reveal()
-	if err != nil {
-		return "", fmt.Errorf("auth.root_token: %w", err)
-	}
-	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return "", fmt.Errorf("auth.root_token: the value has spaces or characters that are not printable ASCII, which fit into no HTTP header")
-	}
-	return token, nil
-}
 
 func ignoreClosed(err error) error {
 	if errors.Is(err, net.ErrClosed) {

@@ -1,9 +1,8 @@
 package app
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -26,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const token = "t0ken"
+const root = "t0ken"
 
 // options is a hub on a free port that follows the given audit logs, named
 // "log0", "log1", ...
@@ -34,7 +33,7 @@ func options(t *testing.T, logs ...string) Options {
 	c := config.Default()
 	c.Listen.Address = "127.0.0.1:0"
 	c.DataDir = filepath.Join(t.TempDir(), "data")
-	c.Auth.RootToken = config.SecretValue(token)
+	c.Auth.RootToken = config.SecretValue(root)
 	for i, path := range logs {
 		s := config.DefaultSource()
 		s.Name, s.Path = "log"+string(rune('0'+i)), path
@@ -50,6 +49,12 @@ func start(t *testing.T, o Options) (a *App, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a, run(t, a)
+}
+
+// run runs an app until the test ends or the returned function is called.
+func run(t *testing.T, a *App) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
@@ -66,12 +71,12 @@ func start(t *testing.T, o Options) (a *App, stop func()) {
 		http.DefaultClient.CloseIdleConnections()
 	}
 	t.Cleanup(stop)
-	return a, stop
+	return stop
 }
 
 func subscribe(t *testing.T, a *App, o client.Options, eventType string) *client.Subscription {
 	t.Helper()
-	o.Address, o.Token = a.URL(), token
+	o.Address, o.Token = a.URL(), cmp.Or(o.Token, root)
 	s, err := client.Subscribe(t.Context(), eventType, o)
 	if err != nil {
 		t.Fatal(err)
@@ -227,35 +232,39 @@ func TestBadConfiguration(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "auth.root_token") || strings.Contains(err.Error(), "very") {
 			t.Errorf("%s: got %v", name, err)
 		}
+		if name == "not set" && !strings.Contains(err.Error(), "{} means that there is none") {
+			t.Errorf("%s: no way out in %v", name, err)
+		}
+	}
+	o = options(t)
+	o.Config.Auth.RootToken = config.Secret{}
+	if _, err := New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "nobody could get in; set auth.root_token") {
+		t.Errorf("no way in: %v", err)
+	}
+	// The last step of the start that can fail gives back what those before it took.
+	o.Config.Auth.RootToken = config.SecretValue(root)
+	if a, err := New(t.Context(), o); err != nil {
+		t.Errorf("after a start that failed: %v", err)
+	} else if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	o = options(t)
+	o.Config.Auth.Upstream.Address = "https://vault.example.com"
+	o.Config.Auth.Upstream.CAFile = filepath.Join(t.TempDir(), "missing.pem")
+	if _, err := New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "auth.upstream: ca_file") || !strings.Contains(err.Error(), "missing.pem") {
+		t.Errorf("upstream: %v", err)
+	}
+	o = options(t)
+	o.Config.Auth.JWT = []config.JWT{config.DefaultJWT()}
+	j := &o.Config.Auth.JWT[0]
+	j.Name, j.Issuer, j.JWKSFile, j.Audiences, j.DefaultPolicies = "a", "a", filepath.Join(t.TempDir(), "missing.json"), []string{"a"}, []string{"a"}
+	if _, err := New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "auth.jwt a: ") || !strings.Contains(err.Error(), "missing.json") {
+		t.Errorf("jwt: %v", err)
 	}
 	o = options(t)
 	o.Config.Listen.TLS = tlsFiles(t)
 	if _, err := New(t.Context(), o); err == nil || !strings.Contains(err.Error(), "cert.pem") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestTLS(t *testing.T) {
-	whole, file := auditLog(t)
-	o := options(t, file)
-	o.Config.Listen.TLS = tlsFiles(t)
-	writeCertificate(t, o.Config.Listen.TLS, 1)
-	a, _ := start(t, o)
-	pem, err := os.ReadFile(o.Config.Listen.TLS.CertFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
-	defer transport.CloseIdleConnections()
-	if !strings.HasPrefix(a.URL(), "https://127.0.0.1:") {
-		t.Errorf("URL %s", a.URL())
-	}
-	s := subscribe(t, a, client.Options{HTTPClient: &http.Client{Transport: transport}}, "*/data-write")
-	appendTo(t, file, whole)
-	if _, got := next(t, s); got != "kv-v2/data-write secret/data/app/db" {
-		t.Errorf("event %q", got)
 	}
 }
 

@@ -18,22 +18,28 @@ import (
 // download of a payload, get to end in.
 const requestTimeout = 2 * time.Second
 
+// trailTimeout is the part of stopTimeout in which the last records are written.
+const trailTimeout = 2 * time.Second
+
 // listen binds the address, with TLS if there is a certificate.
-func (a *App) listen(c config.Listen) (net.Listener, error) {
+func (a *App) listen(c config.Listen, conns *connections) (net.Listener, error) {
 	var settings *tls.Config
 	if c.TLS.Enabled() {
-		certificate, err := loadCertificate(c.TLS, component(a.log, "tls"))
-		if err != nil {
+		var err error
+		if settings, err = serverTLS(c.TLS, component(a.log, "tls")); err != nil {
 			return nil, err
 		}
-		settings = certificate.serverTLS()
 	}
 	l, err := net.Listen("tcp", c.Address)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrListen, err)
 	}
+	l = conns.bound(l)
 	if settings != nil {
 		return tls.NewListener(l, settings), nil
+	}
+	if c.SendUnencrypted && !config.IsLoopback(c.Address) {
+		a.log.Warn("Tokens and events are sent unencrypted: whoever is on the way can read them.", "setting", "listen.dangerously_send_tokens_unencrypted")
 	}
 	return l, nil
 }
@@ -119,4 +125,11 @@ func (a *App) stopServer(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("some requests were cut: %w", err), a.server.Close())
 	}
 	return nil
+}
+
+// stopTrail writes what is left to record.
+func (a *App) stopTrail(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, trailTimeout)
+	defer cancel()
+	return a.trail.Close(ctx)
 }

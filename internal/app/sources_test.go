@@ -55,14 +55,14 @@ func TestPayloads(t *testing.T) {
 		}
 		return response.StatusCode, body
 	}
-	if status, body := fetch(m.Event.DataRef, token); status != 200 || !bytes.Equal(body, large) {
+	if status, body := fetch(m.Event.DataRef, root); status != 200 || !bytes.Equal(body, large) {
 		t.Errorf("status %d, %d bytes, want %d", status, len(body), len(large))
 	}
 	if status, _ := fetch(m.Event.DataRef, "wrong"); status != 403 {
 		t.Errorf("with a wrong token: status %d", status)
 	}
 	for _, name := range []string{"unknown", "", strings.Repeat("a", 64), strings.Repeat("a", 5000)} {
-		if status, body := fetch("/api/v1/payloads/"+name, token); status != 404 {
+		if status, body := fetch("/api/v1/payloads/"+name, root); status != 404 {
 			t.Errorf("payload %.10q: status %d, %s", name, status, body)
 		}
 	}

@@ -2,24 +2,28 @@ package app
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/config"
 )
 
-// certificate is a certificate and key in files that may be replaced while the
+// reloading is something that was read from files which may be replaced while the
 // program runs, as renewals do. It is safe for concurrent use.
-type certificate struct {
-	files config.TLS
+type reloading[T any] struct {
+	name  string
+	files []string
+	load  func() (T, error)
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	current *tls.Certificate
-	version [2]fileVersion // of the files that current, or the last failure, was read from
+	current T
+	version []fileVersion // of the files that current, or the last failure, was read from
 }
 
 type fileVersion struct {
@@ -27,36 +31,38 @@ type fileVersion struct {
 	size     int64
 }
 
-func loadCertificate(files config.TLS, log *slog.Logger) (*certificate, error) {
-	c := &certificate{files: files, log: log, version: versions(files)}
-	loaded, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate of listen.tls: %w", err)
+// newReloading reads the files for the first time.
+func newReloading[T any](name string, load func() (T, error), log *slog.Logger, files ...string) (*reloading[T], error) {
+	r := &reloading[T]{name: name, files: files, load: load, log: log}
+	r.version = r.look()
+	var err error
+	if r.current, err = load(); err != nil {
+		return nil, fmt.Errorf("load %s: %w", name, err)
 	}
-	c.current = &loaded
-	return c, nil
+	return r, nil
 }
 
-// get serves tls.Config.GetCertificate. Files that cannot be loaded, for example
-// because only one of them was replaced so far, leave the old certificate in use.
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if v := versions(c.files); v != c.version {
-		c.version = v
-		loaded, err := tls.LoadX509KeyPair(c.files.CertFile, c.files.KeyFile)
+// get returns what is in the files. When they cannot be loaded, for example because
+// only one of them was replaced so far, what was in them before stays in use.
+func (r *reloading[T]) get() T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := r.look(); !slices.Equal(v, r.version) {
+		r.version = v
+		loaded, err := r.load()
 		if err != nil {
-			c.log.Warn("The changed certificate cannot be loaded, the old one stays in use.", "error", err)
+			r.log.Warn("Changed files cannot be loaded, what was in them before stays in use.", "what", r.name, "error", err)
 		} else {
-			c.current = &loaded
-			c.log.Info("The certificate was replaced.")
+			r.current = loaded
+			r.log.Info("Changed files were loaded.", "what", r.name)
 		}
 	}
-	return c.current, nil
+	return r.current
 }
 
-func versions(files config.TLS) (v [2]fileVersion) {
-	for i, path := range []string{files.CertFile, files.KeyFile} {
+func (r *reloading[T]) look() []fileVersion {
+	v := make([]fileVersion, len(r.files))
+	for i, path := range r.files {
 		if info, err := os.Stat(path); err == nil {
 			v[i] = fileVersion{info.ModTime(), info.Size()}
 		}
@@ -64,7 +70,68 @@ func versions(files config.TLS) (v [2]fileVersion) {
 	return v
 }
 
+func loadCertificate(c config.TLS, log *slog.Logger) (*reloading[*tls.Certificate], error) {
+	return newReloading("the certificate of listen.tls", func() (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		return &pair, err
+	}, log, c.CertFile, c.KeyFile)
+}
+
+// maxCABytes bounds the file of client authorities. The authorities of a whole
+// operating system are about 250 kB.
+const maxCABytes = 4 << 20
+
+func loadClientCAs(c config.TLS, log *slog.Logger) (*reloading[*x509.CertPool], error) {
+	return newReloading("listen.tls.client_ca_file", func() (*x509.CertPool, error) {
+		info, err := os.Stat(c.ClientCAFile)
+		if err != nil {
+			return nil, err
+		}
+		if !info.Mode().IsRegular() || info.Size() > maxCABytes {
+			return nil, fmt.Errorf("%s is no file of certificates: it is not a regular file or larger than %s", c.ClientCAFile, config.Size(maxCABytes))
+		}
+		text, err := os.ReadFile(c.ClientCAFile)
+		if err != nil {
+			return nil, err
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s has no PEM certificate in it", c.ClientCAFile)
+		}
+		return pool, nil
+	}, log, c.ClientCAFile)
+}
+
 // serverTLS returns the settings of the listener.
-func (c *certificate) serverTLS() *tls.Config {
-	return &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+func serverTLS(c config.TLS, log *slog.Logger) (*tls.Config, error) {
+	certificate, err := loadCertificate(c, log)
+	if err != nil {
+		return nil, err
+	}
+	settings := &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate.get(), nil },
+	}
+	if c.ClientAuth == config.ClientAuthNone {
+		return settings, nil
+	}
+	authorities, err := loadClientCAs(c, log)
+	if err != nil {
+		return nil, err
+	}
+	settings.ClientAuth = tls.VerifyClientCertIfGiven
+	if c.ClientAuth == config.ClientAuthRequire {
+		settings.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	// A session that is resumed would not be checked against the authorities of now.
+	settings.SessionTicketsDisabled = true
+	settings.ClientCAs = authorities.get()
+	perConnection := settings.Clone()
+	settings.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		s := perConnection.Clone()
+		s.ClientCAs = authorities.get()
+		return s, nil
+	}
+	return settings, nil
 }

@@ -27,6 +27,7 @@ import (
 // duration or size, zero says what 0 means where it is outside of the bounds,
 // oneof lists the allowed texts.
 type Config struct {
+	Node          string        `yaml:"node" doc:"Names this hub in the events about itself (tocsin://NODE). Empty: the name of the host."`
 	Listen        Listen        `yaml:"listen" doc:"Where the HTTP server for clients, metrics and health checks listens."`
 	DataDir       string        `yaml:"data_dir" doc:"Directory of the journal and all other state. One process at a time may use it; it is created when missing."`
 	Journal       Journal       `yaml:"journal" doc:"How long events are kept, and how much may wait to be written."`
@@ -36,22 +37,6 @@ type Config struct {
 	Sources       []Source      `yaml:"sources" doc:"What is read. Each source has these fields:"`
 	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
 }
-
-// Listen is the section "listen".
-type Listen struct {
-	Address        string   `yaml:"address" doc:"Host and port. Port 0 takes a free one; an empty host means every interface."`
-	TLS            TLS      `yaml:"tls" doc:"Certificate for HTTPS and WSS. Without one, connections are not encrypted: keep the address on loopback or behind a proxy."`
-	AllowedOrigins []string `yaml:"allowed_origins" doc:"Web pages that may subscribe from a browser besides those of this host: patterns for host and port, or with scheme. Example: [\"*.example.com\", \"https://ops.example.org\"]."`
-}
-
-// TLS is the section "listen.tls". Both files are set, or none.
-type TLS struct {
-	CertFile string `yaml:"cert_file" doc:"PEM file with the certificate and its chain. Read again when it changes."`
-	KeyFile  string `yaml:"key_file" doc:"PEM file with the private key."`
-}
-
-// Enabled reports whether the server speaks TLS.
-func (t TLS) Enabled() bool { return t.CertFile != "" }
 
 // Journal is the section "journal".
 type Journal struct {
@@ -64,7 +49,7 @@ type Journal struct {
 // EventLimits is the section "limits".
 type EventLimits struct {
 	MaxEvent        Size `yaml:"max_event" min:"1KiB" max:"8MiB" doc:"Everything that an event carries."`
-	MaxType         Size `yaml:"max_type" min:"16B" max:"4KiB" doc:"Its type."`
+	MaxType         Size `yaml:"max_type" min:"64B" max:"4KiB" doc:"Its type."`
 	MaxMetadata     Size `yaml:"max_metadata" min:"1KiB" max:"1MiB" doc:"Names and values of its metadata together."`
 	MaxMetadataKeys int  `yaml:"max_metadata_keys" min:"8" max:"10000" doc:"Number of metadata fields."`
 }
@@ -83,11 +68,6 @@ func (l EventLimits) Event() event.Limits {
 type Subscriptions struct {
 	Max         int  `yaml:"max" min:"1" max:"1000000" doc:"How many may be open at once; further ones are refused."`
 	MemoryBytes Size `yaml:"memory_bytes" min:"4MiB" max:"64GiB" doc:"Memory for the events that subscribers are being sent, shared by all of them."`
-}
-
-// Auth is the section "auth".
-type Auth struct {
-	RootToken Secret `yaml:"root_token" doc:"The token that may do everything. Secrets are not written into this file; say where to find them: {env: NAME} or {file: PATH}."`
 }
 
 // Source is one element of "sources".
@@ -137,7 +117,7 @@ type LogFormat string
 // Default returns the configuration of an empty file.
 func Default() Config {
 	return Config{
-		Listen:  Listen{Address: "127.0.0.1:8280"},
+		Listen:  defaultListen(),
 		DataDir: "/var/lib/tocsin",
 		Journal: Journal{
 			MaxAge:       Duration(30 * 24 * time.Hour),
@@ -152,7 +132,7 @@ func Default() Config {
 			MaxMetadataKeys: event.DefaultLimits.MaxMetadataKeys,
 		},
 		Subscriptions: Subscriptions{Max: 20_000, MemoryBytes: 64 << 20},
-		Auth:          Auth{RootToken: SecretFromEnv("TOCSIN_ROOT_TOKEN")},
+		Auth:          defaultAuth(),
 		Log:           Log{Level: "info", Format: "text"},
 	}
 }

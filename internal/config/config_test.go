@@ -20,10 +20,15 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // full is a file that sets every field to something else than its default.
 const full = `
+node: hub-1
 listen:
   address: 0.0.0.0:9000
-  tls: {cert_file: /etc/tocsin/cert.pem, key_file: /etc/tocsin/key.pem}
+  tls: {cert_file: /etc/tocsin/cert.pem, key_file: /etc/tocsin/key.pem, client_auth: require, client_ca_file: /etc/tocsin/ca.pem}
+  dangerously_send_tokens_unencrypted: true
   allowed_origins: ["*.example.com"]
+  max_connections: 500
+  max_connections_per_address: 0
+  failed_logins: {max: 5, per: 1m}
 data_dir: /srv/tocsin
 journal:
   max_age: 1d12h
@@ -38,6 +43,49 @@ limits:
 subscriptions: {max: 5, memory_bytes: 8MiB}
 auth:
   root_token: {file: /run/secrets/root}
+  default_ttl: 1h
+  max_ttl: 1d
+  upstream:
+    address: http://vault.internal:8200
+    insecure_allow_http: true
+    namespace: ns1
+    ca_file: /etc/tocsin/vault-ca.pem
+    server_name: vault
+    cert_file: /etc/tocsin/client.pem
+    key_file: /etc/tocsin/client-key.pem
+    proxy_url: http://proxy:3128
+    timeout: 2s
+    recheck: 1m
+    patience: 0
+    allow_root: true
+  jwt:
+    - name: kubernetes
+      issuer: https://kubernetes.default.svc.cluster.local
+      discovery_url: http://api.internal:6443
+      ca_file: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
+      bearer_token_file: /var/run/secrets/kubernetes.io/serviceaccount/token
+      insecure_allow_http: true
+      proxy_url: http://proxy:3128
+      timeout: 1s
+      key_refresh: 1m
+      patience: 2h
+      audiences: [tocsin, other]
+      algorithms: [ES256]
+      leeway: 0
+      max_lifetime: 0
+      user_claim: /kubernetes.io/serviceaccount/name
+      groups_claim: groups
+      metadata: {/kubernetes.io/namespace: namespace, email: email}
+      namespace: team1
+      policies:
+        - when: {/kubernetes.io/namespace: app-*, email_verified: true, level: 3}
+          policies: [team-app, other]
+        - {when: {sub: admin}, policies: [operator]}
+      default_policies: [default]
+    - {name: a, issuer: https://a.example, audiences: [tocsin], default_policies: [a]}
+    - {name: b, issuer: b, audiences: [tocsin], default_policies: [b], jwks_url: "http://[::1]/keys"}
+    - {name: c, issuer: c, audiences: [tocsin], default_policies: [c], jwks_file: keys.json}
+    - {name: d, issuer: d, audiences: [tocsin], default_policies: [d], public_key_files: [d1.pem, d2.pem]}
 sources:
   - name: vault
     path: /var/log/vault/audit.log
@@ -54,13 +102,50 @@ log: {level: debug, format: json}
 `
 
 func fullConfig() Config {
+	jwt := func(name string, change func(*JWT)) JWT {
+		j := DefaultJWT()
+		j.Name, j.Issuer, j.Audiences, j.DefaultPolicies = name, name, []string{"tocsin"}, []string{name}
+		change(&j)
+		return j
+	}
 	return Config{
-		Listen:        Listen{Address: "0.0.0.0:9000", TLS: TLS{CertFile: "/etc/tocsin/cert.pem", KeyFile: "/etc/tocsin/key.pem"}, AllowedOrigins: []string{"*.example.com"}},
+		Node: "hub-1",
+		Listen: Listen{
+			Address:         "0.0.0.0:9000",
+			TLS:             TLS{CertFile: "/etc/tocsin/cert.pem", KeyFile: "/etc/tocsin/key.pem", ClientAuth: ClientAuthRequire, ClientCAFile: "/etc/tocsin/ca.pem"},
+			SendUnencrypted: true, AllowedOrigins: []string{"*.example.com"},
+			MaxConnections: 500, FailedLogins: FailedLogins{Max: 5, Per: Duration(time.Minute)},
+		},
 		DataDir:       "/srv/tocsin",
 		Journal:       Journal{MaxAge: Duration(36 * time.Hour), PendingBytes: 32 << 20, CacheBytes: 1e9},
 		Limits:        EventLimits{MaxEvent: 2 << 20, MaxType: 128, MaxMetadata: 32 << 10, MaxMetadataKeys: 64},
 		Subscriptions: Subscriptions{Max: 5, MemoryBytes: 8 << 20},
-		Auth:          Auth{RootToken: SecretFromFile("/run/secrets/root")},
+		Auth: Auth{
+			RootToken: SecretFromFile("/run/secrets/root"), DefaultTTL: Duration(time.Hour), MaxTTL: Duration(24 * time.Hour),
+			Upstream: Upstream{
+				Address: "http://vault.internal:8200", InsecureAllowHTTP: true, Namespace: "ns1", CAFile: "/etc/tocsin/vault-ca.pem", ServerName: "vault",
+				CertFile: "/etc/tocsin/client.pem", KeyFile: "/etc/tocsin/client-key.pem", ProxyURL: "http://proxy:3128",
+				Timeout: Duration(2 * time.Second), Recheck: Duration(time.Minute), AllowRoot: true,
+			},
+			JWT: []JWT{
+				{
+					Name: "kubernetes", Issuer: "https://kubernetes.default.svc.cluster.local", DiscoveryURL: "http://api.internal:6443",
+					CAFile: "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", BearerTokenFile: "/var/run/secrets/kubernetes.io/serviceaccount/token",
+					InsecureAllowHTTP: true, ProxyURL: "http://proxy:3128", Timeout: Duration(time.Second), KeyRefresh: Duration(time.Minute), Patience: Duration(2 * time.Hour),
+					Audiences: []string{"tocsin", "other"}, Algorithms: []string{"ES256"}, UserClaim: "/kubernetes.io/serviceaccount/name", GroupsClaim: "groups",
+					Metadata: Texts{"/kubernetes.io/namespace": "namespace", "email": "email"}, Namespace: "team1",
+					Policies: []Rule{
+						{When: Texts{"/kubernetes.io/namespace": "app-*", "email_verified": "true", "level": "3"}, Policies: []string{"team-app", "other"}},
+						{When: Texts{"sub": "admin"}, Policies: []string{"operator"}},
+					},
+					DefaultPolicies: []string{"default"},
+				},
+				jwt("a", func(j *JWT) { j.Issuer = "https://a.example" }),
+				jwt("b", func(j *JWT) { j.JWKSURL = "http://[::1]/keys" }),
+				jwt("c", func(j *JWT) { j.JWKSFile = "keys.json" }),
+				jwt("d", func(j *JWT) { j.PublicKeyFiles = []string{"d1.pem", "d2.pem"} }),
+			},
+		},
 		Sources: []Source{
 			{
 				Name: "vault", Type: VaultAuditFile, Path: "/var/log/vault/audit.log", From: FromEnd, KeepRaw: true, HoldUncertain: true, OmitCaller: true,
@@ -81,6 +166,13 @@ func TestParse(t *testing.T) {
 		{"comments only", "# nothing\n---\n", Default()},
 		{"null sections", "journal:\nsources:\nlisten:\n  tls:\n", Default()},
 		{"every field", full, fullConfig()},
+		{"no root token", "auth: {root_token: {}}\n", func() Config { c := Default(); c.Auth.RootToken = Secret{}; return c }()},
+		{"no texts", "auth: {jwt: [{name: a, issuer: 'https://a', audiences: [a], default_policies: [a], metadata: , policies: }]}\n", func() Config {
+			c, j := Default(), DefaultJWT()
+			j.Name, j.Issuer, j.Audiences, j.DefaultPolicies = "a", "https://a", []string{"a"}, []string{"a"}
+			c.Auth.JWT = []JWT{j}
+			return c
+		}()},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := Parse("tocsin.yaml", []byte(tc.text))
@@ -92,6 +184,11 @@ func TestParse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// jwtLine is an element of auth.jwt that is complete but for a name.
+func jwtLine(fields string) string {
+	return "    - {" + fields + ", issuer: 'https://a', audiences: [a], default_policies: [a]}\n"
 }
 
 func TestProblems(t *testing.T) {
@@ -124,7 +221,7 @@ func TestProblems(t *testing.T) {
 		{"alias", "log: &a {level: info}\nlisten: *a\n", `t.yaml:2:9: listen: anchors and aliases are not supported; write the value here`},
 		{"alias cycle", "sources: &a [*a]\n", `t.yaml:1:14: sources[0]: anchors and aliases are not supported; write the value here`},
 		{"secret in file", "auth: {root_token: hvs.verysecret}\n", `t.yaml:1:20: auth.root_token: secrets are not written into the configuration; write {env: NAME} or {file: PATH}`},
-		{"secret empty", "auth: {root_token: {}}\n", `t.yaml:1:20: auth.root_token: secrets are not written into the configuration; write {env: NAME} or {file: PATH}`},
+		{"secret null", "auth: {root_token: }\n", `t.yaml:1:20: auth.root_token: secrets are not written into the configuration; write {env: NAME} or {file: PATH}`},
 		{"secret twice", "auth: {root_token: {env: A, file: b}}\n", `t.yaml:1:20: auth.root_token: env and file are both set; keep one`},
 		{"secret key", "auth: {root_token: {evn: A}}\n", `t.yaml:1:21: auth.root_token: unknown key "evn"; secrets are not written into the configuration; write {env: NAME} or {file: PATH}`},
 		{"secret number", "auth: {root_token: {env: 5}}\n", `t.yaml:1:26: auth.root_token.env: must be text, but is "5"`},
@@ -132,7 +229,48 @@ func TestProblems(t *testing.T) {
 		{"port", "listen: {address: 'localhost:70000'}\n", `t.yaml:1:19: listen.address: "localhost:70000" has no valid port; ports are 0 to 65535`},
 		{"half TLS", "listen:\n  tls:\n    cert_file: a\n", `t.yaml:3:5: listen.tls: cert_file is set but key_file is not; TLS needs both`},
 		{"other half of TLS", "listen:\n  tls:\n    key_file: a\n", `t.yaml:3:5: listen.tls: key_file is set but cert_file is not; TLS needs both`},
+		{"unencrypted", "listen: {address: '0.0.0.0:8280'}\n", `t.yaml:1:19: listen.address: "0.0.0.0:8280" can be reached from other machines, and without TLS everybody on the way can read the tokens; ` +
+			`set listen.tls, or listen on 127.0.0.1 behind something that encrypts, or, if the network itself does, set listen.dangerously_send_tokens_unencrypted to true`},
+		{"client certificates of whom", "listen:\n  tls: {cert_file: a, key_file: b, client_auth: require}\n", `t.yaml:2:8: listen.tls: client_auth is require but client_ca_file is not set; say who signs the certificates of clients`},
+		{"client certificates not asked for", "listen:\n  tls: {cert_file: a, key_file: b, client_ca_file: c}\n", `t.yaml:2:8: listen.tls: client_ca_file has no effect while client_auth is none; set client_auth to optional or require`},
+		{"client certificates without TLS", "listen:\n  tls: {client_auth: optional, client_ca_file: c}\n", `t.yaml:2:8: listen.tls: client_auth is optional but there is no TLS; set cert_file and key_file too`},
+		{"client auth", "listen:\n  tls: {client_auth: required}\n", `t.yaml:2:22: listen.tls.client_auth: "required" is not one of none, optional, require; did you mean "require"?`},
+		{"failed logins", "listen: {failed_logins: {max: 3, per: 10ms}}\n", `t.yaml:1:39: listen.failed_logins.per: 10ms is too small; the least is 1s`},
+		{"node", "node: a b\n", `t.yaml:1:7: node: "a b" must be at most 64 printable ASCII characters without spaces`},
 		{"data dir", "data_dir: ''\n", `t.yaml:1:11: data_dir: is empty; name a directory`},
+		{"token times", "auth: {default_ttl: 2d, max_ttl: 1d}\n", `t.yaml:1:21: auth.default_ttl: 2d is more than auth.max_ttl, which is 1d`},
+		{"upstream without address", "auth: {upstream: {ca_file: a}}\n", `t.yaml:1:18: auth.upstream: has no address, so the rest of it has no effect; add for example "address: https://vault.example.com:8200"`},
+		{"proxy without upstream", "auth: {upstream: {proxy_url: \"http://proxy.example:3128\"}}\n", `t.yaml:1:18: auth.upstream: has no address, so the rest of it has no effect; add for example "address: https://vault.example.com:8200"`},
+		{"upstream without scheme", "auth: {upstream: {address: 'vault:8200'}}\n", `t.yaml:1:28: auth.upstream.address: "vault:8200" has no https:// or no host; write it like https://vault.example.com:8200`},
+		{"upstream unencrypted", "auth: {upstream: {address: 'http://vault:8200'}}\n", `t.yaml:1:28: auth.upstream.address: "http://vault:8200" is not encrypted; use https, or set insecure_allow_http if the network is yours alone`},
+		{"upstream with a password", "auth: {upstream: {address: 'https://u:pw@vault'}}\n", `t.yaml:1:28: auth.upstream.address: has a user in it; leave that out`},
+		{"upstream proxy with a password", "auth: {upstream: {address: 'https://vault', proxy_url: 'http://u:pw@p'}}\n", `t.yaml:1:56: auth.upstream.proxy_url: has a user in it; secrets are not written into the configuration`},
+		{"upstream proxy", "auth: {upstream: {address: 'https://vault', proxy_url: 'p:1'}}\n", `t.yaml:1:56: auth.upstream.proxy_url: is not a URL; write one like http://proxy.example.com:3128`},
+		{"half a client certificate", "auth: {upstream: {address: 'https://vault', cert_file: a}}\n", `t.yaml:1:18: auth.upstream: cert_file and key_file belong together; set both, or none`},
+		{"upstream times", "auth: {upstream: {address: 'http://[::1]:8200', recheck: 0, patience: 500ms}}\n", "t.yaml:1:58: auth.upstream.recheck: 0 is too small; the least is 1s\nt.yaml:1:71: auth.upstream.patience: 500ms is too small; the least is 1s, or 0 for not at all"},
+		{"jwt with nothing", "auth:\n  jwt:\n    - {}\n", strings.Join([]string{
+			`t.yaml:3:7: auth.jwt[0]: has no name; add for example "name: kubernetes"`,
+			`t.yaml:3:7: auth.jwt[0]: has no issuer; add "issuer:" with the claim iss of its tokens`,
+			`t.yaml:3:7: auth.jwt[0]: has no audiences; add "audiences: [NAME]", so that tokens made for others are not accepted`,
+			`t.yaml:3:7: auth.jwt[0]: has neither policies nor default_policies, so its tokens could do nothing; add "policies: [{when: {sub: NAME}, policies: [NAME]}]"`,
+		}, "\n")},
+		{"jwt names", "auth:\n  jwt:\n" + jwtLine("name: a") + jwtLine("name: a") + jwtLine("name: token") + jwtLine("name: A"), strings.Join([]string{
+			`t.yaml:4:14: auth.jwt[1].name: "a" is already the name of auth.jwt[0]`,
+			`t.yaml:5:14: auth.jwt[2].name: "token" is taken by the program; choose another one`,
+			`t.yaml:6:14: auth.jwt[3].name: "A" must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit`,
+		}, "\n")},
+		{"jwt keys from everywhere", "auth:\n  jwt:\n" + jwtLine("name: a, jwks_file: a, discovery_url: 'https://a'"), `t.yaml:3:7: auth.jwt[0]: discovery_url and jwks_file are set; keep one`},
+		{"jwt keys unencrypted", "auth:\n  jwt:\n" + jwtLine("name: a, jwks_url: 'http://a'"), `t.yaml:3:27: auth.jwt[0].jwks_url: "http://a" is not encrypted; use https, or set insecure_allow_http if the network is yours alone`},
+		{"jwt algorithm", "auth:\n  jwt:\n" + jwtLine("name: a, algorithms: [RS256, none]"), `t.yaml:3:37: auth.jwt[0].algorithms[1]: "none" is not one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA`},
+		{"jwt patience", "auth:\n  jwt:\n" + jwtLine("name: a, patience: 1m, user_claim: ''"), "t.yaml:3:27: auth.jwt[0].patience: 1m is less than key_refresh, which is 5m\nt.yaml:3:43: auth.jwt[0].user_claim: is empty; name a claim, usually sub"},
+		{"jwt issuer is no URL", "auth: {jwt: [{name: a, issuer: mine, audiences: [a], default_policies: [a]}]}\n", `t.yaml:1:32: auth.jwt[0].issuer: "mine" has no https:// or no host; write it like https://vault.example.com:8200; its keys are looked for there, so set discovery_url, jwks_url, jwks_file or public_key_files if they are elsewhere`},
+		{"jwt rules", "auth:\n  jwt:\n" + jwtLine("name: a, policies: [{policies: [a]}, {when: {a: b}}, {when: {a: [b], c: }, policies: [a]}, {when: sub, policies: [a]}]"), strings.Join([]string{
+			`t.yaml:3:28: auth.jwt[0].policies[0]: has no when, so it would match every token; use default_policies for that`,
+			`t.yaml:3:45: auth.jwt[0].policies[1]: has no policies; add "policies: [NAME]"`,
+			`t.yaml:3:72: auth.jwt[0].policies[2].when: the value of "a" must be text, but is a list`,
+			`t.yaml:3:80: auth.jwt[0].policies[2].when: the value of "c" must be text, but is empty`,
+			`t.yaml:3:106: auth.jwt[0].policies[3].when: must map names to texts, for example {sub: app}, but is "sub"`,
+		}, "\n")},
 		{"metadata beyond event", "limits: {max_event: 16KiB}\n", `t.yaml:1:9: limits.max_metadata: 64KiB is more than the whole event may have (limits.max_event is 16KiB)`},
 		{"pending beyond event", "limits: {max_event: 2MiB}\njournal: {pending_bytes: 1MiB}\n", `t.yaml:2:26: journal.pending_bytes: 1MiB is too small for limits.max_event of 2MiB, which needs at least 8MiB`},
 		{"events beyond the default of pending", "limits: {max_event: 8MiB}\n", `t.yaml: journal.pending_bytes: 16MiB is too small for limits.max_event of 8MiB, which needs at least 24MiB`},
@@ -239,6 +377,18 @@ func TestWriteGolden(t *testing.T) {
 	}
 }
 
+func TestIsLoopback(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:0": true, "127.8.0.1:80": true, "[::1]:8280": true, "localhost:8280": true, "[::ffff:127.0.0.1]:8280": true,
+		":8280": false, "0.0.0.0:8280": false, "[::]:8280": false, "192.0.2.1:8280": false, "localhost.example.com:1": false, "127.0.0.1.example.com:1": false,
+		"127.0.0.1": false, "127.1:80": false, "": false, "hub:8280": false,
+	} {
+		if got := IsLoopback(address); got != want {
+			t.Errorf("%s: %v", address, got)
+		}
+	}
+}
+
 // Every field has a key and a documentation, and every bound can be parsed.
 func TestSpecificationIsComplete(t *testing.T) {
 	var walk func(t *testing.T, typ reflect.Type)
@@ -254,7 +404,7 @@ func TestSpecificationIsComplete(t *testing.T) {
 			if f.Tag.Get("yaml") == "" || !strings.HasSuffix(f.Tag.Get("doc"), ".") && !strings.HasSuffix(f.Tag.Get("doc"), ":") {
 				t.Errorf("%s.%s: no key or no documentation that ends in a period", typ.Name(), f.Name)
 			}
-			if f.Type.Kind() != reflect.Struct {
+			if f.Type.Kind() != reflect.Struct && f.Type.Kind() != reflect.Slice {
 				bound(f.Type, f.Tag.Get("min"))
 				bound(f.Type, f.Tag.Get("max"))
 			}
@@ -271,9 +421,9 @@ func TestSpecificationIsComplete(t *testing.T) {
 func TestValidateMadeConfiguration(t *testing.T) {
 	c := Default()
 	c.Sources = []Source{{Name: "a"}}
-	c.Auth.RootToken = Secret{}
+	c.Listen.TLS.ClientAuth = "sometimes"
 	err := c.Validate()
-	for _, want := range []string{"sources[0]: has no path", `sources[0].type: "" is not one of`, "sources[0].max_line: 0 is too small", "auth.root_token: is not set"} {
+	for _, want := range []string{"sources[0]: has no path", `sources[0].type: "" is not one of`, "sources[0].max_line: 0 is too small", `listen.tls.client_auth: "sometimes" is not one of`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not mention %q", err, want)
 		}

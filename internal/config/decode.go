@@ -111,8 +111,19 @@ var (
 	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
 	versionsType = reflect.TypeFor[Versions]()
-	sourceType   = reflect.TypeFor[Source]()
+	textsType    = reflect.TypeFor[Texts]()
 )
+
+// elementDefault returns what an element of a list is before its keys are read.
+func elementDefault(t reflect.Type) reflect.Value {
+	switch t {
+	case reflect.TypeFor[Source]():
+		return reflect.ValueOf(DefaultSource())
+	case reflect.TypeFor[JWT]():
+		return reflect.ValueOf(DefaultJWT())
+	}
+	return reflect.Zero(t)
+}
 
 // value decodes n into v, which is at the dotted path key.
 func (d *decoder) value(key string, n *yaml.Node, v reflect.Value) {
@@ -127,6 +138,9 @@ func (d *decoder) value(key string, n *yaml.Node, v reflect.Value) {
 		return
 	case versionsType:
 		d.versions(key, n, v)
+		return
+	case textsType:
+		d.texts(key, n, v)
 		return
 	}
 	switch v.Kind() {
@@ -216,9 +230,7 @@ func (d *decoder) list(key string, n *yaml.Node, v reflect.Value) {
 	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, item := range n.Content {
 		element := list.Index(i)
-		if element.Type() == sourceType {
-			element.Set(reflect.ValueOf(DefaultSource()))
-		}
+		element.Set(elementDefault(element.Type()))
 		d.value(fmt.Sprintf("%s[%d]", key, i), item, element)
 	}
 	v.Set(list)
@@ -248,7 +260,30 @@ func (d *decoder) versions(key string, n *yaml.Node, v reflect.Value) {
 	}
 }
 
-// secret decodes a reference. A value written into the file is refused, and its
+// texts decodes a mapping of names to texts. Numbers, true and false are taken as they
+// are written.
+func (d *decoder) texts(key string, n *yaml.Node, v reflect.Value) {
+	if isNull(n) {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		d.report(key, n, "must map names to texts, for example {sub: app}, but is %s", kindOf(n))
+		return
+	}
+	m := make(Texts)
+	for name, value := range d.pairs(key, n) {
+		if value.Kind != yaml.ScalarNode || isNull(value) {
+			d.report(key, value, "the value of %q must be text, but is %s", shorten(name.Value), kindOf(value))
+			continue
+		}
+		m[name.Value] = value.Value
+	}
+	if len(m) > 0 {
+		v.Set(reflect.ValueOf(m))
+	}
+}
+
+// secret decodes a reference, or {} for none. A value written into the file is refused, and its
 // text does not appear in the problem.
 func (d *decoder) secret(key string, n *yaml.Node, v reflect.Value) {
 	const form = "secrets are not written into the configuration; write {env: NAME} or {file: PATH}"
@@ -281,7 +316,7 @@ func (d *decoder) secret(key string, n *yaml.Node, v reflect.Value) {
 	case file != "":
 		v.Set(reflect.ValueOf(SecretFromFile(file)))
 	case len(n.Content) == 0:
-		d.report(key, n, form)
+		v.SetZero() // said to be none
 	}
 }
 

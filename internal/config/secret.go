@@ -75,7 +75,7 @@ func readSecret(path string) (string, error) {
 }
 
 // Reference returns where the value is found, in the form of the configuration
-// file; [Redacted] for a value held in memory.
+// file, "{}" for no secret; [Redacted] for a value held in memory.
 func (s Secret) Reference() string {
 	switch {
 	case s.literal != nil:
@@ -85,7 +85,7 @@ func (s Secret) Reference() string {
 	case s.file != "":
 		return "{file: " + s.file + "}"
 	}
-	return ""
+	return "{}"
 }
 
 // String returns [Redacted].

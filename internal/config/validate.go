@@ -2,8 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net"
-	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -40,7 +38,7 @@ func (v *validator) ranges(key string, value reflect.Value, tag reflect.StructTa
 		}
 	case value.Kind() == reflect.Slice:
 		for i := range value.Len() {
-			v.ranges(fmt.Sprintf("%s[%d]", key, i), value.Index(i), "")
+			v.ranges(fmt.Sprintf("%s[%d]", key, i), value.Index(i), tag)
 		}
 	case value.Kind() == reflect.String && tag.Get("oneof") != "":
 		allowed := strings.Split(tag.Get("oneof"), ",")
@@ -102,30 +100,21 @@ func describe(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
+// maxNode bounds the name of the hub.
+const maxNode = 64
+
 // sourceName keeps names usable in URIs, metrics, file names and NATS subjects.
 var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 func (v *validator) rules(c *Config) {
-	if err := CheckAddress(c.Listen.Address); err != nil {
-		v.report("listen.address", "%v", err)
+	if strings.ContainsFunc(c.Node, func(r rune) bool { return r <= ' ' || r >= 0x7f }) || len(c.Node) > maxNode {
+		v.report("node", "%q must be at most %d printable ASCII characters without spaces", shorten(c.Node), maxNode)
 	}
-	switch t := c.Listen.TLS; {
-	case t.CertFile != "" && t.KeyFile == "":
-		v.report("listen.tls", "cert_file is set but key_file is not; TLS needs both")
-	case t.CertFile == "" && t.KeyFile != "":
-		v.report("listen.tls", "key_file is set but cert_file is not; TLS needs both")
-	}
-	for i, pattern := range c.Listen.AllowedOrigins {
-		if _, err := path.Match(pattern, ""); err != nil {
-			v.report(fmt.Sprintf("listen.allowed_origins[%d]", i), "%q is not a pattern: %v", pattern, err)
-		}
-	}
+	v.listen(c.Listen)
 	if c.DataDir == "" {
 		v.report("data_dir", "is empty; name a directory")
 	}
-	if !c.Auth.RootToken.IsSet() {
-		v.report("auth.root_token", "is not set; write {env: NAME} or {file: PATH}")
-	}
+	v.auth(c.Auth)
 	if !v.reported("limits.max_event") { // else what is compared with it would only confuse
 		if c.Limits.MaxMetadata > c.Limits.MaxEvent {
 			v.report("limits.max_metadata", "%s is more than the whole event may have (limits.max_event is %s)", c.Limits.MaxMetadata, c.Limits.MaxEvent)
@@ -181,16 +170,4 @@ func (v *validator) sources(sources []Source) {
 			}
 		}
 	}
-}
-
-// CheckAddress returns nil when a is a host and port to listen on.
-func CheckAddress(a string) error {
-	_, port, err := net.SplitHostPort(a)
-	if err != nil {
-		return fmt.Errorf("%q is not an address; write host:port, for example 127.0.0.1:8280", a)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return fmt.Errorf("%q has no valid port; ports are 0 to 65535", a)
-	}
-	return nil
 }

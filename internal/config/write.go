@@ -90,6 +90,8 @@ func secretNode(s Secret) *yaml.Node {
 		return reference("env", s.env)
 	case s.file != "":
 		return reference("file", s.file)
+	case !s.IsSet():
+		return &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 	}
 	return scalar(Redacted)
 }
@@ -108,36 +110,54 @@ func comment(f reflect.StructField) string {
 	if zero := f.Tag.Get("zero"); zero != "" {
 		text += fmt.Sprintf(" 0: %s.", zero)
 	}
-	lines := wrap(text, "")
-	if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
-		lines = append(lines, elementComment(f.Type.Elem())...)
+	lines := wrap(text, "", commentWidth)
+	if isList(f.Type) {
+		lines = append(lines, elementComment(f.Type.Elem(), commentWidth)...)
 	}
 	return strings.Join(lines, "\n")
 }
 
-func elementComment(t reflect.Type) []string {
-	defaults := reflect.Zero(t)
-	if t == sourceType {
-		defaults = reflect.ValueOf(DefaultSource())
+// elementComment documents the fields of the elements of a list, and of lists in
+// them, as a table of that width.
+func elementComment(t reflect.Type, width int) []string {
+	keyWidth := 0
+	for _, key := range fieldKeys(t) {
+		keyWidth = max(keyWidth, len(key))
 	}
+	defaults := elementDefault(t)
 	var lines []string
 	for i, key := range fieldKeys(t) {
-		text := t.Field(i).Tag.Get("doc")
+		field := t.Field(i)
+		text := field.Tag.Get("doc")
 		if v := defaults.Field(i); !v.IsZero() {
 			text += fmt.Sprintf(" Default: %v.", v.Interface())
 		}
-		lines = append(lines, wrap(fmt.Sprintf("%-14s  %s", key, text), strings.Repeat(" ", 16))...)
+		if zero := field.Tag.Get("zero"); zero != "" {
+			text += fmt.Sprintf(" 0: %s.", zero)
+		}
+		indent := strings.Repeat(" ", keyWidth+2)
+		lines = append(lines, wrap(fmt.Sprintf("%-*s  %s", keyWidth, key, text), indent, width)...)
+		if isList(field.Type) {
+			for _, line := range elementComment(field.Type.Elem(), width-len(indent)) {
+				lines = append(lines, indent+line)
+			}
+		}
 	}
 	return lines
 }
 
-// wrap breaks text into lines of at most commentWidth bytes; lines after the
-// first begin with indent.
-func wrap(text, indent string) []string {
+// isList says whether t is a list of sections.
+func isList(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
+}
+
+// wrap breaks text into lines of at most width bytes; lines after the first begin
+// with indent.
+func wrap(text, indent string, width int) []string {
 	var lines []string
 	line := ""
 	for word := range strings.SplitSeq(text, " ") {
-		if line != "" && len(line)+1+len(word) > commentWidth {
+		if line != "" && len(line)+1+len(word) > width {
 			lines, line = append(lines, strings.TrimRight(line, " ")), indent+word
 			continue
 		}
