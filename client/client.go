@@ -15,8 +15,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/address"
 )
 
 // Format is the encoding of the events that the server sends.
@@ -56,8 +57,10 @@ type Options struct {
 	Format Format
 	// MaxMessageBytes bounds one message; 0 means [DefaultMaxMessageBytes].
 	MaxMessageBytes int64
-	// HTTPClient makes the handshake, for example with a private CA. A nil
-	// HTTPClient means [http.DefaultClient].
+	// HTTPClient makes the handshake, for example with a private CA or a client
+	// certificate. A nil HTTPClient means [http.DefaultClient]. Unless it has a
+	// CheckRedirect of its own, up to ten redirects are followed, as the standby nodes
+	// of a cluster answer them, but none from https to http.
 	HTTPClient *http.Client
 	// Notify is called by [Subscription.Next], in its goroutine, about what
 	// happens to the connection. It may be nil.
@@ -105,7 +108,11 @@ func subscribe(ctx context.Context, eventType string, o Options, t timing) (*Sub
 		return nil, err
 	}
 	o.MaxMessageBytes = cmp.Or(o.MaxMessageBytes, DefaultMaxMessageBytes)
-	o.HTTPClient = cmp.Or(o.HTTPClient, http.DefaultClient)
+	httpClient := *cmp.Or(o.HTTPClient, http.DefaultClient)
+	if httpClient.CheckRedirect == nil {
+		httpClient.CheckRedirect = checkRedirect
+	}
+	o.HTTPClient = &httpClient
 	s := &Subscription{target: target, options: o, timing: t}
 	s.done, s.close = context.WithCancel(context.Background())
 	if err := s.connect(ctx); err != nil {
@@ -115,27 +122,28 @@ func subscribe(ctx context.Context, eventType string, o Options, t timing) (*Sub
 	return s, nil
 }
 
+// checkRedirect follows a redirect unless it would send the token unencrypted
+// although it was to be encrypted.
+func checkRedirect(r *http.Request, via []*http.Request) error {
+	switch {
+	case len(via) > 10:
+		return errors.New("stopped after 10 redirects")
+	case via[0].URL.Scheme == "https" && r.URL.Scheme != "https":
+		return fmt.Errorf("the server redirects from https to %s, which would send the token unencrypted", r.URL.Scheme)
+	}
+	return nil
+}
+
 // subscribeURL returns the URL of the endpoint without the query.
 func subscribeURL(eventType string, o Options) (*url.URL, error) {
-	address := o.Address
-	if address == "" {
-		return nil, errors.New("no address of a server is given")
-	}
-	if !strings.Contains(address, "://") {
-		address = "http://" + address
-	}
-	if strings.ContainsAny(address, "@?#") { // what stands there may be secret: it is not repeated
-		return nil, errors.New("the address of a server has no user, query or fragment; a token does not belong into a URL")
-	}
-	u, err := url.Parse(address)
+	u, err := address.Parse(o.Address)
 	switch {
-	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Host == "":
-		return nil, fmt.Errorf("%q is not the address of a server: write for example http://127.0.0.1:8280", o.Address)
+	case err != nil:
+		return nil, err
 	case eventType == "":
 		return nil, errors.New("no event type is given; \"*\" means every type")
 	}
-	u.Path = strings.TrimRight(u.Path, "/") + "/v1/sys/events/subscribe/" + eventType
-	u.RawPath = ""
+	u.Path += "/v1/sys/events/subscribe/" + eventType
 	return u, nil
 }
 

@@ -241,6 +241,40 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestRedirects(t *testing.T) {
+	active := newFakeHub(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Vault-Token") != "t0ken" {
+			t.Error("the token did not follow the redirect")
+		}
+		c, ctx := accept(t, w, r)
+		send(ctx, c, message(0, true))
+		<-ctx.Done()
+		c.CloseNow()
+	})
+	redirect := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "ws"+strings.TrimPrefix(active.URL, "http")+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+	})
+	standby := newFakeHub(t, func(_ int, w http.ResponseWriter, r *http.Request) { redirect(w, r) })
+	ids(t, standby.subscribe(t, Options{Token: "t0ken"}), 1)
+
+	secure := httptest.NewTLSServer(redirect)
+	t.Cleanup(secure.Close)
+	_, err := Subscribe(t.Context(), "*", Options{Address: secure.URL, Token: "t0ken", HTTPClient: secure.Client()})
+	if err == nil || !strings.Contains(err.Error(), "unencrypted") || strings.Contains(err.Error(), "t0ken") {
+		t.Errorf("from https to http: %v", err)
+	}
+
+	endless := newFakeHub(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, r.URL.RequestURI(), http.StatusTemporaryRedirect)
+	})
+	if _, err := Subscribe(t.Context(), "*", Options{Address: endless.URL}); err == nil || !strings.Contains(err.Error(), "10 redirects") {
+		t.Errorf("endless redirects: %v", err)
+	}
+	if n := len(endless.queries("json")); n != 11 {
+		t.Errorf("%d requests", n)
+	}
+}
+
 func TestRefusedWhileReconnecting(t *testing.T) {
 	h := newFakeHub(t, func(n int, w http.ResponseWriter, r *http.Request) {
 		if n > 0 {
@@ -255,6 +289,36 @@ func TestRefusedWhileReconnecting(t *testing.T) {
 	ids(t, s, 1)
 	if _, err := s.Next(t.Context()); !errors.Is(err, ErrPermission) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A server that takes the right away says so once; the client does not try again.
+func TestEndedByTheServer(t *testing.T) {
+	for reason, want := range map[string]string{
+		"token revoked":        "the server ended the subscription: token revoked",
+		"a\x1b[2Jb":            "the server ended the subscription: a [2Jb",
+		"":                     "the server ended the subscription and does not say why",
+		"permission denied: p": "the server ended the subscription: permission denied: p",
+	} {
+		t.Run(want, func(t *testing.T) {
+			h := newFakeHub(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+				c, ctx := accept(t, w, r)
+				send(ctx, c, message(0, true))
+				c.Close(websocket.StatusPolicyViolation, reason)
+			})
+			s := h.subscribe(t, Options{Notify: func(n Notice) { t.Errorf("notice %+v", n) }})
+			ids(t, s, 1)
+			for range 3 {
+				_, err := s.Next(t.Context())
+				ended, ok := errors.AsType[*EndedError](err)
+				if !ok || !errors.Is(err, ErrPermission) || err.Error() != want || ended.Reason != printable(reason) {
+					t.Errorf("got %#v, %v", err, err)
+				}
+			}
+			if n := len(h.queries("json")); n != 1 {
+				t.Errorf("%d connections were made", n)
+			}
+		})
 	}
 }
 

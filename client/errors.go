@@ -63,6 +63,24 @@ func (e *StatusError) Unwrap() error {
 	return nil
 }
 
+// EndedError means that the server has ended a subscription for good, with close
+// code 1008: the token was revoked or has expired, or its policies do not allow the
+// subscription any more. It wraps ErrPermission.
+type EndedError struct {
+	// Reason is what the server said, possibly nothing.
+	Reason string
+}
+
+func (e *EndedError) Error() string {
+	if e.Reason == "" {
+		return "the server ended the subscription and does not say why"
+	}
+	return "the server ended the subscription: " + e.Reason
+}
+
+// Unwrap returns ErrPermission.
+func (e *EndedError) Unwrap() error { return ErrPermission }
+
 // statusError reads the answer to a handshake. The body is at most 1,024 bytes:
 // JSON {"errors":[...]} or plain text.
 func statusError(r *http.Response) *StatusError {

@@ -33,6 +33,7 @@ type Subscription struct {
 	received  bool            // an event came, with or without a position
 	failures  int             // attempts and connections that failed since the last event
 	delay     time.Duration   // before the next attempt to connect
+	over      error           // why Next returns nothing more
 
 	done  context.Context // ends with Close
 	close context.CancelFunc
@@ -77,14 +78,17 @@ var defaultTiming = timing{
 // Next can be called again and goes on where it was.
 //
 // Any other error ends the subscription, because connecting again would not help:
-// a [*StatusError] when the server now refuses, ErrTooLarge, ErrClosed. Only after
-// a message that cannot be decoded, which is an error as well, the next call goes
-// on behind it.
+// a [*StatusError] when the server now refuses, an [*EndedError] when it took the
+// right to subscribe away, ErrTooLarge, ErrClosed. Only after a message that cannot
+// be decoded, which is an error as well, the next call goes on behind it.
 func (s *Subscription) Next(ctx context.Context) (*Message, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.done, func() { cancel(ErrClosed) })()
 	for {
+		if s.over != nil {
+			return nil, s.over
+		}
 		if s.conn == nil {
 			if err := s.reconnect(ctx); err != nil {
 				return nil, err
@@ -263,6 +267,8 @@ func (s *Subscription) ended(err error) {
 	switch {
 	case ok && closed.Code == closeGap:
 		s.missed(errors.New(printable(closed.Reason)))
+	case ok && closed.Code == websocket.StatusPolicyViolation:
+		s.over = &EndedError{Reason: printable(closed.Reason)}
 	case ok:
 		s.failed(fmt.Errorf("the server ended the subscription with code %d %s", closed.Code, printable(closed.Reason)))
 	case errors.Is(err, io.EOF):

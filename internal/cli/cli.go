@@ -25,6 +25,7 @@ const (
 	exitError      = 1 // something failed
 	exitUsage      = 2 // unknown command or flag, wrong arguments
 	exitIncomplete = 3 // done, but some input was not understood
+	exitNotAllowed = 4 // done, and the answer is that it is not allowed
 )
 
 // Streams are what a command reads and writes.
@@ -49,6 +50,9 @@ func Run(ctx context.Context, args []string, s Streams) int {
 		return exitOK // the user wanted it to end
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
 		return exitOK // the reader of our output wanted no more
+	}
+	if errors.Is(err, errNotAllowed) {
+		return exitNotAllowed // which was printed
 	}
 	if incomplete, ok := errors.AsType[*incompleteError](err); ok {
 		fmt.Fprintln(s.Err, incomplete.Error())

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +15,9 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/client"
+	"github.com/tocsin-events/tocsin/internal/address"
 	"github.com/tocsin-events/tocsin/internal/app"
+	"github.com/tocsin-events/tocsin/internal/vaultclient"
 )
 
 // run executes a command line that ends by itself.
@@ -30,7 +34,7 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{"evnts", `unknown command "evnts"; did you mean "events"?`},
-		{"frobnicate", `unknown command "frobnicate"; known are audit, config, dev, events, server, version`},
+		{"frobnicate", `unknown command "frobnicate"; known are audit, config, dev, events, login, logout, policy, server, status, token, version`},
 		{"events subscrib", `unknown command "subscrib"; did you mean "subscribe"?`},
 		{"events subscribe", `the event TYPE ("*" for all) is missing`},
 		{"events subscribe a b", `unexpected argument "b"`},
@@ -51,6 +55,21 @@ func TestUsageErrors(t *testing.T) {
 		{"dev --listen 8280", `is not an address`},
 		{"dev --log-level loud", `must be debug, info, warn or error`},
 		{"dev extra", `unexpected argument "extra"`},
+		{"policy write team", `the NAME of the policy and the FILE with it is missing`},
+		{"policy fmt", `the FILE is missing`},
+		{"policy read", `the NAME of the policy is missing`},
+		{"policy list --format yaml", `must be text or json`},
+		{"token create --ttl soon", `"soon" is not a duration`},
+		{"token create --ttl 10ms", `"10ms" is less than a second`},
+		{"token create --metadata a", `must be KEY=VALUE`},
+		{"token create --use-limit -1", `--use-limit -1: the number of uses cannot be negative`},
+		{"token create --field ttl", `--field ttl: must be token or accessor`},
+		{"token capabilities", `the PATH is missing`},
+		{"token revoke", `say which token ends`},
+		{"token revoke --self --accessor a", `say which token ends`},
+		{"token revoke --self --mode orphan", `needs the token itself`},
+		{"token revoke --self --mode sideways", `the only mode is orphan`},
+		{"token lookup --accessor a -", `use one of them`},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
 			code, stdout, stderr := run(t, strings.Fields(tc.args)...)
@@ -77,13 +96,15 @@ func TestRootTokenMustFitIntoAHeader(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range []string{
 		"", "dev", "server", "events", "events subscribe", "audit", "audit events", "config", "config show", "config check", "version",
+		"policy", "policy fmt", "policy test", "policy write", "policy read", "policy list", "policy delete",
+		"token", "token create", "token list", "token lookup", "token renew", "token revoke", "token capabilities", "login", "logout", "status",
 	} {
 		t.Run(args, func(t *testing.T) {
 			code, stdout, stderr := run(t, append(strings.Fields(args), "--help")...)
 			if code != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
 				t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 			}
-			if group := args == "events" || args == "audit" || args == "config"; !group && !strings.Contains(stdout, "Examples:\n") {
+			if group := slices.Contains([]string{"events", "audit", "config", "policy", "token"}, args); !group && !strings.Contains(stdout, "Examples:\n") {
 				t.Errorf("no example in\n%s", stdout)
 			}
 			for line := range strings.Lines(stdout) {
@@ -120,20 +141,39 @@ func TestConnectErrorsSayWhatToDo(t *testing.T) {
 	}{
 		{"refused", refused, true, "Is the hub running?"},
 		{"unknown host", fmt.Errorf("x: %w", &net.DNSError{Err: "no such host"}), true, "Check --address"},
-		{"no token", &client.StatusError{StatusCode: 403}, false, "Set TOCSIN_TOKEN"},
-		{"wrong token", &client.StatusError{StatusCode: 403}, true, "does not accept this token"},
+		{"no token", &client.StatusError{StatusCode: 403}, false, `Give a token: "tocsin login"`},
+		{"wrong token", &client.StatusError{StatusCode: 403}, true, "The token from $TOCSIN_TOKEN is not valid at http://h"},
+		{"ended", fmt.Errorf("x: %w", &client.EndedError{Reason: "token revoked"}), true, `With another token, "tocsin login"`},
 		{"not a hub", &client.StatusError{StatusCode: 404}, true, "Is http://h a Tocsin hub?"},
+		{"something else", vaultclient.ErrNoAnswer, true, "Is http://h a Tocsin hub?"},
 		{"TLS to plain", errors.New("http: server gave HTTP response to HTTPS client"), true, "use http://"},
-		{"plain to TLS", errors.New("malformed HTTP response"), true, "https://?"},
+		{"plain to TLS", errors.New("malformed HTTP response"), true, "use https://"},
+		{"plain to Go's TLS", &client.StatusError{StatusCode: 400, Messages: []string{"Client sent an HTTP request to an HTTPS server."}}, true, "use https://"},
+		{"private authority", fmt.Errorf("x: %w", x509.UnknownAuthorityError{}), true, "--ca-cert"},
+		{"other name", fmt.Errorf("x: %w", x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}), true, "--tls-server-name"},
+		{"no certificate", errors.New("remote error: tls: certificate required"), true, "--client-cert and --client-key"},
 		{"other", errors.New("boom"), true, "boom"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := connectError("http://h", tc.token, tc.err)
-			if !errors.Is(err, tc.err) || !strings.Contains(err.Error(), tc.want) {
+			c := &connection{address: "http://h"}
+			if tc.token {
+				c.token, c.source = "s3cret", "$TOCSIN_TOKEN"
+			}
+			err := c.advise(tc.err)
+			if !errors.Is(err, tc.err) && err.Error() == tc.err.Error() || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
+}
+
+func parsed(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := address.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 func TestDevToken(t *testing.T) {
@@ -150,12 +190,12 @@ func TestDevToken(t *testing.T) {
 	if dir, err := os.Stat(filepath.Dir(path)); err != nil || dir.Mode().Perm() != 0o700 {
 		t.Errorf("directory %v, %v", dir.Mode(), err)
 	}
-	for address, want := range map[string]string{
+	for text, want := range map[string]string{
 		"http://127.0.0.1:8280": "secret-1", "127.0.0.1:8280": "secret-1", "http://localhost:8280": "secret-1",
-		"http://127.0.0.1:8281": "", "https://127.0.0.1:8280": "", "http://example.com:8280": "", "http://[::1]:8280": "", "://": "",
+		"http://127.0.0.1:8281": "", "https://127.0.0.1:8280": "", "http://example.com:8280": "", "http://[::1]:8280": "",
 	} {
-		if got := devToken(address); got != want {
-			t.Errorf("%s: token %q", address, got)
+		if got := devToken(parsed(t, text)); got != want {
+			t.Errorf("%s: token %q", text, got)
 		}
 	}
 	// A second hub has taken the address over: the first leaves its token alone.
@@ -164,11 +204,11 @@ func TestDevToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	remove()
-	if got := devToken("http://127.0.0.1:8280"); got != "secret-2" {
+	if got := devToken(parsed(t, "http://127.0.0.1:8280")); got != "secret-2" {
 		t.Errorf("token %q", got)
 	}
 	remove2()
-	if got := devToken("http://127.0.0.1:8280"); got != "" {
+	if got := devToken(parsed(t, "http://127.0.0.1:8280")); got != "" {
 		t.Errorf("after its end: token %q", got)
 	}
 	if _, err := writeDevToken("192.0.2.1:8280", "x"); err == nil {
@@ -177,9 +217,7 @@ func TestDevToken(t *testing.T) {
 }
 
 func TestTokenSources(t *testing.T) {
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	t.Setenv(addressEnv, "")
-	t.Setenv(tokenEnv, "")
+	cleanEnvironment(t)
 	remove, err := writeDevToken("127.0.0.1:8280", "from-dev")
 	if err != nil {
 		t.Fatal(err)
@@ -189,22 +227,60 @@ func TestTokenSources(t *testing.T) {
 	if err := os.WriteFile(file, []byte("from-file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	check := func(f connectFlags, wantAddress, wantToken string) {
+	check := func(f connectFlags, wantAddress, wantToken, wantSource string) {
 		t.Helper()
-		address, token, err := f.resolve()
-		if err != nil || address != wantAddress || token != wantToken {
-			t.Errorf("%+v: %q, %q, %v", f, address, token, err)
+		c, err := f.resolve()
+		if err != nil || c.address != wantAddress || c.token != wantToken || c.source != wantSource {
+			t.Errorf("%+v: %+v, %v", f, c, err)
 		}
 	}
-	check(connectFlags{}, defaultAddress, "from-dev")
-	check(connectFlags{address: "http://other:1"}, "http://other:1", "")
+	check(connectFlags{}, defaultAddress, "from-dev", `the running "tocsin dev"`)
+	check(connectFlags{address: "http://other:1"}, "http://other:1", "", "")
+	if _, err := storeToken(parsed(t, defaultAddress), "from-login"); err != nil {
+		t.Fatal(err)
+	}
+	check(connectFlags{}, defaultAddress, "from-login", `"tocsin login"`)
+	check(connectFlags{address: "http://other:1"}, "http://other:1", "", "")
 	t.Setenv(tokenEnv, "from-env")
 	t.Setenv(addressEnv, "http://env:1")
-	check(connectFlags{}, "http://env:1", "from-env")
-	check(connectFlags{tokenFile: file, address: "http://flag:1"}, "http://flag:1", "from-file")
-	if _, _, err := (&connectFlags{tokenFile: file + "x"}).resolve(); err == nil {
+	check(connectFlags{}, "http://env:1", "from-env", "$TOCSIN_TOKEN")
+	check(connectFlags{tokenFile: file, address: "http://flag:1"}, "http://flag:1", "from-file", file)
+	if _, err := (&connectFlags{tokenFile: file + "x"}).resolve(); err == nil {
 		t.Error("a missing token file is no error")
 	}
+	if _, err := (&connectFlags{address: "http://u:s3cret@h"}).resolve(); err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("an address with a password: %v", err)
+	}
+}
+
+// A hub with new data knows no token of an earlier one at its address.
+func TestDevForgetsLogins(t *testing.T) {
+	cleanEnvironment(t)
+	for _, a := range []string{"http://127.0.0.1:8280", "http://localhost:8280", "http://127.0.0.1:8281", "https://127.0.0.1:8280"} {
+		if _, err := storeToken(parsed(t, a), "old"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := forgetDevLogins("127.0.0.1:8280"); err != nil {
+		t.Fatal(err)
+	}
+	for a, want := range map[string]string{"http://127.0.0.1:8280": "", "http://localhost:8280": "", "http://127.0.0.1:8281": "old", "https://127.0.0.1:8280": "old"} {
+		if got, err := storedToken(parsed(t, a)); got != want || err != nil {
+			t.Errorf("%s: %q, %v", a, got, err)
+		}
+	}
+}
+
+// cleanEnvironment gives a test an environment and a home of its own.
+func cleanEnvironment(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{addressEnv, tokenEnv, namespaceEnv, caCertEnv, clientCertEnv, clientKeyEnv, serverNameEnv} {
+		t.Setenv(name, "")
+	}
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
 }
 
 func TestStatusLine(t *testing.T) {

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,7 +76,7 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 	if err := config.CheckAddress(f.listen); err != nil {
 		return usagef(cmd, "--listen: %w", err)
 	}
-	if !isLoopback(f.listen) {
+	if !config.IsLoopback(f.listen) {
 		return usagef(cmd, "--listen %s: \"tocsin dev\" only listens on loopback, because its traffic and its token are not protected; use \"tocsin server\" with listen.address and listen.tls", f.listen)
 	}
 	if strings.ContainsFunc(f.rootToken, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
@@ -88,20 +86,6 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 		return fmt.Errorf("--audit-file %s is a directory; name the audit log in it", f.auditFile)
 	}
 	return nil
-}
-
-// isLoopback reports whether an address of the form host:port can only be reached
-// from this machine.
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
 }
 
 func (f *devFlags) run(ctx context.Context, s *Streams) (err error) {
@@ -145,6 +129,11 @@ func (f *devFlags) run(ctx context.Context, s *Streams) (err error) {
 	if remove, err := writeDevToken(a.Addr().String(), token); err == nil {
 		defer remove()
 		shared = true
+		if f.dataDir == "" {
+			if err := forgetDevLogins(a.Addr().String()); err != nil {
+				fmt.Fprintf(s.Err, "Warning: the token of an earlier login stays in use: %v\n", err)
+			}
+		}
 	}
 	f.banner(s, a, dir, token, shared)
 	if err := writeAddress(f.addressFile, a); err != nil {

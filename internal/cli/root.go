@@ -4,16 +4,21 @@ import "github.com/spf13/cobra"
 
 const rootLong = `Tocsin takes in the audit log of Vault or OpenBao, makes every entry durable, derives the
 event notifications that follow from it, and serves them over the WebSocket API that
-Vault's own clients speak.
+Vault's own clients speak, to whom policies allow to see them.
 
-Exit codes: 0 done or ended by the user, 1 something failed, 2 wrong usage,
-3 done, but some input was not understood.`
+Exit codes: 0 done or ended by the user, 1 something failed, 2 wrong usage, 3 done, but
+some input was not understood, 4 done, and a policy does not allow what was asked.`
 
 const rootExample = `  # A hub to try things out, with a replayed audit log.
   tocsin dev --demo
 
   # In another terminal: one JSON event per line.
   tocsin events subscribe 'kv-v2/*'
+
+  # Who may see what: try a policy, store it, and give a token for it away.
+  tocsin policy test --policy team-a.hcl --path secret/data/team-a/db --event-type kv-v2/data-write
+  tocsin policy write team-a team-a.hcl
+  tocsin token create --policy team-a --ttl 8h
 
   # What happened according to an audit log, without a hub.
   tocsin audit events /var/log/vault/audit.log`
@@ -23,6 +28,11 @@ func newRoot(s *Streams) *cobra.Command {
 		newDev(s),
 		newServer(s),
 		newGroup("events", "Read event notifications", "Read event notifications from a hub.", newSubscribe(s)),
+		newPolicy(s),
+		newToken(s),
+		newLogin(s),
+		newLogout(s),
+		newStatus(s),
 		newGroup("audit", "Work with audit logs", "Work with audit logs, without a hub.", newAuditEvents(s)),
 		newGroup("config", "Show and check the configuration", "Show and check the configuration of \"tocsin server\".", newConfigShow(s), newConfigCheck(s)),
 		newVersion(s),

@@ -1,72 +1,99 @@
 package cli
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"sync"
+	"net/http"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/app"
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-events/tocsin/internal/health"
+	"github.com/tocsin-events/tocsin/internal/vaultclient"
 )
 
-// eraseLine puts the cursor of a terminal at the beginning of its line and clears
-// the line.
-const eraseLine = "\r\x1b[K"
+func newStatus(s *Streams) *cobra.Command {
+	var (
+		f      connectFlags
+		format answerFlag
+	)
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how a hub is",
+		Long: `Show how a hub is, with everything that it checks. No token is needed.
 
-// statusErasing replaces the status line by what is written; the next status
-// appears below.
-type statusErasing struct{ w io.Writer }
-
-func (e statusErasing) Write(p []byte) (int, error) {
-	n, err := e.w.Write(append([]byte(eraseLine), p...))
-	return max(0, n-len(eraseLine)), err
-}
-
-// startStatus writes once a second what flows through the hub, into the same line
-// of a terminal. The returned function ends that and leaves the last line.
-func startStatus(w io.Writer, a *app.App) (stop func()) {
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		before, at := a.Stats(), time.Now()
-		for {
-			select {
-			case <-done:
-				fmt.Fprintln(w)
-				return
-			case now := <-ticker.C:
-				stats := a.Stats()
-				fmt.Fprintf(w, "%s%s", eraseLine, statusLine(before, stats, now.Sub(at)))
-				before, at = stats, now
+Exit codes: 0 the hub serves; 1 it does not, or cannot be reached.`,
+		Example: "  tocsin status\n  tocsin status --format json --address https://hub.example:8280",
+		Args:    exactArgs(0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.withoutToken()
+			if err != nil {
+				return err
 			}
-		}
-	})
-	return func() {
-		close(done)
-		wg.Wait()
+			return c.status(cmd.Context(), s, format)
+		},
 	}
+	f.register(cmd)
+	format.register(cmd)
+	return cmd
 }
 
-// statusLine says what happened between two moments. It fits into 80 columns.
-func statusLine(before, now app.Stats, elapsed time.Duration) string {
-	rate := func(a, b uint64) string {
-		return fmt.Sprintf("%.0f/s", float64(b-a)/elapsed.Seconds())
+// errNotServing is the outcome of a status that was printed.
+var errNotServing = errors.New("the hub does not serve")
+
+func (c *connection) status(ctx context.Context, s *Streams, format answerFlag) error {
+	v, err := c.client()
+	if err != nil {
+		return err
 	}
-	parts := []string{
-		rate(before.Lines, now.Lines) + " lines",
-		rate(before.Events, now.Events) + " events",
-		fmt.Sprintf("%d in all", now.Events),
-		fmt.Sprintf("%d subscribers", now.Subscribers),
-		rate(before.Delivered, now.Delivered) + " delivered",
+	status, body, err := v.Fetch(ctx, "api/v1/health")
+	if err != nil {
+		return c.advise(err)
 	}
-	if now.Quarantined > 0 {
-		parts = append(parts, fmt.Sprintf("%d not understood", now.Quarantined))
+	var report health.Report
+	if json.Unmarshal(body, &report) != nil || report.Status == "" || status != http.StatusOK && status != http.StatusServiceUnavailable {
+		return c.advise(fmt.Errorf("%w: the page of its health has status %d", vaultclient.ErrNoAnswer, status))
 	}
-	if !now.Healthy {
-		parts = append(parts, "NOT HEALTHY")
+	version := hubVersion(ctx, v)
+	if format == answerJSON {
+		err = printJSON(s.Out, struct {
+			Version string `json:"version,omitempty"`
+			health.Report
+		}{version, report})
+	} else {
+		err = printReport(s.Out, c.address, version, report)
 	}
-	return strings.Join(parts, " · ")
+	if err == nil && !report.Ready {
+		err = errNotServing
+	}
+	return err
+}
+
+// hubVersion returns the version of the program that runs there, "" if it does not say.
+func hubVersion(ctx context.Context, v *vaultclient.Client) string {
+	_, body, err := v.Fetch(ctx, "v1/sys/seal-status")
+	if err != nil {
+		return ""
+	}
+	var seal struct{ Version string }
+	if json.Unmarshal(body, &seal) != nil {
+		return ""
+	}
+	return seal.Version
+}
+
+// printReport prints the outcome of every check, and since when it is so.
+func printReport(w io.Writer, address, version string, report health.Report) error {
+	rows := []row{{"address", visible(address)}, {"version", visible(version)}, {"status", visible(report.Status)}}
+	for _, check := range report.Checks {
+		state := "ok"
+		if !check.OK {
+			state = visible(check.Reason) + " (since " + check.Since.Local().Format(time.DateTime) + ")"
+		}
+		rows = append(rows, row{visible(check.Name), state})
+	}
+	return printRows(w, rows...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,11 +29,14 @@ removed events in the meantime, that is said on standard error.
 Filters are go-bexpr expressions over event_type, operation, source_plugin_mount,
 data_path, namespace and source_plugin_is_local. Values with a dash need quotes.
 
-The token is taken from $TOCSIN_TOKEN or --token-file. For a "tocsin dev" of the same user
-on this machine nothing has to be set.
+The token is taken from --token-file, $TOCSIN_TOKEN or "tocsin login". For a "tocsin dev" of
+the same user on this machine nothing has to be set.
 
-Exit codes: 0 ended by Ctrl-C, --count or a closed pipe; 1 the hub cannot be reached or
-refuses; 2 wrong usage.`
+When the token is revoked, expires, or loses the right to subscribe, the hub ends the
+subscription at once; the command then says why and does not try again.
+
+Exit codes: 0 ended by Ctrl-C, --count or a closed pipe; 1 the hub cannot be reached,
+refuses, or has ended the subscription; 2 wrong usage.`
 
 const subscribeExample = `  tocsin events subscribe 'kv-v2/*'
 
@@ -53,7 +57,6 @@ const subscribeExample = `  tocsin events subscribe 'kv-v2/*'
 
 type subscribeFlags struct {
 	connectFlags
-	namespace  string
 	namespaces []string
 	filter     string
 	since      string
@@ -83,7 +86,6 @@ func newSubscribe(s *Streams) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.register(cmd)
-	flags.StringVar(&f.namespace, "namespace", "", "`namespace` of the request")
 	flags.StringArrayVar(&f.namespaces, "namespaces", nil, "`glob` of further namespaces, relative to the request's; repeatable")
 	flags.StringVar(&f.filter, "filter", "", "boolean `expression` that events must satisfy")
 	flags.StringVar(&f.since, "since", "", "begin in the past: a `position`, an event id, an RFC 3339 time, a duration such as 1h, or oldest")
@@ -95,32 +97,33 @@ func newSubscribe(s *Streams) *cobra.Command {
 }
 
 func (f *subscribeFlags) run(ctx context.Context, s *Streams, eventType string) error {
-	address, token, err := f.resolve()
+	c, err := f.resolve()
 	if err != nil {
 		return err
 	}
 	sub, err := client.Subscribe(ctx, eventType, client.Options{
-		Address:    address,
-		Token:      token,
-		Namespace:  f.namespace,
+		Address:    c.address,
+		Token:      c.token,
+		Namespace:  c.namespace,
 		Namespaces: f.namespaces,
 		Filter:     f.filter,
 		Since:      sinceValue(f.since),
 		Format:     client.Format(f.format),
+		HTTPClient: &http.Client{Transport: c.transport},
 		Notify:     func(n client.Notice) { reportNotice(s.Err, n) },
 	})
 	if err != nil {
-		return connectError(address, token != "", err)
+		return c.advise(err)
 	}
 	defer sub.Close()
 	if isTerminal(s.Out) && isTerminal(s.Err) {
-		fmt.Fprintf(s.Err, "Subscribed to %s at %s. Waiting for events; Ctrl-C ends it.\n", eventType, address)
+		fmt.Fprintf(s.Err, "Subscribed to %s at %s. Waiting for events; Ctrl-C ends it.\n", eventType, c.address)
 	}
 	p := newPrinter(s.Out, f.output)
 	for n := 0; f.count == 0 || n < f.count; n++ {
 		m, err := sub.Next(ctx)
 		if err != nil {
-			return connectError(address, token != "", err)
+			return c.advise(err)
 		}
 		if err := p.message(m, f.sequence); err != nil {
 			return err

@@ -21,21 +21,21 @@ func newVersion(s *Streams) *cobra.Command {
 	}
 }
 
-// version returns the module version and, when it was built from a checkout, the
-// commit.
+// version returns the module version; of a build from a checkout without one, a
+// semantic version with the commit, because clients parse it.
 func version() string {
+	const development = "v0.0.0-devel"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return development
 	}
-	v := info.Main.Version
-	if v == "" {
-		v = "(devel)"
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
 	}
 	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" && v == "(devel)" {
-			v += " " + setting.Value[:min(12, len(setting.Value))]
+		if setting.Key == "vcs.revision" {
+			return development + "+" + setting.Value[:min(12, len(setting.Value))]
 		}
 	}
-	return v
+	return development
 }
