@@ -41,6 +41,7 @@ func startProcess(ctx context.Context, dir string, args ...string) (*process, er
 	addressFile := filepath.Join(run, "address")
 	cmd := exec.CommandContext(ctx, binary, append([]string{"dev", "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(run, "data"),
 		"--root-token", benchToken, "--address-file", addressFile}, args...)...)
+	cmd.Stderr = os.Stderr // warnings of the hub explain odd figures
 	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+run, "HOME="+run)
 	if err := cmd.Start(); err != nil {
 		return nil, err

@@ -121,6 +121,11 @@ func natsWebSocket(ctx context.Context, n, window int, d time.Duration) (float64
 // dialWebSocket opens a WebSocket connection by hand, so that reading costs no
 // more than counting frames.
 func dialWebSocket(addr, path string, header []string) (net.Conn, *bufio.Reader, error) {
+	return dialWebSocketSize(addr, path, header, 64<<10)
+}
+
+// dialWebSocketSize is dialWebSocket with a buffer of this size.
+func dialWebSocketSize(addr, path string, header []string, size int) (net.Conn, *bufio.Reader, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, nil, err
@@ -133,7 +138,7 @@ func dialWebSocket(addr, path string, header []string) (net.Conn, *bufio.Reader,
 	if _, err := conn.Write([]byte(request + "\r\n")); err != nil {
 		return nil, nil, err
 	}
-	r := bufio.NewReaderSize(conn, 64<<10)
+	r := bufio.NewReaderSize(conn, size)
 	for first := true; ; first = false {
 		line, err := r.ReadString('\n')
 		if err != nil {
