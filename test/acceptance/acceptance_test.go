@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,19 +57,24 @@ func TestStories(t *testing.T) {
 			e.Setenv("PATH", programDir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("TMPDIR", filepath.Join(e.WorkDir, "tmp"))
 			audit, err := filepath.Abs("testdata/audit.jsonl")
 			e.Setenv("AUDIT", audit)
-			return errors.Join(err, os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o755))
+			policies, policiesErr := filepath.Abs("../../docs/policies")
+			e.Setenv("POLICIES", policies)
+			return errors.Join(err, policiesErr, os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o755))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await":     await,
-			"awaitpage": awaitPage,
-			"readenv":   readEnv,
-			"freeport":  freePort,
-			"http":      request,
-			"lines":     lines,
-			"exits":     exits,
+			"await":      await,
+			"awaitlines": awaitLines,
+			"awaitpage":  awaitPage,
+			"readenv":    readEnv,
+			"freeport":   freePort,
+			"http":       request,
+			"lines":      lines,
+			"exits":      exits,
+			"certs":      certificates,
 		},
 	})
 }
@@ -90,6 +96,22 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s does not contain %q after %v:\n%s", args[0], text, patience, got)
+}
+
+// awaitlines COUNT FILE waits until a file has at least that many lines.
+func awaitLines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: awaitlines COUNT FILE")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var got string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if got = ts.ReadFile(args[1]); strings.Count(got, "\n") >= want {
+			return
+		}
+	}
+	ts.Fatalf("%s has %d lines after %v, want %d:\n%s", args[1], strings.Count(got, "\n"), patience, want, got)
 }
 
 // awaitpage URL TEXT waits until a page contains the text.

@@ -1,5 +1,8 @@
 // Package compat proves that foreign code and Tocsin understand each other: the
-// encoders of Vault's own libraries produce the same bytes, and the official Go
-// client with a plain WebSocket client reads the stream of a running hub. It is
-// a module of its own so that the hub does not depend on what it is tested with.
+// encoders of Vault's own libraries produce the same bytes, the official Go clients of
+// Vault and OpenBao manage tokens and policies of a running hub over TLS, and a plain
+// WebSocket client reads its stream while rights change and hostile requests come in.
+// When TOCSIN_TEST_VAULT_CLI names a vault or bao executable, the real command line
+// tool is run as well. It is a module of its own so that the hub does not depend on
+// what it is tested with.
 package compat

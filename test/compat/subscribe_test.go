@@ -1,17 +1,12 @@
 package compat
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,63 +15,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"google.golang.org/protobuf/proto"
 )
-
-const rootToken = "compat-root-token"
-
-// startHub builds and runs the real binary, following the audit log at file,
-// and returns the address that it listens on.
-func startHub(t *testing.T, file string) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "tocsin")
-	build := exec.Command("go", "build", "-o", binary, "./cmd/tocsin")
-	build.Dir = filepath.Join("..", "..")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	addressFile := filepath.Join(t.TempDir(), "address")
-	hub := exec.Command(binary, "dev", "--audit-file", file, "--listen", "127.0.0.1:0",
-		"--root-token", rootToken, "--address-file", addressFile)
-	hub.Env = append(os.Environ(), "XDG_CACHE_HOME="+t.TempDir(), "HOME="+t.TempDir())
-	stderr, err := hub.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := hub.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		lines := bufio.NewScanner(stderr)
-		for lines.Scan() {
-			t.Log("hub: " + lines.Text())
-		}
-		hub.Wait()
-		close(exited)
-	}()
-	t.Cleanup(func() {
-		hub.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-exited:
-		case <-time.After(15 * time.Second):
-			hub.Process.Kill()
-			<-exited
-			t.Error("the hub did not stop within 15 s of SIGTERM")
-		}
-	})
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if b, err := os.ReadFile(addressFile); err == nil && strings.HasSuffix(string(b), "\n") {
-			return strings.TrimSpace(string(b))
-		}
-		select {
-		case <-exited:
-			t.Fatal("the hub ended")
-		default:
-		}
-	}
-	t.Fatal("the hub did not write its address")
-	return ""
-}
 
 // officialClient returns Vault's Go client, configured as its users do.
 func officialClient(t *testing.T, address string) *api.Client {
@@ -89,24 +27,6 @@ func officialClient(t *testing.T, address string) *api.Client {
 	}
 	client.SetToken(rootToken)
 	return client
-}
-
-// subscribe dials the way in which Vault's command line tool does it: the
-// official client gives address, token, namespace and headers, a plain
-// WebSocket client the connection.
-func subscribe(ctx context.Context, client *api.Client, eventType string, query url.Values) (*websocket.Conn, *http.Response, error) {
-	request := client.NewRequest("GET", path.Join("/v1/sys/events/subscribe", eventType))
-	u := *request.URL
-	u.Scheme = "ws"
-	u.RawQuery = query.Encode()
-	headers := client.Headers()
-	if headers == nil {
-		headers = http.Header{}
-	}
-	headers.Set("X-Vault-Request", "true")
-	headers.Set("X-Vault-Token", client.Token())
-	headers.Set("X-Vault-Namespace", client.Namespace())
-	return websocket.Dial(ctx, u.String(), &websocket.DialOptions{HTTPHeader: headers, CompressionMode: websocket.CompressionNoContextTakeover})
 }
 
 func TestOfficialClientReadsTheStream(t *testing.T) {
@@ -122,12 +42,12 @@ func TestOfficialClientReadsTheStream(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
-	asJSON, _, err := subscribe(ctx, client, "kv-v2/*", url.Values{"json": {"true"}, "namespaces": {"*"}, "filter": {`data_path != "nothing"`}})
+	asJSON, _, err := dial(ctx, client, "kv-v2/*", url.Values{"json": {"true"}, "namespaces": {"*"}, "filter": {`data_path != "nothing"`}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer asJSON.CloseNow()
-	asProto, _, err := subscribe(ctx, client, "kv-v2/*", url.Values{"namespaces": {"*"}})
+	asProto, _, err := dial(ctx, client, "kv-v2/*", url.Values{"namespaces": {"*"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +139,7 @@ func TestOfficialClientIsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client.SetToken(c.token)
-			conn, response, err := subscribe(t.Context(), client, c.eventType, c.query)
+			conn, response, err := dial(t.Context(), client, c.eventType, c.query)
 			if err == nil {
 				conn.CloseNow()
 				t.Fatal("accepted")

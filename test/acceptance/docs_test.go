@@ -1,0 +1,105 @@
+package acceptance
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/policy"
+)
+
+var update = flag.Bool("update", false, "rewrite the copies of policies in the documentation")
+
+// TestAuditorSeesTheWholeTrail: what was done to the hub is seen on whatever path it was
+// done, also by a token that has the policy "default" as usual, whose rules are more
+// specific.
+func TestAuditorSeesTheWholeTrail(t *testing.T) {
+	text, err := os.ReadFile("../../docs/policies/auditor.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auditor, _, err := policy.Parse("auditor", string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	usual, _, err := policy.Parse("default", access.DefaultPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acl := policy.Compile([]policy.Bound{{Policy: auditor}, {Policy: usual}}, nil)
+	paths := []string{
+		"auth/token/create", "auth/token/revoke-accessor", "auth/kubernetes/login", "auth/upstream",
+		"sys/policies/acl/team", "sys/events/subscribe/kv*", "sys/failed-authentications", "sys/trail", "sys/audit/vault",
+	}
+	for _, rule := range usual.Rules {
+		paths = append(paths, strings.TrimSuffix(rule.Pattern, "*"))
+	}
+	for _, path := range paths {
+		for _, namespace := range []string{"", "team1/"} {
+			if !acl.MaySee(namespace, path, "tocsin/request-denied") {
+				t.Errorf("events of %s%s are hidden", namespace, path)
+			}
+		}
+	}
+	if acl.MaySee("", "secret/data/app", "kv-v2/data-write") || acl.MaySee("", "auth/token/lookup-self", "kv-v2/data-write") {
+		t.Error("it sees more than the trail")
+	}
+}
+
+// included is a block of a page that is a copy of a file in docs.
+var included = regexp.MustCompile("(?s)(<!-- (policies/[a-z-]+\\.hcl) -->\n```hcl\n)(.*?)(```\n)")
+
+// TestDocumentedPolicies: the policies that the documentation shows are those of
+// docs/policies, laid out as `tocsin policy fmt` does, and mean something.
+func TestDocumentedPolicies(t *testing.T) {
+	const page = "../../docs/teams.md"
+	old, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := make(map[string]bool)
+	text := included.ReplaceAllStringFunc(string(old), func(block string) string {
+		m := included.FindStringSubmatch(block)
+		shown[m[2]] = true
+		content, err := os.ReadFile(filepath.Join("../../docs", m[2]))
+		if err != nil {
+			t.Error(err)
+		}
+		return m[1] + string(content) + m[4]
+	})
+	if text != string(old) {
+		if !*update {
+			t.Errorf("%s does not show the files in docs/policies as they are; run go test ./test/acceptance -update", page)
+		} else if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	files, err := filepath.Glob("../../docs/policies/*.hcl")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no policies", err)
+	}
+	for _, file := range files {
+		name := "policies/" + filepath.Base(file)
+		t.Run(name, func(t *testing.T) {
+			if !shown[name] {
+				t.Errorf("is not shown on %s", page)
+			}
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, warnings, err := policy.Parse(strings.TrimSuffix(filepath.Base(file), ".hcl"), string(content))
+			if err != nil || len(warnings) > 0 {
+				t.Errorf("%v %v", warnings, err)
+			}
+			if formatted, err := policy.Format(string(content)); err != nil || formatted != string(content) {
+				t.Errorf("is not laid out as policy fmt does: %v\n%s", err, formatted)
+			}
+		})
+	}
+}
