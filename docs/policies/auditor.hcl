@@ -37,11 +37,6 @@ path "sys/capabilities-self" {
   subscribe_event_types = ["tocsin/*"]
 }
 
-path "sys/internal/ui/resultant-acl" {
-  capabilities          = ["subscribe"]
-  subscribe_event_types = ["tocsin/*"]
-}
-
 path "sys/internal/ui/mounts/*" {
   capabilities          = ["subscribe"]
   subscribe_event_types = ["tocsin/*"]

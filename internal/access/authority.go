@@ -24,6 +24,9 @@ import (
 var (
 	// ErrInvalid: the request makes no sense; 400.
 	ErrInvalid = errors.New("invalid request")
+	// ErrBeyond: more is asked for than the one who asks may give away; it wraps
+	// ErrInvalid and has its text, because Vault answers 400 to that.
+	ErrBeyond = fmt.Errorf("%w", ErrInvalid)
 	// ErrNoPolicy: there is no such policy; 404.
 	ErrNoPolicy = errors.New("no such policy")
 	// ErrUnavailable: it cannot be found out or stored at the moment; 503.

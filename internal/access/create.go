@@ -98,7 +98,7 @@ type creation struct {
 
 // sudoNeeded is the error for what needs more than the right to make tokens.
 func (c *creation) sudoNeeded(what string) error {
-	return fmt.Errorf("%w: %s needs a token that may do everything or has sudo on %s", ErrInvalid, what, c.Namespace+c.Path)
+	return fmt.Errorf("%w: %s needs a token that may do everything or has sudo on %s", ErrBeyond, what, c.Namespace+c.Path)
 }
 
 func (c *creation) checkNamespace() error {
@@ -156,7 +156,7 @@ func (c *creation) choosePolicies() error {
 	default:
 		for _, name := range wanted {
 			if !slices.Contains(c.creator.Policies, name) {
-				return fmt.Errorf("%w: the policies of a token must be some of those of its creator, which has not %q", ErrInvalid, name)
+				return fmt.Errorf("%w: the policies of a token must be some of those of its creator, which has not %q", ErrBeyond, name)
 			}
 		}
 		addDefault = slices.Contains(c.creator.Policies, defaultPolicyName)
@@ -180,7 +180,7 @@ func (c *creation) choosePolicies() error {
 func (c *creation) checkRoot() error {
 	switch {
 	case !c.by.Root():
-		return fmt.Errorf("%w: the policy %q is only given by those who have it", ErrInvalid, policy.RootPolicy.Name)
+		return fmt.Errorf("%w: the policy %q is only given by those who have it", ErrBeyond, policy.RootPolicy.Name)
 	case c.Namespace != "":
 		return fmt.Errorf("%w: there is no policy %q in a namespace below the root", ErrInvalid, policy.RootPolicy.Name)
 	case len(c.Policies) > 1:

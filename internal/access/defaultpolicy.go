@@ -36,11 +36,6 @@ path "sys/capabilities-self" {
   capabilities = ["update"]
 }
 
-path "sys/internal/ui/resultant-acl" {
-  comment      = "the same, as user interfaces ask"
-  capabilities = ["read"]
-}
-
 path "sys/internal/ui/mounts/*" {
   comment      = "what clients ask before they use a path"
   capabilities = ["read"]

@@ -37,12 +37,15 @@ type attempt struct {
 	shown                      string // path that is not of Vault's API
 }
 
+// beyond is why those are refused who ask for more than they may give away.
+const beyond = "beyond own rights"
+
 // recordRefusal records a denial, and nothing of refusals for other reasons. Of those of
 // one address it records as many as may fail to authenticate, and counts the others: else
 // everybody who has a token, even one without rights, could fill the journal until
 // retention removes what others did.
 func (a *API) recordRefusal(t attempt, refused *refusal) {
-	if refused.status != http.StatusForbidden || refused.why != "" {
+	if refused.why != beyond && (refused.status != http.StatusForbidden || refused.why != "") {
 		return
 	}
 	from := source(t.request)

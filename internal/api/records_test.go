@@ -222,3 +222,27 @@ func TestDenialsAreBounded(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// TestBeyondOwnRights: who asks for a token with more rights than their own is refused
+// with Vault's status, and that is recorded as a denial.
+func TestBeyondOwnRights(t *testing.T) {
+	n := startNode(t, nil)
+	n.putPolicy("", "maker", `path "auth/token/create" { capabilities = ["update"] }`)
+	maker := n.must(ask{method: "POST", path: "/v1/auth/token/create", body: `{"policies":["maker"]}`}).auth()
+	for i, body := range []string{`{"policies":["root"]}`, `{"policies":["admin"]}`, `{"id":"chosen"}`} {
+		status, answer := n.do(ask{method: "POST", path: "/v1/auth/token/create", token: maker["client_token"].(string), body: body})
+		if status != 400 {
+			t.Errorf("%s: %d %v", body, status, answer)
+		}
+		e := n.await("request-denied", i+1)
+		if field(e, "accessor") != maker["accessor"] || field(e, "outcome") != "refused" || field(e, "error") == "" || e.Path != "auth/token/create" {
+			t.Errorf("%s: record %+v", body, e)
+		}
+	}
+	if status, _ := n.do(ask{method: "POST", path: "/v1/auth/token/create", token: maker["client_token"].(string), body: `{"ttl":"x"}`}); status != 400 {
+		t.Error(status)
+	}
+	if got := n.trail("request-denied"); len(got) != 3 {
+		t.Errorf("%d denials, want 3: a mistake is none", len(got))
+	}
+}

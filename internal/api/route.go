@@ -340,6 +340,10 @@ func (a *API) refusalOf(c *call, err error) *refusal {
 	switch {
 	case errors.Is(err, access.ErrDenied):
 		return &refusal{status: http.StatusForbidden, text: errorList(err.Error())}
+	case errors.Is(err, access.ErrBeyond):
+		refused := badRequest("%s", strings.TrimPrefix(err.Error(), access.ErrBeyond.Error()+": "))
+		refused.why = beyond
+		return refused
 	case errors.Is(err, access.ErrInvalid):
 		return badRequest("%s", strings.TrimPrefix(err.Error(), access.ErrInvalid.Error()+": "))
 	case errors.Is(err, access.ErrNoPolicy):

@@ -175,7 +175,7 @@ func (p *Provider) mapping(c Config) error {
 	for i, r := range c.Rules {
 		compiled, err := compileRule(r)
 		if err != nil {
-			return fmt.Errorf("rules[%d]: %w", i, err)
+			return fmt.Errorf("policies[%d]: %w", i, err) // their name in the configuration
 		}
 		p.rules = append(p.rules, compiled)
 	}
