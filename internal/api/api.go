@@ -60,6 +60,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/throttle"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/websocket"
 )
@@ -115,7 +116,7 @@ type API struct {
 	requests  *metrics.Component // all others
 	searches  chan struct{}      // one element for each search that runs
 	log       *slog.Logger
-	warned    throttle
+	warned    throttle.Throttle
 	routes    []route
 	mux       *http.ServeMux
 }

@@ -206,3 +206,11 @@ func writeErrors(w io.Writer, texts ...string) {
 func unavailable(w http.ResponseWriter, text string) {
 	(&refusal{status: http.StatusServiceUnavailable, text: text}).answer(w)
 }
+
+// warn logs that a request cannot be served at the moment, unless another one could not
+// lately.
+func (a *API) warn(message string, args ...any) {
+	if skipped, ok := a.warned.Allow(); ok {
+		a.log.Warn(message, append(args, "skipped", skipped)...)
+	}
+}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/throttle"
 )
 
 // maxLeeway is the most by which clocks may differ.
@@ -59,7 +60,7 @@ type Provider struct {
 	rules       []rule
 	policies    []string
 	log         *slog.Logger
-	refusals    throttle
+	refusals    throttle.Throttle
 	keys        *keyring
 }
 
@@ -295,7 +296,7 @@ func (p *Provider) unavailable(err error) error {
 
 // refuse logs why a token is refused, which its bearer is not told.
 func (p *Provider) refuse(why error) error {
-	if skipped, ok := p.refusals.allow(); ok {
+	if skipped, ok := p.refusals.Allow(); ok {
 		p.log.Info("token refused", "reason", why, "skipped", skipped)
 	}
 	return access.ErrDenied

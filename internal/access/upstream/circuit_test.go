@@ -61,21 +61,3 @@ func TestCircuit(t *testing.T) {
 		enter(true)(answered)
 	})
 }
-
-func TestThrottle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var th throttle
-		for i, want := range []struct {
-			skipped uint64
-			ok      bool
-		}{{0, true}, {0, false}, {0, false}} {
-			if skipped, ok := th.allow(); skipped != want.skipped || ok != want.ok {
-				t.Errorf("%d: got %d, %v", i, skipped, ok)
-			}
-		}
-		time.Sleep(every)
-		if skipped, ok := th.allow(); skipped != 2 || !ok {
-			t.Errorf("got %d, %v", skipped, ok)
-		}
-	})
-}

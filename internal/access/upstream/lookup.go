@@ -147,7 +147,7 @@ func statusAdvice(status int) string {
 
 // nonsense reports an answer that does not tell whose token it is.
 func (p *Provider) nonsense(status int, why string) error {
-	if skipped, ok := p.failures.allow(); ok {
+	if skipped, ok := p.failures.Allow(); ok {
 		p.log.Warn("the server does not say whose a token is", "address", p.address, "status", status, "reason", why, "skipped", skipped)
 	}
 	return p.unavailable(fmt.Sprintf("gave no usable answer (status %d)", status))
@@ -155,7 +155,7 @@ func (p *Provider) nonsense(status int, why string) error {
 
 // refuse reports a token that is valid there but cannot be used here.
 func (p *Provider) refuse(a *answer, why string) error {
-	if skipped, ok := p.refusals.allow(); ok {
+	if skipped, ok := p.refusals.Allow(); ok {
 		p.log.Info("a token of the server cannot be used here", "accessor", a.Accessor, "reason", why, "skipped", skipped)
 	}
 	return access.ErrDenied

@@ -30,6 +30,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/throttle"
 )
 
 const (
@@ -65,8 +66,8 @@ type Provider struct {
 	circuit     circuit
 	asking      chan struct{} // one element per question under way
 	waiting     atomic.Int64
-	refusals    throttle // log messages about tokens that are not accepted
-	failures    throttle // log messages about answers that make no sense
+	refusals    throttle.Throttle // log messages about tokens that are not accepted
+	failures    throttle.Throttle // log messages about answers that make no sense
 }
 
 var (
