@@ -27,8 +27,8 @@ const (
 	// worse.
 	probeEvery    = 500 * time.Millisecond
 	probeGrace    = 200 * time.Millisecond
-	probePatience = 5 * time.Second
-	probeCalm     = time.Minute
+	probePatience = time.Second
+	probeCalm     = 10 * time.Second
 	// tombstoneRest is how long a tombstone is kept at least, because the watch of a
 	// node skips what was removed before it came to it.
 	tombstoneRest = time.Second
