@@ -8,18 +8,21 @@ import (
 	"github.com/tocsin-events/tocsin/internal/websocket"
 )
 
-// How rights that are taken away stop what is on its way: whoever writes events
-// announces that first and looks then whether they may still be sent; who takes
-// rights away does so first and looks then for writes that are announced. One of
-// the two sees the other, without a lock between them while nothing is taken away.
-// A write that is seen is interrupted by its deadline and waited for, which does
-// not depend on the client.
+// How rights that are taken away stop what is on its way: whoever hands bytes to
+// the kernel announces the attempt first and looks then whether they may still be
+// sent; who takes rights away does so first and looks then for attempts that are
+// announced. One of the two sees the other, without a lock between them while
+// nothing is taken away. An attempt does not wait for the client, so it can be
+// waited for; a write that waits for its client between two attempts is woken by
+// its deadline and gives up.
 
-// Bits of Subscription.writing, which has the tick in which the write began, or
-// is 0 if there is none.
+// Bits of Subscription.writing, which has the tick in which the write under way
+// began, or is 0 if there is none.
 const (
-	interrupted uint64 = 1 << iota // the write is being ended by its deadline
+	interrupted uint64 = 1 << iota // the deadline is set to end the write
 	patient                        // the write takes as long as it takes
+	attempting                     // bytes are being handed to the kernel
+	awaited                        // somebody waits for the end of the attempt
 	tickShift   = iota
 )
 
@@ -40,19 +43,19 @@ func (h *Hub) Invalidate(accessKey any) {
 		members = append(members, g.members...)
 	}
 	h.mu.Unlock()
-	var writes []<-chan struct{}
+	var attempts []<-chan struct{}
 	for _, s := range members {
 		if s.writing.Load() == 0 {
 			continue
 		}
 		s.group.mu.Lock()
-		if written := s.stopWrite(); written != nil {
-			writes = append(writes, written)
+		if attempt := s.interrupt(); attempt != nil {
+			attempts = append(attempts, attempt)
 		}
 		s.group.mu.Unlock()
 	}
-	for _, written := range writes {
-		<-written
+	for _, attempt := range attempts {
+		<-attempt
 	}
 }
 
@@ -66,41 +69,41 @@ func (s *Subscription) Revoke(reason string) {
 	if s.setEnding(websocket.AppendClose(nil, websocket.StatusPolicyViolation, reason), reason) && s.claim() {
 		s.hub.exits.leave(s)
 	}
-	written := s.stopWrite()
+	attempt := s.interrupt()
 	s.group.mu.Unlock()
-	if written != nil {
-		<-written
+	if attempt != nil {
+		<-attempt
 	}
 }
 
-// beginWrite announces a write of events that were selected in an epoch. It
-// returns false, and there is nothing to end, if they must not be sent any more.
+// beginWrite begins a write of events that were selected in an epoch. It returns
+// false, and there is nothing to end, if they must not be sent any more.
 func (s *Subscription) beginWrite(epoch, flags uint64) bool {
+	s.epoch = epoch
 	s.writing.Store(s.hub.now.Load()<<tickShift | flags)
-	if s.outdated(epoch) {
+	if s.outdated() {
 		s.endWrite(nil)
 		return false
 	}
 	return true
 }
 
-// outdated says whether events selected in an epoch must not be sent any more.
-func (s *Subscription) outdated(epoch uint64) bool {
-	return s.ending.Load() || s.group.epoch.Load() != epoch
+// outdated says whether what is being written must not be sent any more.
+func (s *Subscription) outdated() bool {
+	return s.ending.Load() || s.group.epoch.Load() != s.epoch
 }
 
 // endWrite ends a write that was begun. It returns the error of the write, or
-// errInterrupted if interrupt has ended it, and undoes what interrupt did.
+// errInterrupted if it was interrupted or stopped, and undoes what interrupt did.
 func (s *Subscription) endWrite(err error) error {
+	if err == websocket.ErrStopped {
+		err = errInterrupted
+	}
 	if s.writing.Swap(0)&interrupted == 0 {
 		return err
 	}
 	s.group.mu.Lock()
 	s.conn.SetWriteDeadline(s.deadline)
-	if s.written != nil {
-		close(s.written)
-		s.written = nil
-	}
 	s.group.mu.Unlock()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errInterrupted
@@ -108,33 +111,58 @@ func (s *Subscription) endWrite(err error) error {
 	return err
 }
 
-// interrupt ends the write that is under way; false means that there is none, or
-// none that can be ended. group.mu is held.
-func (s *Subscription) interrupt() bool {
-	for {
-		w := s.writing.Load()
-		switch {
-		case w == 0 || !s.conn.Interruptible():
-			return false
-		case w&interrupted != 0:
-			return true
-		case s.writing.CompareAndSwap(w, w|interrupted):
-			s.conn.SetWriteDeadline(longAgo)
-			return true
-		}
+// attempts are the attempts of the write of a subscription that was begun.
+type attempts Subscription
+
+func (a *attempts) Begin() bool {
+	s := (*Subscription)(a)
+	s.writing.Or(attempting)
+	if s.outdated() {
+		a.End()
+		return false
 	}
+	return true
 }
 
-// stopWrite is interrupt for those who wait until the write is over, which the
-// channel tells that is returned, if not nil. group.mu is held.
-func (s *Subscription) stopWrite() <-chan struct{} {
-	if !s.interrupt() {
-		return nil
+func (a *attempts) End() {
+	s := (*Subscription)(a)
+	if s.writing.And(^attempting)&awaited == 0 {
+		return
 	}
-	if s.written == nil {
-		s.written = make(chan struct{})
+	s.group.mu.Lock()
+	defer s.group.mu.Unlock()
+	s.writing.And(^awaited)
+	close(s.attempted)
+	s.attempted = nil
+}
+
+// interrupt ends the write that is under way, if there is one and the connection
+// survives that. The channel that it returns, if not nil, is closed when the
+// attempt that is being made is over. group.mu is held.
+func (s *Subscription) interrupt() <-chan struct{} {
+	for {
+		w := s.writing.Load()
+		if w == 0 || !s.conn.Interruptible() {
+			return nil
+		}
+		bits := interrupted
+		if w&attempting != 0 {
+			bits |= awaited
+		}
+		if !s.writing.CompareAndSwap(w, w|bits) {
+			continue
+		}
+		if w&interrupted == 0 {
+			s.conn.SetWriteDeadline(longAgo)
+		}
+		if bits&awaited == 0 {
+			return nil
+		}
+		if s.attempted == nil {
+			s.attempted = make(chan struct{})
+		}
+		return s.attempted
 	}
-	return s.written
 }
 
 // interruptIfStuck interrupts a write that has not come to its end for some ticks,

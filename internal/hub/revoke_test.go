@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -309,5 +311,55 @@ func TestRevokeMany(t *testing.T) {
 	t.Logf("%+v", m)
 	if m.pause > time.Second {
 		t.Errorf("the others got nothing for %v", m.pause)
+	}
+}
+
+// TestAttempts: who takes rights away waits for an attempt that may have looked
+// before, and for nothing else; an attempt that begins after that is refused.
+func TestAttempts(t *testing.T) {
+	h, ln := newTestHub(t, newMemJournal(), Options{}), listen(t)
+	for name, take := range map[string]func(*Subscription){
+		"invalidate": func(*Subscription) { h.Invalidate("root") },
+		"revoke":     func(s *Subscription) { s.Revoke("token revoked") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := subscribe(t, h, allJSON(h.End()))
+			server, client := tcpPair(t, ln)
+			defer server.Close()
+			defer client.Close()
+			s.conn, s.running = websocket.NewConn(server, 0), true // by this test
+			t.Cleanup(func() { s.conn = nil })
+			if !s.beginWrite(s.group.epoch.Load(), 0) {
+				t.Fatal("a write is refused while nothing has changed")
+			}
+			a := (*attempts)(s)
+			if !a.Begin() {
+				t.Fatal("an attempt is refused while nothing has changed")
+			}
+			var returned atomic.Int32
+			var taking sync.WaitGroup
+			for range 3 {
+				taking.Go(func() { take(s); returned.Add(1) })
+			}
+			eventually(t, "the attempt is waited for", func() bool { return s.writing.Load()&awaited != 0 })
+			if returned.Load() != 0 {
+				t.Error("returned during an attempt")
+			}
+			a.End()
+			taking.Wait()
+			take(s) // does not wait for a write between two attempts
+			if a.Begin() {
+				t.Error("an attempt begins with what must not be sent any more")
+			}
+			if err := s.endWrite(os.ErrDeadlineExceeded); err != errInterrupted {
+				t.Errorf("the write ended with %v", err)
+			}
+			if s.beginWrite(s.epoch, 0) {
+				t.Error("a write begins with what must not be sent any more")
+			}
+			if w := s.writing.Load(); w != 0 {
+				t.Errorf("writing is %b at the end", w)
+			}
+		})
 	}
 }

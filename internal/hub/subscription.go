@@ -28,17 +28,19 @@ type Subscription struct {
 	pingDue uint64
 
 	// Guarded by group.mu.
-	link     link // in a party while asleep
-	running  bool // the goroutine run exists
-	at       place
-	pong     []byte // frame due; only the answer to the latest ping counts (RFC 6455 section 5.5.3)
-	pings    uint64 // sent so far
-	pinging  bool   // a ping is due
-	aborted  bool
-	last     []byte        // frame to end with; may be nil
-	reason   string        // why it ended
-	deadline time.Time     // of all writes, once it is ending
-	written  chan struct{} // if not nil, closed when the write that is being interrupted is over
+	link      link // in a party while asleep
+	running   bool // the goroutine run exists
+	at        place
+	pong      []byte // frame due; only the answer to the latest ping counts (RFC 6455 section 5.5.3)
+	pings     uint64 // sent so far
+	pinging   bool   // a ping is due
+	aborted   bool
+	last      []byte        // frame to end with; may be nil
+	reason    string        // why it ended
+	deadline  time.Time     // of all writes, once it is ending
+	attempted chan struct{} // if not nil, closed when the attempt to write that is being made is over
+
+	epoch uint64 // of the goroutine run: in which the events being written were selected
 
 	ending    atomic.Bool   // set under group.mu
 	writing   atomic.Uint64 // the write under way; see beginWrite

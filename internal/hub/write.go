@@ -2,7 +2,6 @@ package hub
 
 import (
 	"errors"
-	"net"
 	"sync"
 	"weak"
 
@@ -65,7 +64,6 @@ func (p *span) after(k int) place { return place{p.batch, int(p.chunk.picks[k]) 
 type room struct {
 	spans []span
 	bufs  [][]byte
-	left  net.Buffers // of bufs, while they are written
 	copy  []byte
 }
 
@@ -75,7 +73,7 @@ var rooms = sync.Pool{New: func() any { return &room{bufs: make([][]byte, 0, wri
 func (r *room) clear() {
 	clear(r.spans)
 	clear(r.bufs)
-	r.spans, r.bufs, r.left = r.spans[:0], r.bufs[:0], nil
+	r.spans, r.bufs = r.spans[:0], r.bufs[:0]
 }
 
 // release clears the room and gives it back.
@@ -148,39 +146,32 @@ func (s *Subscription) writeEvents(at place) bool {
 	case !s.conn.Interruptible():
 		return s.writeCopy(r)
 	}
-	n, err := s.writeBuffers(r)
-	switch {
-	case err == nil:
-		s.count(r.frames())
-		last := &r.spans[len(r.spans)-1]
-		written := last.after(last.chunk.frameAt(last.end) - 1)
-		r.release()
-		if !s.pass(next, epoch) {
-			s.moveTo(written)
-		}
+	n, err := s.conn.WriteAttempts(r.bufs, (*attempts)(s))
+	switch err = s.endWrite(err); err {
+	case nil:
+		s.wroteAll(r, next)
 		return true
-	case err == errInterrupted:
-		return s.writeRest(at, r, n, epoch)
+	case errInterrupted:
+		return s.writeRest(at, r, n)
 	}
 	r.release()
 	return s.fail()
 }
 
-// errInterrupted means that a write was ended by interrupt.
-var errInterrupted = errors.New("hub: write interrupted")
-
-// writeBuffers writes all of a room and ends the write that was begun.
-func (s *Subscription) writeBuffers(r *room) (n int, err error) {
-	if len(r.bufs) == 1 {
-		n, err = s.conn.Write(r.bufs[0])
-	} else {
-		var k int64
-		r.left = r.bufs
-		k, err = s.conn.WriteBuffers(&r.left)
-		n = int(k)
+// wroteAll goes on after all of a room was written.
+func (s *Subscription) wroteAll(r *room, next place) {
+	s.count(r.frames())
+	last := &r.spans[len(r.spans)-1]
+	written := last.after(last.chunk.frameAt(last.end) - 1)
+	r.release()
+	if !s.pass(next, s.epoch) {
+		s.moveTo(written)
 	}
-	return n, s.endWrite(err)
 }
+
+// errInterrupted means that a write was ended by interrupt, or because what it
+// wrote must not be sent any more.
+var errInterrupted = errors.New("hub: write interrupted")
 
 // pass moves on over events that have nothing for the subscription by the answers
 // of an epoch. It does not if they do not hold any more.
@@ -221,7 +212,7 @@ func (s *Subscription) returnTo(m mark) {
 // after n bytes. The rest of a frame that was cut is written in any case. If the
 // client does not read, that takes as long as it takes, and meanwhile nothing else
 // is kept.
-func (s *Subscription) writeRest(at place, r *room, n int, epoch uint64) bool {
+func (s *Subscription) writeRest(at place, r *room, n int) bool {
 	written, i := 0, 0
 	for ; n >= r.spans[i].size(); i++ { // never all: something was left
 		first, end := r.spans[i].frames()
@@ -242,7 +233,7 @@ func (s *Subscription) writeRest(at place, r *room, n int, epoch uint64) bool {
 	before, after := at.mark(), p.after(k).mark()
 	r.release()
 	s.letGo()
-	err := s.writePatiently(rest, cut, epoch)
+	err := s.writePatiently(rest, cut)
 	switch {
 	case err == errInterrupted:
 		s.returnTo(before)
@@ -259,14 +250,14 @@ func (s *Subscription) writeRest(at place, r *room, n int, epoch uint64) bool {
 // takes: it has no time limit of its own, only that of finish. A frame of which
 // nothing is written yet is given up with errInterrupted as soon as it must not be
 // sent any more.
-func (s *Subscription) writePatiently(frame []byte, cut bool, epoch uint64) error {
+func (s *Subscription) writePatiently(frame []byte, cut bool) error {
 	s.hub.metrics.stalled.Inc()
 	defer s.hub.metrics.stalled.Dec()
 	for !cut {
-		if !s.beginWrite(epoch, patient) {
+		if !s.beginWrite(s.epoch, patient) {
 			return errInterrupted
 		}
-		n, err := s.conn.Write(frame)
+		n, err := s.conn.WriteAttempts([][]byte{frame}, (*attempts)(s))
 		if err = s.endWrite(err); err != errInterrupted {
 			return err
 		}
@@ -301,7 +292,7 @@ func (s *Subscription) writeControl(frames []byte) bool {
 	s.writing.Store(s.hub.now.Load() << tickShift)
 	n, err := s.conn.Write(frames)
 	if err = s.endWrite(err); err == errInterrupted {
-		err = s.writePatiently(frames[n:], true, 0)
+		err = s.writePatiently(frames[n:], true)
 	}
 	if err != nil {
 		return s.fail()

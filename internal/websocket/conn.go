@@ -3,6 +3,7 @@ package websocket
 import (
 	"io"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -15,6 +16,7 @@ import (
 // that only its rest may follow.
 type Conn struct {
 	conn   net.Conn
+	raw    syscall.RawConn // of conn, once it is needed; for writing
 	reader Reader
 }
 
@@ -36,11 +38,6 @@ func (c *Conn) Next() (Opcode, []byte, error) { return c.reader.Next() }
 
 // Write writes bytes of complete frames, or the rest of a cut one.
 func (c *Conn) Write(p []byte) (int, error) { return c.conn.Write(p) }
-
-// WriteBuffers writes bytes of complete frames that lie in several places, with
-// one system call where the connection can. The buffers written in full are
-// removed from v, and the rest of the next is left in it.
-func (c *Conn) WriteBuffers(v *net.Buffers) (int64, error) { return v.WriteTo(c.conn) }
 
 // SetWriteDeadline is that of [net.Conn]: it also ends a Write that is under way.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.conn.SetWriteDeadline(t) }

@@ -162,6 +162,7 @@ func TestAppendClose(t *testing.T) {
 		{1000, "", "\x88\x02\x03\xe8"},
 		{1000, strings.Repeat("a", 124), "\x88\x7d\x03\xe8" + strings.Repeat("a", 123)},
 		{1000, strings.Repeat("a", 122) + "ä", "\x88\x7c\x03\xe8" + strings.Repeat("a", 122)},
+		{1008, "policy \xff\xfe ended", "\x88\x12\x03\xf0policy \uFFFD ended"},
 	} {
 		if got := string(AppendClose(nil, tt.code, tt.reason)); got != tt.want {
 			t.Errorf("%d %q: got %q, want %q", tt.code, tt.reason, got, tt.want)

@@ -13,6 +13,7 @@ package websocket
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -123,11 +124,14 @@ func appendHeader(dst []byte, op Opcode, n int) []byte {
 }
 
 // AppendClose appends a close frame. A reason of more than [MaxCloseReason] bytes
-// is cut at a character boundary; code [StatusNoCode] gives an empty frame.
+// is cut at a character boundary, and what is not UTF-8 in it is replaced, because
+// a client would have to take offence (section 8.1); code [StatusNoCode] gives an
+// empty frame.
 func AppendClose(dst []byte, code int, reason string) []byte {
 	if code == StatusNoCode {
 		return AppendFrame(dst, Close, nil)
 	}
+	reason = strings.ToValidUTF8(reason, "\uFFFD")
 	if len(reason) > MaxCloseReason {
 		cut := MaxCloseReason
 		for cut > 0 && !utf8.RuneStart(reason[cut]) {
