@@ -118,22 +118,28 @@ func (a *attempts) Begin() bool {
 	s := (*Subscription)(a)
 	s.writing.Or(attempting)
 	if s.outdated() {
-		a.End()
+		a.End(s.writing.And(^attempting))
 		return false
 	}
 	return true
 }
 
-func (a *attempts) End() {
-	s := (*Subscription)(a)
-	if s.writing.And(^attempting)&awaited == 0 {
+func (a *attempts) End(before uint64) {
+	if before&awaited == 0 {
 		return
 	}
+	s := (*Subscription)(a)
 	s.group.mu.Lock()
 	defer s.group.mu.Unlock()
 	s.writing.And(^awaited)
 	close(s.attempted)
 	s.attempted = nil
+}
+
+// writeAttempts writes buffers as the write that was begun, and ends it.
+func (s *Subscription) writeAttempts(buffers [][]byte) (n int, err error) {
+	n, err = s.conn.WriteAttempts(buffers, (*attempts)(s), &s.writing, attempting)
+	return n, s.endWrite(err)
 }
 
 // interrupt ends the write that is under way, if there is one and the connection

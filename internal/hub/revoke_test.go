@@ -345,7 +345,7 @@ func TestAttempts(t *testing.T) {
 			if returned.Load() != 0 {
 				t.Error("returned during an attempt")
 			}
-			a.End()
+			a.End(s.writing.And(^attempting))
 			taking.Wait()
 			take(s) // does not wait for a write between two attempts
 			if a.Begin() {

@@ -146,8 +146,8 @@ func (s *Subscription) writeEvents(at place) bool {
 	case !s.conn.Interruptible():
 		return s.writeCopy(r)
 	}
-	n, err := s.conn.WriteAttempts(r.bufs, (*attempts)(s))
-	switch err = s.endWrite(err); err {
+	n, err := s.writeAttempts(r.bufs)
+	switch err {
 	case nil:
 		s.wroteAll(r, next)
 		return true
@@ -257,8 +257,8 @@ func (s *Subscription) writePatiently(frame []byte, cut bool) error {
 		if !s.beginWrite(s.epoch, patient) {
 			return errInterrupted
 		}
-		n, err := s.conn.WriteAttempts([][]byte{frame}, (*attempts)(s))
-		if err = s.endWrite(err); err != errInterrupted {
+		n, err := s.writeAttempts([][]byte{frame})
+		if err != errInterrupted {
 			return err
 		}
 		frame, cut = frame[n:], n > 0

@@ -1,17 +1,20 @@
-//go:build !darwin && !linux
+//go:build !linux
 
 package websocket
 
-import "net"
+import (
+	"net"
+	"sync/atomic"
+)
 
 // WriteAttempts writes bytes of complete frames that lie in several places. Here
-// it is one attempt, which waits for the peer until it is interrupted.
-func (c *Conn) WriteAttempts(v [][]byte, a Attempts) (n int, err error) {
+// that is one attempt, which waits for the peer until it is interrupted.
+func (c *Conn) WriteAttempts(buffers [][]byte, a Attempts, word *atomic.Uint64, bit uint64) (int, error) {
 	if !a.Begin() {
 		return 0, ErrStopped
 	}
-	defer a.End()
-	bufs := net.Buffers(v)
-	k, err := bufs.WriteTo(c.conn)
-	return int(k), err
+	v := net.Buffers(buffers)
+	n, err := v.WriteTo(c.conn)
+	a.End(word.And(^bit))
+	return int(n), err
 }

@@ -3,9 +3,11 @@ package websocket
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -38,22 +40,35 @@ func pipe(t *testing.T, network string) (server *Conn, client net.Conn) {
 // counted are attempts that are refused after some.
 type counted struct {
 	most, begun, ended int
+	word               atomic.Uint64
 }
+
+const underWay = 4
 
 func (c *counted) Begin() bool {
 	if c.begun == c.most {
 		return false
 	}
 	c.begun++
+	c.word.Or(underWay)
 	return true
 }
 
-func (c *counted) End() { c.ended++ }
+func (c *counted) End(word uint64) {
+	if c.ended++; c.ended != c.begun || word != 1|underWay || c.word.Load() != 1 {
+		panic(fmt.Sprintf("end %d of %d, %b, then %b", c.ended, c.begun, word, c.word.Load()))
+	}
+}
 
-// parts are n buffers of different contents and lengths.
+func (c *counted) write(conn *Conn, buffers [][]byte) (int, error) {
+	c.word.Store(1) // of no concern
+	return conn.WriteAttempts(buffers, c, &c.word, underWay)
+}
+
+// parts are n buffers of different contents and lengths, the first empty.
 func parts(n int) (v [][]byte) {
 	for i := range n {
-		v = append(v, bytes.Repeat([]byte{byte(i)}, 1+i*37%5000))
+		v = append(v, bytes.Repeat([]byte{byte(i)}, i*37%5000))
 	}
 	return v
 }
@@ -70,13 +85,13 @@ func TestWriteAttempts(t *testing.T) {
 				got <- b
 			}()
 			a := &counted{most: 1 << 30}
-			if k, err := server.WriteAttempts(parts(n), a); k != len(want) || err != nil {
+			if k, err := a.write(server, parts(n)); k != len(want) || err != nil {
 				t.Fatalf("%s, %d buffers: %d of %d bytes, %v", network, n, k, len(want), err)
 			}
 			if !bytes.Equal(<-got, want) {
 				t.Errorf("%s, %d buffers: the bytes differ", network, n)
 			}
-			if a.begun == 0 || a.begun != a.ended {
+			if (a.begun == 0) != (len(want) == 0) || a.begun != a.ended {
 				t.Errorf("%s, %d buffers: %d attempts were begun and %d ended", network, n, a.begun, a.ended)
 			}
 		}
@@ -102,7 +117,7 @@ func TestWriteAttemptsStopped(t *testing.T) {
 				server.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
 			}
 			a := &counted{most: tt.most}
-			n, err := server.WriteAttempts([][]byte{make([]byte, total)}, a)
+			n, err := a.write(server, [][]byte{make([]byte, total)})
 			if !errors.Is(err, tt.want) || n >= total || (n == 0) != (tt.most == 0) || a.begun != a.ended {
 				t.Errorf("%d bytes, %v, %d attempts begun and %d ended", n, err, a.begun, a.ended)
 			}
@@ -119,7 +134,7 @@ func TestWriteAttemptsFails(t *testing.T) {
 	client.Close()
 	for range 100 {
 		a := &counted{most: 1 << 30}
-		if _, err := server.WriteAttempts([][]byte{make([]byte, 100)}, a); err != nil {
+		if _, err := a.write(server, [][]byte{make([]byte, 100)}); err != nil {
 			if a.begun != a.ended || errors.Is(err, ErrStopped) {
 				t.Errorf("%v after %d attempts begun and %d ended", err, a.begun, a.ended)
 			}
