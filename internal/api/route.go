@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -173,6 +174,9 @@ type call struct {
 // token returns the token that the client presented.
 func (c *call) token() string { return access.Token(c.r) }
 
+// maxUnread is how much of a body is read that is not wanted, in bytes.
+const maxUnread = 256 << 10
+
 // vault serves Vault's API.
 func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 	namespace, path, refused := locate(r)
@@ -190,6 +194,11 @@ func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 		refused := a.refusalOf(c, err)
 		a.requests.Refused(refused.reason()).Inc()
 		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: namespace, path: path, operation: string(c.operation), id: c.id, request: r}, refused)
+		if refused.status != http.StatusTooManyRequests {
+			// A client that is still sending its body sees the answer only after that;
+			// those who send more may see a broken connection instead.
+			_, _ = io.CopyN(io.Discard, r.Body, maxUnread)
+		}
 		refused.answer(w)
 		return
 	}
