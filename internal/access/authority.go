@@ -62,9 +62,10 @@ type Config struct {
 	// those who follow are told. It may be nil. It must not block for long, nor change
 	// policies: whoever did waits for it.
 	Changed func(key any)
-	// Expired is called when this node has ended a token because its time was up.
-	// It may be nil. It must not block.
-	Expired func(*token.Entry)
+	// Ended is called when this node has ended a token that nobody asked it to end:
+	// because its time was up, its last use was made, or its parent has ended
+	// ([EndedRevoked]). It may be nil. It must not block.
+	Ended func(*token.Entry, Ended)
 	// LoggedIn is called when somebody from elsewhere was authenticated anew, not
 	// from the cache, in the goroutine of the request. It may be nil.
 	LoggedIn func(id Identity, r *http.Request)

@@ -140,12 +140,17 @@ func (a *Authority) tokensChanged(changes []token.Change) {
 			f.tellEnded(endedBy(c.End))
 		}
 	}
-	if a.config.Expired == nil {
+	if a.config.Ended == nil {
 		return
 	}
+	ended := make(map[token.ID]bool) // a parent and its descendants end together
 	for _, c := range changes {
-		if c.End == token.Expired && c.Local && c.Last != nil {
-			a.config.Expired(c.Last)
+		if c.End == 0 {
+			continue
+		}
+		ended[c.ID] = true
+		if c.Local && (c.End != token.Revoked || ended[c.Last.Parent]) {
+			a.config.Ended(c.Last, endedBy(c.End))
 		}
 	}
 }

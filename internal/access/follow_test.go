@@ -2,6 +2,7 @@ package access
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -227,19 +228,57 @@ func TestFollowStorm(t *testing.T) {
 	}
 }
 
-// The store ends tokens by itself, and this node says so once.
-func TestExpired(t *testing.T) {
-	expired := make(chan *token.Entry, 10)
-	a := open(t, func(c *Config) { c.Expired = func(e *token.Entry) { expired <- e } })
-	_, e := issue(t, a, CreateRequest{Request: token.Request{TTL: 200 * time.Millisecond}})
-	_, other := issue(t, a, with("x"))
-	if err := a.Tokens().Revoke(t.Context(), other.ID); err != nil {
+// This node says once of each token that it has ended without being asked to end that
+// one.
+func TestEndedByThemselves(t *testing.T) {
+	type end struct {
+		id  token.ID
+		why Ended
+	}
+	ended := make(chan end, 10)
+	a := open(t, func(c *Config) { c.Ended = func(e *token.Entry, why Ended) { ended <- end{e.ID, why} } })
+	create := func(r token.Request) *token.Entry {
+		t.Helper()
+		_, e, _, err := a.Tokens().Create(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	wants := func(want ...end) {
+		t.Helper()
+		for range want {
+			if got := <-ended; !slices.Contains(want, got) {
+				t.Errorf("ended: %v, want %v", got, want)
+			}
+		}
+		if len(ended) != 0 {
+			t.Errorf("also ended: %v", <-ended)
+		}
+	}
+
+	expiring := create(token.Request{TTL: 200 * time.Millisecond})
+	child := create(token.Request{Parent: expiring.ID})
+	wants(end{expiring.ID, EndedExpired}, end{child.ID, EndedRevoked})
+
+	once := create(token.Request{NumUses: 1})
+	if err := a.Tokens().Use(t.Context(), once.ID); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-expired; got.ID != e.ID || got.Accessor != e.Accessor {
-		t.Errorf("expired: %v", got)
+	wants(end{once.ID, EndedUsedUp})
+
+	revoked := create(token.Request{})
+	child = create(token.Request{Parent: revoked.ID})
+	grandchild := create(token.Request{Parent: child.ID})
+	if err := a.Tokens().Revoke(t.Context(), revoked.ID); err != nil {
+		t.Fatal(err)
 	}
-	if len(expired) != 0 {
-		t.Error("told of more than what expired")
+	wants(end{child.ID, EndedRevoked}, end{grandchild.ID, EndedRevoked})
+
+	revoked = create(token.Request{})
+	create(token.Request{Parent: revoked.ID})
+	if err := a.Tokens().RevokeOrphan(t.Context(), revoked.ID); err != nil {
+		t.Fatal(err)
 	}
+	wants()
 }

@@ -110,6 +110,7 @@ type API struct {
 	websocket websocket.Options
 	limiter   *limiter // of failed authentications
 	denials   *limiter // of records of denials
+	lookups   *limiter // of records of logins by looking the own token up
 	known     *known
 	version   string
 	refused   *metrics.Component // subscriptions
@@ -146,6 +147,7 @@ func New(o Options) *API {
 	}
 	a.limiter = newLimiter(o.Failures, a.recordLimited)
 	a.denials = newLimiter(Failures{}, a.recordDenials)
+	a.lookups = newLimiter(Failures{}, a.recordLogins)
 	a.routes = a.vaultRoutes()
 	a.mux.HandleFunc("/", unknownPath)
 	a.mux.HandleFunc("/v1/", a.vault)
@@ -183,6 +185,7 @@ func (a *API) Shutdown(ctx context.Context) error {
 	err := a.hub.Shutdown(ctx)
 	a.limiter.close()
 	a.denials.close()
+	a.lookups.close()
 	return err
 }
 

@@ -140,6 +140,17 @@ func (l *limiter) fail(from netip.Prefix) {
 	}
 }
 
+// take counts one more of what is limited, and says whether the address is below the
+// limit; if not, it is part of the next report.
+func (l *limiter) take(from netip.Prefix) bool {
+	if l.wait(from) > 0 {
+		l.refuse(from)
+		return false
+	}
+	l.fail(from)
+	return true
+}
+
 func (l *limiter) leakLocked(b *bucket) {
 	now := l.now()
 	b.level = max(0, b.level-now.Sub(b.at).Seconds()*l.rate)

@@ -74,7 +74,7 @@ func TestLogin(t *testing.T) {
 		if self["display_name"] != "app@cluster" || self["path"] != strings.TrimPrefix(strings.TrimPrefix(path, "/v1/"), "ns1/") {
 			t.Errorf("%s: %v", path, self)
 		}
-		e := n.await("login", i+1)
+		e := n.await("login", 2*i+1) // and one for the lookup
 		if e.Path != self["path"] || field(e, "accessor") != a["accessor"] || field(e, "provider") != "cluster" || field(e, "remote_address") != "127.0.0.1" || field(e, "outcome") != "done" {
 			t.Errorf("%s: recorded as %+v", path, e)
 		}

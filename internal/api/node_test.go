@@ -74,8 +74,10 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	n.authority, err = access.Open(t.Context(), access.Config{
 		State: j.State, RootToken: "root", Providers: providers, Logger: log,
 		Changed: func(key any) { ready.Wait(); n.hub.Invalidate(key) },
-		Expired: func(e *token.Entry) {
-			record.Record(trail.Record{What: "token-expire", Namespace: e.Namespace, Path: e.Path})
+		Ended: func(e *token.Entry, why access.Ended) {
+			if why == access.EndedExpired {
+				record.Record(trail.Record{What: "token-expire", Namespace: e.Namespace, Path: e.Path})
+			}
 		},
 	})
 	if err != nil {

@@ -12,10 +12,11 @@ import (
 )
 
 // The paths of records that stand for many: about addresses that failed too often, and
-// about those that were denied so often that not each time was recorded.
+// about those that were denied, or logged in, so often that not each time was recorded.
 const (
 	limitPath  = "sys/failed-authentications"
 	denialPath = "sys/denied-requests"
+	loginsPath = "sys/logins"
 )
 
 // who describes an identity, or nobody, for the trail.
@@ -48,12 +49,9 @@ func (a *API) recordRefusal(t attempt, refused *refusal) {
 	if refused.why != beyond && (refused.status != http.StatusForbidden || refused.why != "") {
 		return
 	}
-	from := source(t.request)
-	if a.denials.wait(from) > 0 {
-		a.denials.refuse(from)
+	if !a.denials.take(source(t.request)) {
 		return
 	}
-	a.denials.fail(from)
 	r := trail.Record{What: t.what, Namespace: t.namespace, Path: t.path, Operation: t.operation, Who: who(t.id, t.request), Error: denial(refused.text)}
 	// Whoever may see events of a path sees the record. So that nobody can have events
 	// made on paths of others, those that are not of the API are no path of the record.
@@ -79,17 +77,30 @@ func denial(text string) string {
 // recordLimited records how many requests of an address were refused unseen.
 func (a *API) recordLimited(from netip.Prefix, refused int) {
 	a.log.Debug("requests were refused because of failed authentications", "address", from.String(), "count", refused)
-	a.recordMany(from, refused, trail.Record{Path: limitPath, Error: "too many failed authentications"})
+	a.recordMany(from, refused, trail.Record{What: "request-denied", Path: limitPath, Error: "too many failed authentications"})
+}
+
+// recordLogin records that somebody has presented a token to see whose it is, as clients do
+// to log in. Like denials, those of one address are counted beyond a limit.
+func (a *API) recordLogin(c *call) {
+	if a.lookups.take(source(c.r)) {
+		a.trail.Record(trail.Record{What: "login", Namespace: c.namespace, Path: c.path, Operation: string(c.operation), Who: who(c.id, c.r)})
+	}
+}
+
+// recordLogins records how many logins of an address have no record of their own.
+func (a *API) recordLogins(from netip.Prefix, count int) {
+	a.recordMany(from, count, trail.Record{What: "login", Path: loginsPath})
 }
 
 // recordDenials records how many requests of an address were denied without a record of
 // their own.
 func (a *API) recordDenials(from netip.Prefix, denied int) {
-	a.recordMany(from, denied, trail.Record{Path: denialPath, Error: "permission denied; too many to record each"})
+	a.recordMany(from, denied, trail.Record{What: "request-denied", Path: denialPath, Error: "permission denied; too many to record each"})
 }
 
 func (a *API) recordMany(from netip.Prefix, count int, r trail.Record) {
-	r.What, r.Operation = "request-denied", "limit"
+	r.Operation = "limit"
 	if from.IsValid() {
 		r.Who.Remote = from.Addr().String()
 		if !from.IsSingleIP() {

@@ -246,3 +246,22 @@ func TestBeyondOwnRights(t *testing.T) {
 		t.Errorf("%d denials, want 3: a mistake is none", len(got))
 	}
 }
+
+// TestLookupsAreLogins: who looks the own token up, as clients do to log in, is recorded;
+// from one address as often as a person may, and beyond that as a number.
+func TestLookupsAreLogins(t *testing.T) {
+	n := startNode(t, nil)
+	for range 3 * DefaultFailuresBurst {
+		n.must(ask{method: "GET", path: "/v1/auth/token/lookup-self"})
+	}
+	e := n.await("login", DefaultFailuresBurst)
+	if e.Path != "auth/token/lookup-self" || field(e, "display_name") != "root" || field(e, "operation") != "read" || field(e, "outcome") != "done" {
+		t.Errorf("record %+v", e)
+	}
+	single := len(n.trail("login"))
+	n.api.lookups.flush()
+	e = n.await("login", single+1)
+	if want := strconv.Itoa(3*DefaultFailuresBurst - single); e.Path != loginsPath || field(e, "count") != want {
+		t.Errorf("record %+v, want the other %s", e, want)
+	}
+}

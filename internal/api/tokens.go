@@ -107,6 +107,9 @@ func (a *API) lookup(c *call) (*reply, error) {
 }
 
 func (a *API) lookupSelf(c *call) (*reply, error) {
+	if c.id.Entry().ID != (token.ID{}) { // others have logged in when they were authenticated
+		a.recordLogin(c)
+	}
 	e := *c.id.Entry()
 	// The entry is that before this request, which was a use; Vault tells the last
 	// one by a negative number.

@@ -33,7 +33,7 @@ func (a *App) openAccess(ctx context.Context, c config.Auth, root string, provid
 				h.Invalidate(key)
 			}
 		},
-		Expired:  func(e *token.Entry) { a.trail.Record(expiry(e)) },
+		Ended:    func(e *token.Entry, why access.Ended) { a.trail.Record(end(e, why)) },
 		LoggedIn: func(id access.Identity, r *http.Request) { a.trail.Record(login(id, r)) },
 		Logger:   component(a.log, "access"),
 	})
@@ -183,10 +183,18 @@ func nodeName(configured string) string {
 	return "tocsin"
 }
 
-// expiry is the record of a token whose time was up. It is on the path that made the
-// token, in its namespace.
-func expiry(e *token.Entry) trail.Record {
-	r := trail.Record{What: "token-expire", Namespace: e.Namespace, Path: e.Path, Operation: "delete", Modified: true}
+// end is the record of a token that has ended without a request to end it. It is on
+// the path that made the token, in its namespace.
+func end(e *token.Entry, why access.Ended) trail.Record {
+	r := trail.Record{What: "token-revoke", Namespace: e.Namespace, Path: e.Path, Operation: "delete", Modified: true}
+	switch why {
+	case access.EndedExpired:
+		r.What = "token-expire"
+	case access.EndedUsedUp:
+		r.Fields.Set("reason", why.Error())
+	default:
+		r.Fields.Set("reason", "parent token ended")
+	}
 	r.SetTarget(e)
 	return r
 }

@@ -99,6 +99,28 @@ func printNames(w io.Writer, format answerFlag, names []string) error {
 	return nil
 }
 
+// listCommand completes a command that prints what a hub lists at a path.
+func listCommand(s *Streams, cmd *cobra.Command, path string) *cobra.Command {
+	var (
+		f      connectFlags
+		format answerFlag
+	)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := f.resolve()
+		if err != nil {
+			return err
+		}
+		names, err := c.list(cmd.Context(), path)
+		if err != nil {
+			return err
+		}
+		return printNames(s.Out, format, names)
+	}
+	f.register(cmd)
+	format.register(cmd)
+	return cmd
+}
+
 // row is one line of a table of names and values.
 type row struct{ name, value string }
 

@@ -182,31 +182,13 @@ func (c *connection) inNamespace() string {
 }
 
 func newPolicyList(s *Streams) *cobra.Command {
-	var (
-		f      connectFlags
-		format answerFlag
-	)
-	cmd := &cobra.Command{
+	return listCommand(s, &cobra.Command{
 		Use:     "list",
 		Short:   "Print the names of the policies of a hub",
 		Long:    "Print the names of the policies that a hub stores, one per line.",
 		Example: "  tocsin policy list\n\n  tocsin policy list --namespace ns1",
 		Args:    exactArgs(0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.resolve()
-			if err != nil {
-				return err
-			}
-			names, err := c.list(cmd.Context(), policiesPath)
-			if err != nil {
-				return err
-			}
-			return printNames(s.Out, format, names)
-		},
-	}
-	f.register(cmd)
-	format.register(cmd)
-	return cmd
+	}, policiesPath)
 }
 
 func newPolicyDelete(s *Streams) *cobra.Command {

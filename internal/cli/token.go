@@ -318,11 +318,7 @@ func newTokenLookup(s *Streams) *cobra.Command {
 }
 
 func newTokenList(s *Streams) *cobra.Command {
-	var (
-		f      connectFlags
-		format answerFlag
-	)
-	cmd := &cobra.Command{
+	return listCommand(s, &cobra.Command{
 		Use:   "list",
 		Short: "Print the accessors of all tokens",
 		Long: `Print the accessors of all tokens of the namespace, one per line. Accessors are no
@@ -332,21 +328,7 @@ secrets: with them tokens can be looked up, renewed and revoked by those who may
   # Who has which token?
   for a in $(tocsin token list); do tocsin token lookup --accessor "$a"; echo; done`,
 		Args: tokenArgs(0, "", false),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.resolve()
-			if err != nil {
-				return err
-			}
-			names, err := c.list(cmd.Context(), tokenPath+"accessors")
-			if err != nil {
-				return err
-			}
-			return printNames(s.Out, format, names)
-		},
-	}
-	f.register(cmd)
-	format.register(cmd)
-	return cmd
+	}, tokenPath+"accessors")
 }
 
 func newTokenRenew(s *Streams) *cobra.Command {
