@@ -140,3 +140,25 @@ func CanonicalNamespace(ns string) string {
 	}
 	return trimmed + "/"
 }
+
+// ExtraValueAtEnd is the metadata key of the last of an odd number of texts given to
+// [NewNotification], as in Vault's SDK.
+const ExtraValueAtEnd = "EXTRA_VALUE_AT_END"
+
+// NewNotification returns an event without a payload that metadata tells completely: pairs
+// of key and value, of which the last counts if a key occurs twice. The value of an odd
+// one at the end goes under [ExtraValueAtEnd]. Its ID is random, its Path is the value
+// under [MetadataPath], and its Time is now. Source and Namespace are left to who sends
+// it. The texts are taken as they are.
+func NewNotification(eventType string, metadata ...string) *Event {
+	e := &Event{ID: NewID(), Type: eventType, Time: time.Now(), Metadata: make(Fields, 0, (len(metadata)+1)/2)}
+	for i := 0; i < len(metadata); i += 2 {
+		if i+1 == len(metadata) {
+			e.Metadata.Set(ExtraValueAtEnd, metadata[i])
+			break
+		}
+		e.Metadata.Set(metadata[i], metadata[i+1])
+	}
+	e.Path, _ = e.Metadata.Text(MetadataPath)
+	return e
+}
