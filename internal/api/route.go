@@ -195,15 +195,18 @@ func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 		a.requests.Refused(refused.reason()).Inc()
 		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: namespace, path: path, operation: string(c.operation), id: c.id, request: r}, refused)
 		if refused.status != http.StatusTooManyRequests {
-			// A client that is still sending its body sees the answer only after that;
-			// those who send more may see a broken connection instead.
-			_, _ = io.CopyN(io.Discard, r.Body, maxUnread)
+			discard(r.Body, maxUnread)
 		}
 		refused.answer(w)
 		return
 	}
 	reply.answer(w, mountType)
 }
+
+// discard reads a body that is not wanted: a client that is still sending it sees the
+// answer only after that. Those who send more than most bytes may see a broken connection
+// instead.
+func discard(body io.Reader, most int64) { _, _ = io.CopyN(io.Discard, body, most) }
 
 // serve checks everything that does not depend on the path, in Vault's order except
 // that nothing of the body is read before the token was checked, and serves the

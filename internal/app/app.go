@@ -168,6 +168,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Authority:      a.access,
 		Trail:          a.trail,
 		Logins:         a.logins,
+		Intake:         a.intake,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
