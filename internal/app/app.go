@@ -23,10 +23,12 @@ import (
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/api"
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
 
@@ -52,6 +54,7 @@ type App struct {
 	registry *prometheus.Registry
 	health   health.Registry
 	journal  *journal.Journal
+	intake   *publish.Intake
 	trail    *trail.Trail
 	access   *access.Authority
 	logins   map[string]access.Provider
@@ -125,6 +128,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.onStop("journal", a.journal.Close)
 	a.health.Register("journal", health.Readiness, a.journal.Health)
 
+	a.intake = publish.New(publish.Options{Journal: a.journal, Limits: c.Limits.Event(), Metrics: common})
+
 	a.trail = trail.New(trail.Options{
 		Journal: a.journal,
 		Node:    nodeName(c.Node),
@@ -152,6 +157,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.hub.Store(h)
 
+	calls := grpcapi.New(grpcapi.Options{
+		Intake: a.intake, Limits: c.Limits.Event(), Health: &a.health, Metrics: common, Logger: component(a.log, "grpc"),
+	})
+
 	handler := api.New(api.Options{
 		Hub:            h,
 		Positions:      a.journal,
@@ -161,6 +170,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
+		GRPC:           calls,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,
@@ -172,6 +182,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.server = api.NewServer(handler, component(a.log, "api"))
 	a.server.ConnState = conns.changed
 	a.onStop("requests", a.stopServer)
+	a.onStop("calls", bounded(calls.Shutdown))
 	return a, nil
 }
 
