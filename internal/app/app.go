@@ -58,6 +58,7 @@ type App struct {
 	trail    *trail.Trail
 	access   *access.Authority
 	logins   map[string]access.Provider
+	intake   *publish.Intake
 	hub      atomic.Pointer[hub.Hub] // nil while New runs
 	listener net.Listener
 	server   *http.Server
@@ -138,6 +139,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Logger:  component(a.log, "trail"),
 	})
 	a.onStop("trail", a.stopTrail)
+
+	a.intake = publish.New(publish.Options{
+		Journal: a.journal,
+		Limits:  c.Limits.Event(),
+		Metrics: common,
+		Logger:  component(a.log, "publish"),
+	})
+	a.onStop("intake", a.intake.Close)
 
 	if err := a.openAccess(ctx, c.Auth, root, providers); err != nil {
 		return nil, err

@@ -654,3 +654,34 @@ func TestStateForgets(t *testing.T) {
 		return err == nil && status.Values() == 0
 	})
 }
+
+// TestRecent: at least so many events follow, and less than a record more.
+func TestRecent(t *testing.T) {
+	j := open(t, Config{Dir: t.TempDir()})
+	if p, err := j.Recent(t.Context(), 5); err != nil || !p.IsZero() {
+		t.Errorf("of an empty journal: %v, %v", p, err)
+	}
+	const records = 40
+	stored := 0
+	for i := range records { // 1, 2, 3, 1, 2, 3, ... events
+		var unit []*event.Event
+		for range i%3 + 1 {
+			unit = append(unit, numbered(stored))
+			stored++
+		}
+		appendEvents(t, j, unit...)
+	}
+	for n := range stored + 3 {
+		p, err := j.Recent(t.Context(), uint64(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := stored - int(p.nextOrdinal())
+		if want := min(n, stored); got < want || got > want+2 {
+			t.Errorf("%d events follow %v, want %d", got, p, n)
+		}
+		if followed := readTo(t, j, p, j.End()); got > 0 && len(followed) != got {
+			t.Errorf("%d events were read after %v, want %d", len(followed), p, got)
+		}
+	}
+}

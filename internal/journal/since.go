@@ -208,3 +208,35 @@ func (r *record) find(id string) (int, bool) {
 	}
 	return 0, false
 }
+
+// Recent returns the position after which a reader gets the newest n events and
+// perhaps some more, because it is between two records; where fewer are retained, it
+// gets all of them. The error is that of ctx or of the storage.
+func (j *Journal) Recent(ctx context.Context, n uint64) (Position, error) {
+	end := j.End()
+	if end.nextOrdinal() <= n {
+		return Position{}, nil
+	}
+	wanted := end.nextOrdinal() - n // ordinal of the first event
+	s := j.session.Load()
+	if s == nil {
+		return Position{}, fmt.Errorf("look up recent events: %w", errDown)
+	}
+	found, err := s.fetchOne(ctx, getRequest{Seq: 1, Batch: 1})
+	if err != nil {
+		return Position{}, fmt.Errorf("look up recent events: %w", err)
+	}
+	for low, high := found.seq, end.Seq; low < high; {
+		// Retention may have removed the record, then this is one behind it.
+		rec, err := s.fetchOne(ctx, getRequest{Seq: low + (high-low+1)/2, Batch: 1})
+		if err != nil {
+			return Position{}, fmt.Errorf("look up recent events: %w", err)
+		}
+		if rec.header.ordinal > wanted {
+			high = low + (high-low+1)/2 - 1
+			continue
+		}
+		found, low = rec, rec.seq
+	}
+	return found.before(), nil
+}

@@ -6,13 +6,23 @@
 // It speaks no protocol and knows no tokens: an edge parses, asks who it is, and hands
 // both over. What sources read from elsewhere, and what the hub says itself, goes into
 // the journal directly.
+//
+// # Repeats
+//
+// An event is a repeat if one with its source and id is among the newest
+// [Options.MaxIDs] events of the journal and was stored in the last [Options.Window].
+// That the journal itself is what is remembered makes it survive restarts: after one,
+// and after a failure of the storage that left open what was stored, its end is read
+// again before anything is accepted. A repeat of an event that is on its way waits for
+// the answer that the first one gets.
 package publish
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -43,6 +53,11 @@ func (host) Allows(policy.Capabilities, string, map[string]any) bool { return tr
 // Journal is where events go; *[journal.Journal] is one.
 type Journal interface {
 	Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error)
+	Health() error
+	End() journal.Position
+	Recent(ctx context.Context, n uint64) (journal.Position, error)
+	Since(ctx context.Context, since string, now time.Time) (journal.Position, error)
+	Read(after journal.Position) *journal.Reader
 }
 
 // Secrets looks for secrets in what is no payload.
@@ -64,6 +79,8 @@ type Catalog interface {
 // Request is something to be published together.
 type Request struct {
 	By Publisher
+	// Edge is what the events came by, for counters: "http", "grpc", "plugin".
+	Edge string
 	// Namespace is that of the request, in canonical form. Events without a namespace
 	// get it, others must lie in it or below it.
 	Namespace string
@@ -139,26 +156,53 @@ type Options struct {
 	// Secrets and Catalog may be nil.
 	Secrets Secrets
 	Catalog Catalog
-	// Metrics counts, by edge; nil keeps the counters private.
+	// Window is how long repeats are recognised, as long as no more than MaxIDs events
+	// came after the first; 0 means DefaultWindow and DefaultMaxIDs.
+	Window time.Duration
+	MaxIDs int
+	// Metrics counts, by edge; nil keeps the counters private. Duplicates count as
+	// refused.
 	Metrics *metrics.Metrics
+	// Logger gets what operators should know; default slog.Default.
+	Logger *slog.Logger
 }
+
+// Defaults of [Options].
+const (
+	DefaultWindow = 10 * time.Minute
+	DefaultMaxIDs = 1_000_000
+)
 
 // Intake takes events in. It is safe for concurrent use.
 type Intake struct {
 	options Options
+	window  *window
+	edges   sync.Map // name to *metrics.Component
 }
 
-// New returns an intake.
+// New returns an intake, which [Intake.Close] ends.
 func New(o Options) *Intake {
 	if o.Limits == (event.Limits{}) {
 		o.Limits = event.DefaultLimits
 	}
-	return &Intake{options: o}
+	o.Window, o.MaxIDs = cmp.Or(o.Window, DefaultWindow), cmp.Or(o.MaxIDs, DefaultMaxIDs)
+	if o.Metrics == nil {
+		o.Metrics = metrics.New(nil)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return &Intake{options: o, window: newWindow(o.Journal, o.Window, o.MaxIDs, o.Logger)}
 }
+
+// Close ends the intake once what it has submitted is answered; those who still wait
+// when ctx ends are answered when the journal answers. There must be no further Submit.
+func (i *Intake) Close(ctx context.Context) error { return i.window.close(ctx) }
 
 // Publish stores the events of a request and returns when all are durable. The error is
 // a [*RefusedError], one that wraps [journal.ErrPushback] when they cannot be stored
-// now (some may have been; repeating the same request is safe), or that of ctx.
+// now (some may have been; repeating the same request is safe), [journal.ErrClosed], or
+// that of ctx.
 func (i *Intake) Publish(ctx context.Context, r Request) (Result, error) {
 	receipt, err := i.Submit(ctx, r)
 	if err != nil {
@@ -170,15 +214,21 @@ func (i *Intake) Publish(ctx context.Context, r Request) (Result, error) {
 // Receipt is the promise of an answer for a request given to [Intake.Submit].
 type Receipt struct {
 	result Result
-	waits  []*journal.Receipt
+	waits  []*flight
 }
 
 // Wait returns the result when all events are durable. Its errors are those of
-// [Intake.Publish] but for refusals.
+// [Intake.Publish] but for refusals. That of ctx says nothing about the events: Wait may
+// be called again.
 func (r *Receipt) Wait(ctx context.Context) (Result, error) {
-	for _, w := range r.waits {
-		if _, err := w.Wait(ctx); err != nil {
-			return Result{}, err
+	for _, f := range r.waits {
+		select {
+		case <-f.settled:
+		case <-ctx.Done():
+			return Result{}, ctx.Err()
+		}
+		if f.err != nil {
+			return Result{}, f.err
 		}
 	}
 	return r.result, nil
@@ -188,13 +238,16 @@ func (r *Receipt) Wait(ctx context.Context) (Result, error) {
 // the errors of [Intake.Publish]. It blocks while too much waits for the disk. Requests
 // that one goroutine submits are stored in this order.
 func (i *Intake) Submit(ctx context.Context, r Request) (*Receipt, error) {
+	edge := i.edge(r.Edge)
+	edge.Received.Add(float64(len(r.Events)))
 	receipt := new(Receipt)
-	events := make([]*event.Event, 0, len(r.Events))
-	now := time.Now()
+	events := r.Events[:0] // those that pass
+	c := checker{Intake: i, request: &r, now: time.Now()}
 	for index, e := range r.Events {
-		warning, refused := i.check(&r, e, now)
+		warning, refused := c.check(e)
 		if refused != nil {
-			refused.Index, refused.ID = index, e.ID
+			edge.Refused(string(refused.Code)).Inc()
+			refused.Index, refused.ID = index, shown(e.ID)
 			receipt.result.Refused = append(receipt.result.Refused, refused)
 			continue
 		}
@@ -209,45 +262,37 @@ func (i *Intake) Submit(ctx context.Context, r Request) (*Receipt, error) {
 	if len(events) == 0 {
 		return receipt, nil
 	}
-	w, err := i.options.Journal.Submit(ctx, events...)
+	waits, accepted, err := i.window.submit(ctx, events)
 	if err != nil {
 		return nil, err
 	}
-	receipt.waits = append(receipt.waits, w)
-	receipt.result.Accepted = len(events)
+	receipt.waits = waits
+	receipt.result.Accepted, receipt.result.Duplicates = accepted, len(events)-accepted
+	edge.Appended.Add(float64(accepted))
+	if accepted < len(events) {
+		edge.Refused("duplicate").Add(float64(len(events) - accepted))
+	}
+	if i.options.Catalog != nil {
+		for _, e := range events {
+			i.options.Catalog.Learn(e)
+		}
+	}
 	return receipt, nil
 }
 
-// check completes an event and applies all rules.
-func (i *Intake) check(r *Request, e *event.Event, now time.Time) (warning string, refused *Refusal) {
-	if e.Namespace == "" {
-		e.Namespace = r.Namespace
+func (i *Intake) edge(name string) *metrics.Component {
+	if c, ok := i.edges.Load(name); ok {
+		return c.(*metrics.Component)
 	}
-	e.Complete(now)
-	if err := i.options.Limits.Check(e); err != nil {
-		code := Invalid
-		if errors.Is(err, event.ErrTooLarge) {
-			code = TooLarge
-		}
-		return "", &Refusal{Code: code, Text: err.Error()}
+	c, _ := i.edges.LoadOrStore(name, i.options.Metrics.Component("publish", name))
+	return c.(*metrics.Component)
+}
+
+// shown returns an id as it is repeated in answers.
+func shown(id string) string {
+	const most = 200
+	if len(id) > most {
+		return id[:most]
 	}
-	if !strings.HasPrefix(e.Namespace, r.Namespace) {
-		return "", &Refusal{Code: Denied, Text: "namespace: is not below that of the request"}
-	}
-	if !r.By.Allows(policy.Create, e.Namespace+PathPrefix+e.Type, nil) {
-		return "", &Refusal{Code: Denied, Text: fmt.Sprintf("type: publishing needs the capability create on %q", e.Namespace+PathPrefix+e.Type)}
-	}
-	if s := i.options.Secrets; s != nil {
-		if err := s.Check(e); err != nil {
-			return "", &Refusal{Code: Secret, Text: err.Error()}
-		}
-	}
-	if c := i.options.Catalog; c != nil {
-		var err error
-		if warning, err = c.Check(e); err != nil {
-			return "", &Refusal{Code: Schema, Text: err.Error()}
-		}
-		c.Learn(e)
-	}
-	return warning, nil
+	return id
 }

@@ -1,0 +1,116 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/policy"
+)
+
+// reservedTypes begin the types of events that only the hub stores: its own audit, and
+// audit entries. Somebody who could publish them could make up what was done.
+var reservedTypes = []string{"tocsin/", "audit/"}
+
+// reservedSource begins the sources of the hub itself.
+const reservedSource = "tocsin://"
+
+// checker applies the rules to the events of one request.
+type checker struct {
+	*Intake
+	request *Request
+	now     time.Time
+
+	// The events of a request are mostly of one type, about which the policies are
+	// asked once. A change of them within the request counts for the next.
+	allowedType, allowedNamespace string
+}
+
+// check completes an event and applies all rules. The refusal has neither index nor id.
+func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
+	if e.Namespace == "" {
+		e.Namespace = c.request.Namespace
+	}
+	e.Complete(c.now)
+	e.Recorded = time.Time{}
+	if err := c.options.Limits.Check(e); err != nil {
+		code := Invalid
+		if errors.Is(err, event.ErrTooLarge) {
+			code = TooLarge
+		}
+		return "", &Refusal{Code: code, Text: err.Error()}
+	}
+	if refused := c.checkRights(e); refused != nil {
+		return "", refused
+	}
+	if refused := checkPaths(e); refused != nil {
+		return "", refused
+	}
+	if s := c.options.Secrets; s != nil {
+		if err := s.Check(e); err != nil {
+			return "", &Refusal{Code: Secret, Text: err.Error()}
+		}
+	}
+	if catalog := c.options.Catalog; catalog != nil {
+		var err error
+		if warning, err = catalog.Check(e); err != nil {
+			return "", &Refusal{Code: Schema, Text: err.Error()}
+		}
+	}
+	return warning, nil
+}
+
+// checkRights refuses what the publisher may not say.
+func (c *checker) checkRights(e *event.Event) *Refusal {
+	for _, prefix := range reservedTypes {
+		if strings.HasPrefix(e.Type, prefix) {
+			return &Refusal{Code: Reserved, Text: fmt.Sprintf("type: %q is for what the hub itself says; use a prefix of your own", prefix+"...")}
+		}
+	}
+	if c.request.By == Host {
+		return nil
+	}
+	path := e.Namespace + PathPrefix + e.Type
+	if e.Type != c.allowedType || e.Namespace != c.allowedNamespace {
+		if !strings.HasPrefix(e.Namespace, c.request.Namespace) {
+			return &Refusal{Code: Denied, Text: "namespace: is not that of the request, nor below it"}
+		}
+		if !c.request.By.Allows(policy.Create, path, nil) {
+			return &Refusal{Code: Denied, Text: fmt.Sprintf("type: publishing it needs the capability create on %q", path)}
+		}
+		c.allowedType, c.allowedNamespace = e.Type, e.Namespace
+	}
+	if strings.HasPrefix(e.Source, reservedSource) {
+		return &Refusal{Code: Reserved, Text: fmt.Sprintf("source: %q is the hub itself", reservedSource+"...")}
+	}
+	if e.Plugin != nil && !c.request.By.Allows(policy.Create|policy.Sudo, path, nil) {
+		return &Refusal{Code: Denied, Text: fmt.Sprintf("plugin_info: says which mount sent an event; setting it needs the capabilities create and sudo on %q", path)}
+	}
+	return nil
+}
+
+// checkPaths refuses paths that name something by way of something else: policies are
+// about paths as they are written.
+func checkPaths(e *event.Event) *Refusal {
+	if escapes(e.Path) {
+		return &Refusal{Code: Invalid, Text: "path: has a segment \"..\""}
+	}
+	if data, _ := e.Metadata.Text(event.MetadataDataPath); escapes(data) {
+		return &Refusal{Code: Invalid, Text: "metadata data_path: has a segment \"..\""}
+	}
+	return nil
+}
+
+func escapes(path string) bool {
+	if !strings.Contains(path, "..") {
+		return false
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == ".." {
+			return true
+		}
+	}
+	return false
+}
