@@ -25,7 +25,7 @@ func convert(m *tocsinv1.Event) (*event.Event, *publish.Refusal) {
 	}
 	e := &event.Event{
 		ID: m.Id, Source: m.Source, Type: m.Type, Path: m.Subject, Namespace: m.Namespace,
-		DataContentType: m.DataContentType, DataSchema: m.DataSchema,
+		DataContentType: m.DataContentType, DataSchema: m.DataSchema, DataRef: m.DataRef,
 	}
 	if len(m.Data) > 0 {
 		e.Data = m.Data

@@ -87,7 +87,8 @@ type Caller struct {
 type Server struct {
 	intake     Publisher
 	health     *health.Registry
-	refused    *metrics.Component
+	refused    *metrics.Component // calls
+	published  *metrics.Component // events, beside what the intake counts
 	log        *slog.Logger
 	grpc       *grpc.Server
 	maxMessage int
@@ -123,6 +124,7 @@ func New(o Options) *Server {
 	s := &Server{
 		intake: o.Intake, health: o.Health, log: o.Logger,
 		refused:    o.Metrics.Component("api", "grpc"),
+		published:  o.Metrics.Component("publish", edge),
 		maxMessage: max(minMessageBytes, o.Limits.MaxEventBytes+messageSlack),
 		memory:     semaphore.NewWeighted(memoryBytes),
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,9 @@ import (
 	"github.com/tocsin-events/tocsin/internal/publish"
 	tocsinv1 "github.com/tocsin-events/tocsin/proto/tocsin/v1"
 )
+
+// edge is what the intake counts these events under.
+const edge = "grpc"
 
 // publisherServer serves tocsin.v1.Publisher.
 type publisherServer struct {
@@ -45,22 +49,22 @@ func (p *publisherServer) Publish(ctx context.Context, m *tocsinv1.PublishReques
 	}
 	all := convertAll(m.Events)
 	if len(all.refused) > 0 && !m.Partial {
-		s.countRefused(all.refused)
+		s.countUnconverted(&all.unconverted)
 		return nil, refusedStatus(all.refused)
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	by := &asked{Publisher: c.caller.Publisher}
-	result, err := s.intake.Publish(ctx, publish.Request{By: by, Namespace: c.caller.Namespace, Events: all.events, Partial: m.Partial})
+	result, err := s.intake.Publish(ctx, publish.Request{By: by, Edge: edge, Namespace: c.caller.Namespace, Events: all.events, Partial: m.Partial})
 	if refused, ok := errors.AsType[*publish.RefusedError](err); ok {
-		s.refusedEvents(c, refused.Refused, by.denied)
+		s.deny(c, refused.Refused, by.denied)
 		return nil, refusedStatus(refused.Refused)
 	}
 	if err != nil {
 		return nil, s.failed(err)
 	}
-	s.refusedEvents(c, result.Refused, by.denied)
-	s.countRefused(all.refused)
+	s.deny(c, result.Refused, by.denied)
+	s.countUnconverted(&all.unconverted)
 	all.complete(&result)
 	response := &tocsinv1.PublishResponse{Accepted: uint64(result.Accepted), Duplicates: uint64(result.Duplicates)}
 	for _, r := range result.Refused {
@@ -92,21 +96,18 @@ func (a *asked) Allows(op policy.Capabilities, path string, parameters map[strin
 	return allowed
 }
 
-// refusedEvents counts refusals by the intake, and tells the caller's side of denials.
-func (s *Server) refusedEvents(c *call, refused []*publish.Refusal, denied string) {
-	s.countRefused(refused)
-	for _, r := range refused {
-		if r.Code == publish.Denied {
-			if c.caller.Denied != nil {
-				c.caller.Denied(denied)
-			}
-			return
-		}
+// deny tells the caller's side if events were denied.
+func (s *Server) deny(c *call, refused []*publish.Refusal, path string) {
+	denied := func(r *publish.Refusal) bool { return r.Code == publish.Denied }
+	if c.caller.Denied != nil && slices.ContainsFunc(refused, denied) {
+		c.caller.Denied(path)
 	}
 }
 
-func (s *Server) countRefused(refused []*publish.Refusal) {
-	for _, r := range refused {
-		s.refused.Refused(string(r.Code)).Inc()
+// countUnconverted counts what the intake has not seen, as it does.
+func (s *Server) countUnconverted(u *unconverted) {
+	if n := float64(len(u.refused)); n > 0 {
+		s.published.Received.Add(n)
+		s.published.Refused(string(publish.Invalid)).Add(n)
 	}
 }

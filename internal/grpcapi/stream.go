@@ -231,7 +231,7 @@ func (t *stream) submit(m *tocsinv1.PublishStreamRequest) error {
 		by := &asked{Publisher: t.call.caller.Publisher}
 		var err error
 		s.receipt, err = t.server.intake.Submit(t.reading, publish.Request{
-			By: by, Namespace: t.call.caller.Namespace, Events: all.events, Partial: true})
+			By: by, Edge: edge, Namespace: t.call.caller.Namespace, Events: all.events, Partial: true})
 		if err != nil {
 			return t.server.failed(err)
 		}
@@ -272,8 +272,8 @@ func (t *stream) await() {
 
 // acknowledge adds a request to the next response.
 func (t *stream) acknowledge(s submission, result publish.Result) {
-	t.server.refusedEvents(t.call, result.Refused, s.denied)
-	t.server.countRefused(s.unconverted.refused)
+	t.server.deny(t.call, result.Refused, s.denied)
+	t.server.countUnconverted(&s.unconverted)
 	s.unconverted.complete(&result)
 	t.mu.Lock()
 	if t.answer == nil {

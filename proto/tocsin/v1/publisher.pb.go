@@ -124,7 +124,9 @@ type Event struct {
 	// The media type of data, for example "application/json".
 	DataContentType string `protobuf:"bytes,12,opt,name=data_content_type,json=dataContentType,proto3" json:"data_content_type,omitempty"`
 	// The URI of the schema of data.
-	DataSchema    string `protobuf:"bytes,13,opt,name=data_schema,json=dataSchema,proto3" json:"data_schema,omitempty"`
+	DataSchema string `protobuf:"bytes,13,opt,name=data_schema,json=dataSchema,proto3" json:"data_schema,omitempty"`
+	// Where a payload is kept that is too large for an event.
+	DataRef       string `protobuf:"bytes,14,opt,name=data_ref,json=dataRef,proto3" json:"data_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +248,13 @@ func (x *Event) GetDataContentType() string {
 func (x *Event) GetDataSchema() string {
 	if x != nil {
 		return x.DataSchema
+	}
+	return ""
+}
+
+func (x *Event) GetDataRef() string {
+	if x != nil {
+		return x.DataRef
 	}
 	return ""
 }
@@ -719,7 +728,7 @@ var File_tocsin_v1_publisher_proto protoreflect.FileDescriptor
 
 const file_tocsin_v1_publisher_proto_rawDesc = "" +
 	"\n" +
-	"\x19tocsin/v1/publisher.proto\x12\ttocsin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x06\n" +
+	"\x19tocsin/v1/publisher.proto\x12\ttocsin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x06\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -737,7 +746,8 @@ const file_tocsin_v1_publisher_proto_rawDesc = "" +
 	"\x04data\x18\v \x01(\fR\x04data\x12*\n" +
 	"\x11data_content_type\x18\f \x01(\tR\x0fdataContentType\x12\x1f\n" +
 	"\vdata_schema\x18\r \x01(\tR\n" +
-	"dataSchema\x1a;\n" +
+	"dataSchema\x12\x19\n" +
+	"\bdata_ref\x18\x0e \x01(\tR\adataRef\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
