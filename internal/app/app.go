@@ -54,7 +54,6 @@ type App struct {
 	registry *prometheus.Registry
 	health   health.Registry
 	journal  *journal.Journal
-	intake   *publish.Intake
 	trail    *trail.Trail
 	access   *access.Authority
 	logins   map[string]access.Provider
@@ -128,8 +127,6 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.onStop("journal", a.journal.Close)
 	a.health.Register("journal", health.Readiness, a.journal.Health)
-
-	a.intake = publish.New(publish.Options{Journal: a.journal, Limits: c.Limits.Event(), Metrics: common})
 
 	a.trail = trail.New(trail.Options{
 		Journal: a.journal,
