@@ -15,9 +15,11 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/token"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
@@ -27,6 +29,9 @@ type node struct {
 	t         testing.TB
 	journal   *journal.Journal
 	trailed   *gate
+	published *gate
+	intake    *publish.Intake
+	calls     *grpcapi.Server
 	authority *access.Authority
 	hub       *hub.Hub
 	api       *API
@@ -34,11 +39,12 @@ type node struct {
 	health    *health.Registry
 }
 
-// gate is the journal of the trail, which can be made to fail.
+// gate is the journal of the trail, or of the intake, which can be made to fail.
 type gate struct {
 	*journal.Journal
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	block chan struct{} // Submit waits until it is closed
 }
 
 func (g *gate) fail(err error) {
@@ -57,6 +63,29 @@ func (g *gate) Append(ctx context.Context, events ...*event.Event) (journal.Posi
 	return g.Journal.Append(ctx, events...)
 }
 
+func (g *gate) Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error) {
+	g.mu.Lock()
+	err, block := g.err, g.block
+	g.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if block != nil {
+		select {
+		case <-block:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return g.Journal.Submit(ctx, events...)
+}
+
+func (g *gate) Health() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return errors.Join(g.err, g.Journal.Health())
+}
+
 // startNode starts a node whose root token is "root". change may change what the API
 // is made with; providers are asked about tokens that were not issued here.
 func startNode(t testing.TB, change func(*Options), providers ...access.Provider) *node {
@@ -66,7 +95,9 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, journal: j, trailed: &gate{Journal: j}, health: new(health.Registry)}
+	n := &node{t: t, journal: j, trailed: &gate{Journal: j}, published: &gate{Journal: j}, health: new(health.Registry)}
+	n.intake = publish.New(publish.Options{Journal: n.published, Logger: log})
+	n.calls = grpcapi.New(grpcapi.Options{Intake: n.intake, Health: n.health, Logger: log})
 	record := trail.New(trail.Options{Journal: n.trailed, Node: "test", Logger: log})
 	n.hub = hub.New(hub.Options{Journal: hub.FromJournal(j), Logger: log})
 	var ready sync.WaitGroup // the hub may be another one
@@ -83,7 +114,7 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Hub: n.hub, Positions: j, Authority: n.authority, Trail: record, Payloads: payloads{}, Health: n.health,
+	o := Options{Hub: n.hub, Positions: j, Authority: n.authority, Trail: record, Payloads: payloads{}, Health: n.health, GRPC: n.calls,
 		Version: "1.2.3", Logger: log,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tocsin_up 1\n") })}
 	if change != nil {
@@ -104,7 +135,7 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		n.trailed.fail(nil)
-		if err := errors.Join(n.api.Shutdown(ctx), server.Close(), n.authority.Close(ctx), record.Close(ctx), j.Close(ctx)); err != nil {
+		if err := errors.Join(n.calls.Shutdown(ctx), n.api.Shutdown(ctx), server.Close(), n.intake.Close(ctx), n.authority.Close(ctx), record.Close(ctx), j.Close(ctx)); err != nil {
 			t.Error(err)
 		}
 		<-served

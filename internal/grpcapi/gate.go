@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -16,7 +17,7 @@ const (
 	smallMessage = 64 << 10
 	// memoryBytes are shared by the larger messages of all calls.
 	memoryBytes = 64 << 20
-	// messageTimeout is how long a message may take to arrive once it has begun.
+	// messageTimeout is how long a large message may take to arrive once it has begun.
 	messageTimeout = time.Minute
 )
 
@@ -28,41 +29,41 @@ const (
 // Read is called by one goroutine; the others may be called by any.
 type gate struct {
 	body     io.ReadCloser
+	single   bool // the client sends one message only
 	largest  int
 	memory   *semaphore.Weighted
 	deadline func(time.Time)
 
-	wanted chan struct{} // one message may pass
-	ctx    context.Context
-	cancel context.CancelFunc
+	wanted   chan struct{} // one message may pass
+	tooLarge atomic.Int64  // length of the message that ended a stream
+	ctx      context.Context
+	cancel   context.CancelFunc
 
 	// Of Read.
-	header [5]byte
-	have   int // bytes of the header
-	left   int // bytes of the message that have not passed
-	paced  bool
+	header   [5]byte
+	have     int    // bytes of the header
+	out      []byte // of the header, to be passed on
+	left     int    // bytes of the message that have not passed
+	messages int    // that have passed
+	paced    bool
 
 	mu     sync.Mutex
 	held   int64 // of memory
 	closed bool
 }
 
-func newGate(body io.ReadCloser, largest int, memory *semaphore.Weighted, deadline func(time.Time)) *gate {
-	g := &gate{body: body, largest: largest, memory: memory, deadline: deadline, wanted: make(chan struct{}, 1)}
+func newGate(body io.ReadCloser, single bool, largest int, memory *semaphore.Weighted, deadline func(time.Time)) *gate {
+	g := &gate{body: body, single: single, largest: largest, memory: memory, deadline: deadline, wanted: make(chan struct{}, 1)}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	return g
 }
 
 var errGateClosed = errors.New("the call has ended")
 
-// next lets another message through. The one before it is not in memory any more, or
-// counted elsewhere.
+// next lets another message through. The one before it is not in memory any more.
 func (g *gate) next() {
 	g.release()
-	select {
-	case g.wanted <- struct{}{}:
-	default:
-	}
+	signal(g.wanted)
 }
 
 func (g *gate) release() {
@@ -86,55 +87,85 @@ func (g *gate) Close() error {
 }
 
 func (g *gate) Read(p []byte) (int, error) {
-	if g.ctx.Err() != nil {
-		return 0, errGateClosed
+	for len(g.out) == 0 && g.left == 0 {
+		if g.ctx.Err() != nil {
+			return 0, errGateClosed
+		}
+		n, err := g.body.Read(g.header[g.have:])
+		g.have += n
+		switch {
+		case g.have == len(g.header):
+			if err := g.admit(); err != nil {
+				return 0, err
+			}
+			g.have, g.out = 0, g.header[:]
+		case err == io.EOF && g.have > 0:
+			return 0, io.ErrUnexpectedEOF
+		case err != nil:
+			return 0, err
+		}
 	}
-	if g.left > 0 {
-		n, err := g.body.Read(p[:min(len(p), g.left)])
-		g.left -= n
-		g.pace()
-		return n, err
-	}
-	n, err := g.body.Read(p[:min(len(p), len(g.header)-g.have)])
-	g.have += copy(g.header[g.have:], p[:n])
-	if g.have < len(g.header) {
-		return n, err
-	}
-	// The end of the header passes when the message may follow.
-	g.have = 0
-	if err := g.admit(); err != nil {
-		return 0, err
+	passed := copy(p, g.out)
+	g.out = g.out[passed:]
+	if g.left == 0 || passed == len(p) {
+		return passed, nil
 	}
 	g.pace()
-	return n, err
+	p = p[passed:]
+	n, err := g.body.Read(p[:min(len(p), g.left)])
+	g.left -= n
+	g.pace()
+	if err == io.EOF {
+		if g.left == 0 {
+			err = nil // it will be said again
+		} else {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	return passed + n, err
 }
 
 // admit waits until the message whose header was read may pass.
 func (g *gate) admit() error {
+	if g.single && g.messages > 0 {
+		return io.ErrUnexpectedEOF
+	}
 	select {
 	case <-g.wanted:
 	case <-g.ctx.Done():
 		return errGateClosed
 	}
+	g.messages++
 	length := int64(binary.BigEndian.Uint32(g.header[1:]))
 	if length > int64(g.largest) {
-		return nil // grpc refuses it when it sees the header; what follows is taken for headers
+		if g.single {
+			return nil // grpc refuses it when it sees the header
+		}
+		// On a stream what was sent before is to be acknowledged first.
+		g.tooLarge.Store(length)
+		return io.EOF
+	}
+	if length > smallMessage {
+		if err := g.acquire(length); err != nil {
+			return err
+		}
 	}
 	g.left = int(length)
-	if length <= smallMessage {
-		return nil
-	}
-	if err := g.memory.Acquire(g.ctx, length); err != nil {
+	return nil
+}
+
+func (g *gate) acquire(n int64) error {
+	if err := g.memory.Acquire(g.ctx, n); err != nil {
 		return errGateClosed
 	}
 	g.mu.Lock()
 	closed := g.closed
 	if !closed {
-		g.held = length
+		g.held = n
 	}
 	g.mu.Unlock()
 	if closed {
-		g.memory.Release(length)
+		g.memory.Release(n)
 		return errGateClosed
 	}
 	return nil

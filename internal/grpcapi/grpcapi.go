@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +21,9 @@ import (
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // what clients may compress with
+	protocodec "google.golang.org/grpc/encoding/proto"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
@@ -130,35 +131,26 @@ func New(o Options) *Server {
 	}
 	s.stopping, s.stop = context.WithCancelCause(context.Background())
 	s.grpc = grpc.NewServer(
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(protocodec.Name)}),
 		grpc.MaxRecvMsgSize(s.maxMessage),
 		grpc.WaitForHandlers(true),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.streaming),
 	)
-	s.grpc.RegisterService(publisherService(), &publisherServer{server: s})
+	s.grpc.RegisterService(s.publisherService(), nil)
 	healthpb.RegisterHealthServer(s.grpc, &healthServer{server: s})
 	reflection.Register(s.grpc)
 	return s
 }
 
-// publisherService is the generated description, with errors of decoding that blame
-// who is to blame.
-func publisherService() *grpc.ServiceDesc {
-	d := tocsinv1.Publisher_ServiceDesc
-	d.Methods = slices.Clone(d.Methods)
-	for i := range d.Methods {
-		serve := d.Methods[i].Handler
-		d.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
-			return serve(srv, ctx, func(v any) error { return receiveError(decode(v)) }, i)
-		}
-	}
-	return &d
-}
-
-// Is says whether a request is a gRPC call.
+// Is says whether a request is a gRPC call of protobuf messages.
 func Is(r *http.Request) bool {
-	rest, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
-	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+	content, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	switch strings.TrimSpace(content) {
+	case "application/grpc", "application/grpc+proto":
+		return true
+	}
+	return false
 }
 
 // NeedsCaller says whether a call of a path has to have a caller.
@@ -177,6 +169,7 @@ type call struct {
 
 	mu       sync.Mutex
 	response *http.ResponseController // nil when the call was served: it must not be used then
+	running  sync.WaitGroup           // goroutines of a stream
 }
 
 type callKey struct{}
@@ -205,12 +198,12 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, caller *Caller) {
 	defer s.done(kind)
 	c := &call{caller: caller, response: http.NewResponseController(w)}
 	c.ended, c.end = context.WithCancelCause(s.stopping)
-	defer c.finish()
+	defer c.finish() // after the gate was closed
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	if kind == open {
 		r.Body = http.MaxBytesReader(w, r.Body, maxOpenBytes)
 	} else {
-		c.gate = newGate(r.Body, s.maxMessage, s.memory, c.readBy)
+		c.gate = newGate(r.Body, r.URL.Path != tocsinv1.Publisher_PublishStream_FullMethodName, s.maxMessage, s.memory, c.readBy)
 		defer c.gate.Close()
 		c.gate.next()
 		r.Body = c.gate
@@ -218,11 +211,26 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, caller *Caller) {
 	s.grpc.ServeHTTP(w, r)
 }
 
+// finish ends what belongs to a call that was served.
 func (c *call) finish() {
 	c.end(nil)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.response = nil
+	c.mu.Unlock()
+	c.running.Wait()
+}
+
+// start runs functions that end soon after the call, unless it has ended already.
+func (c *call) start(run ...func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.response == nil {
+		return false
+	}
+	for _, f := range run {
+		c.running.Go(f)
+	}
+	return true
 }
 
 // readBy and writeBy set when reading and writing fail; the zero time is never.

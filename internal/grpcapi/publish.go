@@ -3,13 +3,11 @@ package grpcapi
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/tocsin-events/tocsin/internal/policy"
 	"github.com/tocsin-events/tocsin/internal/publish"
@@ -19,53 +17,57 @@ import (
 // edge is what the intake counts these events under.
 const edge = "grpc"
 
-// publisherServer serves tocsin.v1.Publisher.
-type publisherServer struct {
-	tocsinv1.UnimplementedPublisherServer
-	server *Server
+// publisherService is tocsin.v1.Publisher as generated, but for requests, which are
+// decoded as [request].
+func (s *Server) publisherService() *grpc.ServiceDesc {
+	d := tocsinv1.Publisher_ServiceDesc
+	d.HandlerType = nil
+	d.Methods = []grpc.MethodDesc{{
+		MethodName: "Publish",
+		Handler: func(_ any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			m := new(request)
+			if err := decode(m); err != nil {
+				return nil, err
+			}
+			info := &grpc.UnaryServerInfo{FullMethod: tocsinv1.Publisher_Publish_FullMethodName}
+			return interceptor(ctx, m, info, func(ctx context.Context, _ any) (any, error) { return s.publish(ctx, m) })
+		},
+	}}
+	d.Streams = []grpc.StreamDesc{{
+		StreamName: "PublishStream", ServerStreams: true, ClientStreams: true,
+		Handler: func(_ any, rpc grpc.ServerStream) error { return newStream(s, callOf(rpc.Context()), rpc).serve() },
+	}}
+	return &d
 }
 
-// checkRequest says what is wrong with a request as a whole.
-func checkRequest(m proto.Message, events int) error {
-	switch {
-	case len(m.ProtoReflect().GetUnknown()) > 0:
-		return status.Error(codes.InvalidArgument, "the request has a field that this version does not know")
-	case events > maxEvents:
-		return status.Error(codes.InvalidArgument, fmt.Sprintf("the request has %d events, at most %d are allowed", events, maxEvents))
+// publish stores the events of one request.
+func (s *Server) publish(ctx context.Context, m *request) (*tocsinv1.PublishResponse, error) {
+	c := callOf(ctx)
+	if m.err == nil && len(m.events)+len(m.refused) == 0 {
+		m.err = status.Error(codes.InvalidArgument, "the request has no events")
 	}
-	return nil
-}
-
-// Publish stores the events of one request.
-func (p *publisherServer) Publish(ctx context.Context, m *tocsinv1.PublishRequest) (*tocsinv1.PublishResponse, error) {
-	s, c := p.server, callOf(ctx)
-	err := checkRequest(m, len(m.Events))
-	if err == nil && len(m.Events) == 0 {
-		err = status.Error(codes.InvalidArgument, "the request has no events")
-	}
-	if err != nil {
+	if m.err != nil {
 		s.refused.Refused("bad request").Inc()
-		return nil, err
+		return nil, m.err
 	}
-	all := convertAll(m.Events)
-	if len(all.refused) > 0 && !m.Partial {
-		s.countUnconverted(&all.unconverted)
-		return nil, refusedStatus(all.refused)
+	if len(m.refused) > 0 && !m.partial {
+		s.countUnconverted(&m.unconverted)
+		return nil, refusedStatus(m.refused)
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	by := &asked{Publisher: c.caller.Publisher}
-	result, err := s.intake.Publish(ctx, publish.Request{By: by, Edge: edge, Namespace: c.caller.Namespace, Events: all.events, Partial: m.Partial})
+	result, err := s.intake.Publish(ctx, publish.Request{By: by, Edge: edge, Namespace: c.caller.Namespace, Events: m.events, Partial: m.partial})
 	if refused, ok := errors.AsType[*publish.RefusedError](err); ok {
-		s.deny(c, refused.Refused, by.denied)
+		c.deny(refused.Refused, by.denied)
 		return nil, refusedStatus(refused.Refused)
 	}
 	if err != nil {
 		return nil, s.failed(err)
 	}
-	s.deny(c, result.Refused, by.denied)
-	s.countUnconverted(&all.unconverted)
-	all.complete(&result)
+	c.deny(result.Refused, by.denied)
+	s.countUnconverted(&m.unconverted)
+	m.complete(&result)
 	response := &tocsinv1.PublishResponse{Accepted: uint64(result.Accepted), Duplicates: uint64(result.Duplicates)}
 	for _, r := range result.Refused {
 		response.Refused = append(response.Refused, refusal(0, r))
@@ -74,11 +76,6 @@ func (p *publisherServer) Publish(ctx context.Context, m *tocsinv1.PublishReques
 		response.Warnings = append(response.Warnings, warning(0, w))
 	}
 	return response, nil
-}
-
-// PublishStream stores the events of many requests.
-func (p *publisherServer) PublishStream(rpc grpc.BidiStreamingServer[tocsinv1.PublishStreamRequest, tocsinv1.PublishStreamResponse]) error {
-	return newStream(p.server, callOf(rpc.Context()), rpc).serve()
 }
 
 // asked is a publisher that remembers the first path on which a right was missing. It
@@ -97,7 +94,7 @@ func (a *asked) Allows(op policy.Capabilities, path string, parameters map[strin
 }
 
 // deny tells the caller's side if events were denied.
-func (s *Server) deny(c *call, refused []*publish.Refusal, path string) {
+func (c *call) deny(refused []*publish.Refusal, path string) {
 	denied := func(r *publish.Refusal) bool { return r.Code == publish.Denied }
 	if c.caller.Denied != nil && slices.ContainsFunc(refused, denied) {
 		c.caller.Denied(path)

@@ -124,20 +124,6 @@ func reasonOf(err error) string {
 	return "bad request"
 }
 
-// receiveError is the status of an error of receiving a message.
-func receiveError(err error) error {
-	st, ok := status.FromError(err)
-	switch {
-	case err == nil:
-		return nil
-	case !ok:
-		return err
-	case st.Code() == codes.Internal && strings.Contains(st.Message(), "unmarshal"):
-		return status.Error(codes.InvalidArgument, "the message cannot be decoded: "+clip(st.Message(), maxReason))
-	}
-	return err
-}
-
 // Bounds of what is told about one event, in bytes.
 const (
 	maxID     = 128

@@ -39,7 +39,7 @@ const (
 type stream struct {
 	server *Server
 	call   *call
-	rpc    grpc.BidiStreamingServer[tocsinv1.PublishStreamRequest, tocsinv1.PublishStreamResponse]
+	rpc    grpc.ServerStream
 
 	ctx     context.Context // of everything
 	cancel  context.CancelCauseFunc
@@ -47,8 +47,11 @@ type stream struct {
 	stop    context.CancelCauseFunc
 
 	submitted chan submission
+	unread    error         // why nothing more is read, when submitted is closed; nil: that was all
 	room      chan struct{} // something was acknowledged
 	news      chan struct{} // something is to be sent
+
+	handing sync.Mutex // while events are being handed over
 
 	mu       sync.Mutex
 	requests int // that are not acknowledged
@@ -57,7 +60,6 @@ type stream struct {
 	last     uint64 // request that is acknowledged by the next response
 	over     bool   // nothing more will be to be sent
 	result   error  // of the stream, when it is over
-	unread   error  // why nothing more is read, when submitted is closed; nil: that was all
 }
 
 // submission is a request whose events are on their way.
@@ -77,7 +79,7 @@ type answer struct {
 	requests, cost       int
 }
 
-func newStream(s *Server, c *call, rpc grpc.BidiStreamingServer[tocsinv1.PublishStreamRequest, tocsinv1.PublishStreamResponse]) *stream {
+func newStream(s *Server, c *call, rpc grpc.ServerStream) *stream {
 	t := &stream{server: s, call: c, rpc: rpc,
 		submitted: make(chan submission, maxUnacknowledged),
 		room:      make(chan struct{}, 1),
@@ -96,13 +98,13 @@ func (t *stream) serve() error {
 	if follow := t.call.caller.Follow; follow != nil {
 		defer follow(func(reason string) { t.call.end(status.Error(codes.Unauthenticated, reason)) })()
 	}
-	var running sync.WaitGroup
-	running.Go(func() { t.guard(t.read) })
-	running.Go(func() { t.guard(t.await) })
+	// A Recv that waits ends after the handler: grpc sends a status of its own as soon as
+	// one fails.
+	if !t.call.start(func() { t.guard(t.read) }, func() { t.guard(t.await) }) {
+		return status.Error(codes.Canceled, "the call was cancelled")
+	}
 	err := t.send()
 	t.cancel(err)
-	t.call.gate.Close() // ends a Recv
-	running.Wait()
 	return err
 }
 
@@ -124,7 +126,6 @@ func (t *stream) guard(run func()) {
 func (t *stream) end() {
 	why := context.Cause(t.call.ended)
 	t.stop(why)
-	t.call.gate.Close()
 	t.call.writeBy(time.Now().Add(2 * endGrace))
 	timer := time.AfterFunc(endGrace, func() { t.cancel(why) })
 	context.AfterFunc(t.ctx, func() { timer.Stop() })
@@ -150,13 +151,7 @@ func signal(c chan struct{}) {
 // read hands over what the client sends.
 func (t *stream) read() {
 	defer close(t.submitted)
-	err := t.receive()
-	if err != nil && t.reading.Err() != nil {
-		err = t.why(t.reading)
-	}
-	t.mu.Lock()
-	t.unread = err
-	t.mu.Unlock()
+	t.unread = t.receive()
 }
 
 // why is the status of a context of the stream that has ended.
@@ -177,22 +172,25 @@ func (t *stream) receive() error {
 		if !t.awaitRoom() {
 			return t.why(t.reading)
 		}
-		m, err := t.rpc.Recv()
+		m := &request{stream: true}
+		err := t.rpc.RecvMsg(m)
 		switch {
 		case errors.Is(err, io.EOF):
+			if n := t.call.gate.tooLarge.Load(); n > 0 {
+				t.server.refused.Refused("too large").Inc()
+				return status.Error(codes.ResourceExhausted, fmt.Sprintf("a message of %d bytes is larger than max, %d", n, t.server.maxMessage))
+			}
 			return nil
 		case err != nil:
-			return receiveError(err)
-		}
-		if err := checkRequest(m, len(m.Events)); err != nil {
-			t.server.refused.Refused("bad request").Inc()
 			return err
+		case m.err == nil && m.sequence <= last:
+			m.err = status.Error(codes.InvalidArgument, fmt.Sprintf("the sequence of a request is %d, it must be greater than %d", m.sequence, last))
 		}
-		if m.Sequence <= last {
+		if m.err != nil {
 			t.server.refused.Refused("bad request").Inc()
-			return status.Error(codes.InvalidArgument, fmt.Sprintf("the sequence of a request is %d, it must be greater than %d", m.Sequence, last))
+			return m.err
 		}
-		last = m.Sequence
+		last = m.sequence
 		if err := t.submit(m); err != nil {
 			return err
 		}
@@ -218,21 +216,28 @@ func (t *stream) awaitRoom() bool {
 	}
 }
 
-func (t *stream) submit(m *tocsinv1.PublishStreamRequest) error {
-	all := convertAll(m.Events)
-	s := submission{sequence: m.Sequence, unconverted: all.unconverted, cost: eventCost * len(m.Events)}
-	for _, e := range all.events {
+func (t *stream) submit(m *request) error {
+	s := submission{sequence: m.sequence, unconverted: m.unconverted, cost: eventCost * (len(m.events) + len(m.refused))}
+	for _, e := range m.events {
 		s.cost += e.Size()
 	}
-	if t.call.ended.Err() != nil { // t.reading ends soon after
+	t.handing.Lock()
+	defer t.handing.Unlock()
+	switch {
+	case t.call.ended.Err() != nil: // t.reading ends soon after
 		return context.Cause(t.call.ended)
+	case t.reading.Err() != nil:
+		return t.why(t.reading)
 	}
-	if len(all.events) > 0 {
+	if len(m.events) > 0 {
 		by := &asked{Publisher: t.call.caller.Publisher}
 		var err error
 		s.receipt, err = t.server.intake.Submit(t.reading, publish.Request{
-			By: by, Edge: edge, Namespace: t.call.caller.Namespace, Events: all.events, Partial: true})
-		if err != nil {
+			By: by, Edge: edge, Namespace: t.call.caller.Namespace, Events: m.events, Partial: true})
+		switch {
+		case err != nil && t.reading.Err() != nil:
+			return t.why(t.reading)
+		case err != nil:
 			return t.server.failed(err)
 		}
 		s.denied = by.denied
@@ -245,9 +250,36 @@ func (t *stream) submit(m *tocsinv1.PublishStreamRequest) error {
 	return nil
 }
 
-// await waits for what was handed over.
+// await waits for what was handed over, and finishes the stream.
 func (t *stream) await() {
-	for s := range t.submitted {
+	for {
+		var s submission
+		ok := true
+		select {
+		case s, ok = <-t.submitted:
+		default:
+			select {
+			case s, ok = <-t.submitted:
+			case <-t.reading.Done():
+				// Nothing is handed over any more, when what is being handed over was.
+				over := false
+				t.handing.Lock()
+				select {
+				case s, ok = <-t.submitted:
+				default:
+					over = true
+				}
+				t.handing.Unlock()
+				if over {
+					t.finish(t.why(t.reading))
+					return
+				}
+			}
+		}
+		if !ok {
+			t.finish(t.unread)
+			return
+		}
 		var result publish.Result
 		if s.receipt != nil {
 			var err error
@@ -264,15 +296,11 @@ func (t *stream) await() {
 		}
 		t.acknowledge(s, result)
 	}
-	t.mu.Lock()
-	err := t.unread
-	t.mu.Unlock()
-	t.finish(err)
 }
 
 // acknowledge adds a request to the next response.
 func (t *stream) acknowledge(s submission, result publish.Result) {
-	t.server.deny(t.call, result.Refused, s.denied)
+	t.call.deny(result.Refused, s.denied)
 	t.server.countUnconverted(&s.unconverted)
 	s.unconverted.complete(&result)
 	t.mu.Lock()
@@ -333,11 +361,11 @@ func (t *stream) respond(a *answer, last uint64) error {
 		part := new(tocsinv1.PublishStreamResponse)
 		part.Refused, a.refused = cut(a.refused)
 		part.Warnings, a.warnings = cut(a.warnings)
-		if err := t.rpc.Send(part); err != nil {
+		if err := t.rpc.SendMsg(part); err != nil {
 			return err
 		}
 	}
-	return t.rpc.Send(&tocsinv1.PublishStreamResponse{AcknowledgedSequence: last, Accepted: uint64(a.accepted),
+	return t.rpc.SendMsg(&tocsinv1.PublishStreamResponse{AcknowledgedSequence: last, Accepted: uint64(a.accepted),
 		Duplicates: uint64(a.duplicates), Refused: a.refused, Warnings: a.warnings})
 }
 

@@ -107,7 +107,7 @@ type Event struct {
 	Subject string `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
 	// When it happened. Missing: when the server received it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
-	// The namespace, as "ns1/" or "ns1/sub/", below that of the call. Empty: that of the
+	// The namespace, as "ns1/sub/": that of the call or one below it. Empty: that of the
 	// call.
 	Namespace string `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// What describes the event, without secrets: texts by name.
