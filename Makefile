@@ -3,7 +3,7 @@
 GO       ?= go
 FUZZTIME ?= 20s
 
-.PHONY: build test lint bench fuzz fault compat
+.PHONY: build test lint proto bench fuzz fault compat
 
 build: ## the hub, static, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tocsin ./cmd/tocsin
@@ -16,6 +16,9 @@ lint: ## formatting, vet, staticcheck (pinned in go.mod)
 	if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+proto: ## lint the protos and make their Go code anew
+	scripts/proto.sh
 
 bench: ## one table: what, ours, the limit measured in the same run, ratio
 	$(GO) run ./test/bench

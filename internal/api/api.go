@@ -37,6 +37,8 @@
 //	GET   * /api/v1/health/live                the same, 200 when live; also /ready
 //	GET   * /metrics                           Prometheus
 //
+// gRPC calls are requests of the type application/grpc, see grpc.go.
+//
 // Errors are {"errors":["text"]}, for all paths. A request with a token in its URL is
 // refused everywhere. Whoever fails to authenticate too often is refused with 429 for
 // a while, see limit.go.
@@ -57,6 +59,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -87,6 +90,8 @@ type Options struct {
 	Payloads Payloads
 	Health   *health.Registry
 	Metrics  http.Handler
+	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
+	GRPC *grpcapi.Server
 	// AllowedOrigins are the foreign web pages that may subscribe; see
 	// [websocket.Options].
 	AllowedOrigins []string
@@ -111,6 +116,7 @@ type API struct {
 	publisher publisher
 	payloads  Payloads
 	health    *health.Registry
+	grpc      *grpcapi.Server
 	websocket websocket.Options
 	limiter   *limiter // of failed authentications
 	denials   *limiter // of records of denials
@@ -139,7 +145,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		payloads: o.Payloads, health: o.Health,
+		payloads: o.Payloads, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -179,6 +185,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if access.TokenInURL(r) {
 		a.requests.Refused("token in URL").Inc()
 		fail(w, http.StatusBadRequest, access.ErrTokenInURL.Error())
+		return
+	}
+	if a.grpc != nil && grpcapi.Is(r) {
+		a.serveGRPC(w, r)
 		return
 	}
 	a.mux.ServeHTTP(w, r)

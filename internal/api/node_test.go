@@ -15,6 +15,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -29,6 +30,8 @@ type node struct {
 	journal   *journal.Journal
 	trailed   *gate // journal of the trail
 	published *gate // journal of what is published
+	intake    *publish.Intake
+	calls     *grpcapi.Server
 	authority *access.Authority
 	hub       *hub.Hub
 	api       *API
@@ -36,11 +39,12 @@ type node struct {
 	health    *health.Registry
 }
 
-// gate is the journal of one part, which can be made to fail.
+// gate is the journal of the trail, or of the intake, which can be made to fail.
 type gate struct {
 	*journal.Journal
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	block chan struct{} // Submit waits until it is closed
 }
 
 func (g *gate) fail(err error) {
@@ -63,10 +67,26 @@ func (g *gate) Append(ctx context.Context, events ...*event.Event) (journal.Posi
 }
 
 func (g *gate) Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error) {
-	if err := g.failed(); err != nil {
+	g.mu.Lock()
+	err, block := g.err, g.block
+	g.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
+	if block != nil {
+		select {
+		case <-block:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	return g.Journal.Submit(ctx, events...)
+}
+
+func (g *gate) Health() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return errors.Join(g.err, g.Journal.Health())
 }
 
 // startNode starts a node whose root token is "root". change may change what the API
@@ -79,6 +99,8 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 		t.Fatal(err)
 	}
 	n := &node{t: t, journal: j, trailed: &gate{Journal: j}, published: &gate{Journal: j}, health: new(health.Registry)}
+	n.intake = publish.New(publish.Options{Journal: n.published, Logger: log})
+	n.calls = grpcapi.New(grpcapi.Options{Intake: n.intake, Health: n.health, Logger: log})
 	record := trail.New(trail.Options{Journal: n.trailed, Node: "test", Logger: log})
 	n.hub = hub.New(hub.Options{Journal: hub.FromJournal(j), Logger: log})
 	var ready sync.WaitGroup // the hub may be another one
@@ -96,7 +118,7 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 		t.Fatal(err)
 	}
 	o := Options{Hub: n.hub, Positions: j, Authority: n.authority, Trail: record, Payloads: payloads{}, Health: n.health,
-		Intake:  publish.New(publish.Options{Journal: n.published}),
+		Intake: n.intake, GRPC: n.calls,
 		Version: "1.2.3", Logger: log,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tocsin_up 1\n") })}
 	if change != nil {
@@ -117,7 +139,7 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		n.trailed.fail(nil)
-		if err := errors.Join(n.api.Shutdown(ctx), server.Close(), n.authority.Close(ctx), record.Close(ctx), j.Close(ctx)); err != nil {
+		if err := errors.Join(n.calls.Shutdown(ctx), n.api.Shutdown(ctx), server.Close(), n.intake.Close(ctx), n.authority.Close(ctx), record.Close(ctx), j.Close(ctx)); err != nil {
 			t.Error(err)
 		}
 		<-served

@@ -23,6 +23,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/api"
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -162,6 +163,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.hub.Store(h)
 
+	calls := grpcapi.New(grpcapi.Options{
+		Intake: a.intake, Limits: c.Limits.Event(), Health: &a.health, Metrics: common, Logger: component(a.log, "grpc"),
+	})
+
 	handler := api.New(api.Options{
 		Hub:            h,
 		Positions:      a.journal,
@@ -172,6 +177,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
+		GRPC:           calls,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,
@@ -183,6 +189,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.server = api.NewServer(handler, component(a.log, "api"))
 	a.server.ConnState = conns.changed
 	a.onStop("requests", a.stopServer)
+	a.onStop("calls", bounded(calls.Shutdown))
 	return a, nil
 }
 

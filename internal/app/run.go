@@ -117,6 +117,15 @@ func (a *App) Close() error {
 	return a.err
 }
 
+// bounded gives a part of the end as much time as ordinary requests have.
+func bounded(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+		return run(ctx)
+	}
+}
+
 // stopServer accepts nothing more and ends requests. Subscriptions are the hub's.
 func (a *App) stopServer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

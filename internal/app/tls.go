@@ -110,7 +110,7 @@ func serverTLS(c config.TLS, log *slog.Logger) (*tls.Config, error) {
 	}
 	settings := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"http/1.1"},
+		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate.get(), nil },
 	}
 	if c.ClientAuth == config.ClientAuthNone {

@@ -17,6 +17,8 @@ func rows() []row {
 		{name: "append, one pipelined producer", against: "256 KiB write + fdatasync", unit: "B/s", want: 0.5, measure: appendBesideDisk},
 		{name: "append, one pipelined producer, events", against: "JetStream default, not synced", unit: "/s", want: 1.2, measure: appendBesideJetStream},
 		{name: "append, 1,000 producers that wait", against: "JetStream SyncAlways, one message each", unit: "/s", want: 20, measure: appendWaiting},
+		{name: "gRPC stream publish, durable", against: "wanted", unit: "/s", want: 1, measure: grpcRate},
+		{name: "gRPC stream publish, durable ", against: "append, one pipelined producer", unit: "/s", want: 0.3, measure: grpcStream},
 		{name: "audit file to durable events", against: "encoding/json into a map", unit: "B/s", want: 3, measure: ingest},
 		{name: "HTTP batch publish, durable: 100 events of 700 B per request, 8 connections", against: "wanted", unit: "/s", want: 1, measure: publishBesideWanted},
 		{name: "HTTP batch publish, durable: 100 events of 700 B per request, 8 connections ", against: "bare HTTP server, encoding/json into maps", unit: "/s", want: 0.8, measure: publishBesideServer},
