@@ -99,3 +99,12 @@ func TestAppendersDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkNewNotification(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		kept = NewNotification("app/order-placed", "path", "orders/4711", "operation", "place", "customer", "17")
+	}
+}
+
+var kept *Event
