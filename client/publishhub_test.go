@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -181,4 +182,14 @@ func (h *publishHub) publisher(t testing.TB, o PublisherOptions) *Publisher {
 		}
 	})
 	return p
+}
+
+// tee returns the events of a request and another body with them.
+func tee(r *http.Request) ([]json.RawMessage, io.ReadCloser) {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, http.NoBody
+	}
+	texts, _ := elements(text)
+	return texts, io.NopCloser(bytes.NewReader(text))
 }
