@@ -108,7 +108,7 @@ func checkExtensions(f Fields) error {
 		switch {
 		case !validAttributeName(x.Key):
 			return invalid("extension "+strconv.Quote(x.Key), attributeNameRule)
-		case reservedAttribute(x.Key):
+		case attributeOf(x.Key) != isExtension:
 			return invalid("extension "+x.Key, "has the name of an attribute that is no extension")
 		case x.JSON && !validExtensionValue(x.Value):
 			return invalid("extension "+x.Key, "is not a string, a boolean, or an integer of 32 bits")
@@ -131,8 +131,8 @@ func validExtensionValue(json string) bool {
 	return err == nil && strconv.FormatInt(n, 10) == json
 }
 
-func validAttributeName(s string) bool {
-	if s == "" || len(s) > 64 {
+func validAttributeName[T string | []byte](s T) bool {
+	if len(s) == 0 || len(s) > 64 {
 		return false
 	}
 	for i := range len(s) {

@@ -31,6 +31,7 @@
 //
 // Our own:
 //
+//	POST    /api/v1/events                     CloudEvents in, see publish.go; also OPTIONS
 //	GET     /api/v1/payloads/{name}            bytes that events refer to by dataref; root only
 //	GET   * /api/v1/health                     all checks; 200 when all pass, else 503
 //	GET   * /api/v1/health/live                the same, 200 when live; also /ready
@@ -60,6 +61,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/throttle"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/websocket"
@@ -80,7 +82,8 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Payloads, Health and Metrics may be nil; their paths are then unknown.
+	// Intake, Payloads, Health and Metrics may be nil; their paths are then unknown.
+	Intake   *publish.Intake
 	Payloads Payloads
 	Health   *health.Registry
 	Metrics  http.Handler
@@ -105,6 +108,7 @@ type API struct {
 	authority *access.Authority
 	trail     *trail.Trail
 	logins    map[string]access.Provider
+	publisher publisher
 	payloads  Payloads
 	health    *health.Registry
 	websocket websocket.Options
@@ -151,6 +155,10 @@ func New(o Options) *API {
 	a.routes = a.vaultRoutes()
 	a.mux.HandleFunc("/", unknownPath)
 	a.mux.HandleFunc("/v1/", a.vault)
+	if o.Intake != nil {
+		a.publisher = publisher{o.Intake, newBodies(maxBodiesBytes), o.Counters.Component("publish", "http")}
+		a.mux.HandleFunc(eventsPath, a.events)
+	}
 	if o.Payloads != nil {
 		a.mux.Handle("/api/v1/payloads/{name...}", getOnly(http.HandlerFunc(a.payload)))
 	}
@@ -190,7 +198,7 @@ func (a *API) Shutdown(ctx context.Context) error {
 }
 
 func unknownPath(w http.ResponseWriter, r *http.Request) {
-	fail(w, http.StatusNotFound, "unknown path "+strconv.Quote(r.URL.Path)+"; there are /v1/sys/events/subscribe/{type}, /api/v1/health and /metrics")
+	fail(w, http.StatusNotFound, "unknown path "+strconv.Quote(r.URL.Path)+"; there are /v1/sys/events/subscribe/{type}, /api/v1/events, /api/v1/health and /metrics")
 }
 
 func getOnly(h http.Handler) http.Handler {

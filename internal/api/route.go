@@ -194,15 +194,20 @@ func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 		refused := a.refusalOf(c, err)
 		a.requests.Refused(refused.reason()).Inc()
 		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: namespace, path: path, operation: string(c.operation), id: c.id, request: r}, refused)
-		if refused.status != http.StatusTooManyRequests {
-			// A client that is still sending its body sees the answer only after that;
-			// those who send more may see a broken connection instead.
-			_, _ = io.CopyN(io.Discard, r.Body, maxUnread)
-		}
+		discard(r.Body, refused)
 		refused.answer(w)
 		return
 	}
 	reply.answer(w, mountType)
+}
+
+// discard reads a body that is not wanted: a client that is still sending it sees the
+// answer only after that. Those who send more than maxUnread may see a broken connection
+// instead.
+func discard(body io.Reader, refused *refusal) {
+	if refused.status != http.StatusTooManyRequests {
+		_, _ = io.CopyN(io.Discard, body, maxUnread)
+	}
 }
 
 // serve checks everything that does not depend on the path, in Vault's order except

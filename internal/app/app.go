@@ -27,6 +27,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
 
@@ -152,12 +153,15 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.hub.Store(h)
 
+	intake := publish.New(publish.Options{Journal: a.journal, Limits: c.Limits.Event(), Metrics: common})
+
 	handler := api.New(api.Options{
 		Hub:            h,
 		Positions:      a.journal,
 		Authority:      a.access,
 		Trail:          a.trail,
 		Logins:         a.logins,
+		Intake:         intake,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},

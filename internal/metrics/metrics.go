@@ -51,12 +51,12 @@ type Component struct {
 
 // Component returns the metrics of the component with these label values. The
 // same values give the same counters. A "source" has Received, Appended and
-// Quarantined, a "trail" Received and Appended, a "journal" Appended, a "hub"
+// Quarantined, a "trail" or "publish" Received and Appended, a "journal" Appended, a "hub"
 // Delivered and the lags, an "api" or "listener" none, any other component all; each
 // can refuse.
 func (m *Metrics) Component(component, name string) *Component {
 	c := &Component{refused: m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name})}
-	source, trail, journal, hub := component == "source", component == "trail", component == "journal", component == "hub"
+	source, trail, journal, hub := component == "source", component == "trail" || component == "publish", component == "journal", component == "hub"
 	other := !source && !trail && !journal && !hub && component != "api" && component != "listener"
 	if source || other {
 		c.Quarantined = m.quarantined.WithLabelValues(component, name)
