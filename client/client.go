@@ -67,14 +67,16 @@ type Options struct {
 	Notify func(Notice)
 }
 
-// Notice is news about the connection of a subscription.
+// Notice is news about the connection of a subscription or publisher.
 type Notice struct {
 	Kind NoticeKind
-	// Err is why the connection ended or could not be made, or what was missed.
+	// Err is why the connection ended or could not be made, or what was missed, refused or
+	// lost. It is nil for [Reconnected] and [SpoolWorks].
 	Err error
-	// Retry is how long the subscription waits before it connects; only of
-	// [Disconnected].
+	// Retry is how long it waits before it connects; only of [Disconnected].
 	Retry time.Duration
+	// Refusal is what Err says about an event; only of [Refused].
+	Refusal *Refusal
 }
 
 // NoticeKind is what a [Notice] is about.
@@ -89,6 +91,18 @@ const (
 	// Gap: events that the subscriber was due are not there any more; it goes on
 	// with the oldest that is.
 	Gap
+	// Refused: the hub does not want an event of a publisher.
+	Refused
+	// Warned: the hub stored an event of a publisher, which is not as it should be.
+	Warned
+	// SpoolFailed: the disk does not take the events of a publisher; they are kept in
+	// memory.
+	SpoolFailed
+	// SpoolWorks: it takes them again.
+	SpoolWorks
+	// Lost: events in the spool cannot be read. Err is wrapped with the file, which is
+	// kept.
+	Lost
 )
 
 // Subscribe connects to the server and returns when the subscription is live:

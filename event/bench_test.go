@@ -101,6 +101,15 @@ func TestAppendersDoNotAllocate(t *testing.T) {
 	}
 }
 
+func BenchmarkNewNotification(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		kept = NewNotification("app/order-placed", "path", "orders/4711", "operation", "place", "customer", "17")
+	}
+}
+
+var kept *Event
+
 // BenchmarkParseCloudEventBatch reads 100 events of 700 bytes with a JSON payload; the
 // figures are per batch.
 func BenchmarkParseCloudEventBatch(b *testing.B) {
