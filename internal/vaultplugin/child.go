@@ -40,7 +40,7 @@ type child struct {
 
 	mu     sync.Mutex
 	pid    int  // 0 before the start
-	killed bool // by us, before it ended by itself
+	killed bool // by us, before its end was noticed
 	reaped bool // the pid may belong to another process by now
 
 	exited chan struct{} // the process is gone and its output was read
@@ -119,6 +119,9 @@ func (c *child) start() (drain func(), err error) {
 	if err == nil {
 		c.mu.Lock()
 		c.pid = c.cmd.Process.Pid
+		if c.killed { // before it was started
+			killGroup(c.cmd.Process)
+		}
 		c.mu.Unlock()
 		if err = program.unchanged(); err != nil {
 			c.kill()
@@ -197,12 +200,16 @@ func (c *child) reap() error {
 	return c.cmd.Wait()
 }
 
-// kill ends the process and what it started, without asking.
+// kill ends the process and what it started, without asking, also when it is only about
+// to be started.
 func (c *child) kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pid != 0 && !c.reaped {
-		c.killed = true
+	if c.reaped {
+		return
+	}
+	c.killed = true
+	if c.pid != 0 {
 		killGroup(c.cmd.Process)
 	}
 }

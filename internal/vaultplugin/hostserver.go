@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// maxHostCalls bounds the calls of a plugin that one mount serves at the same time.
-	// More wait in the plugin.
+	// maxHostCalls bounds the calls of a plugin that are served at the same time on one
+	// connection. More wait in the plugin.
 	maxHostCalls = 64
 	// maxHostConns is one more than a plugin needs, which may replace one that broke.
 	maxHostConns = 2

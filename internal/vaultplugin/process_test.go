@@ -126,6 +126,13 @@ func TestLaunchIsCancelled(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+	began := time.Now()
+	if _, err := Launch(ctx, Options{Command: os.Args[0], Env: []string{roleVariable + "=silent"}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("a launch that was cancelled before took %v", took)
+	}
 }
 
 func TestBackends(t *testing.T) {

@@ -294,7 +294,11 @@ func TestPluginSystemView(t *testing.T) {
 		"default_ttl": "768h0m0s", "max_ttl": "768h0m0s", "tainted": false, "caching_disabled": false, "local": false, "mlock": false, "replication": json.Number("0"),
 		"version": vaultplugin.DefaultVaultVersion, "cluster": "", "wrap": "error: this server has no response wrapping",
 		"entity": "error: this server has no entities", "groups": "error: this server has no entities",
-		"password": "error: rpc error: code = Unimplemented desc = this server has no password policies",
+		"password":             "error: rpc error: code = Unimplemented desc = this server has no password policies",
+		"identity_token":       "error: rpc error: code = Unimplemented desc = this server has no identity tokens",
+		"rotation_information": "error: rpc error: code = Unimplemented desc = this server has no rotation manager",
+		"register":             "error: rpc error: code = Unimplemented desc = this server has no rotation manager",
+		"deregister":           "error: rpc error: code = Unimplemented desc = this server has no rotation manager",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -305,7 +309,9 @@ func TestPluginSystemView(t *testing.T) {
 		EntityInfo: func(_ context.Context, id string) (*vaultplugin.Entity, error) {
 			return &vaultplugin.Entity{ID: id, Aliases: []*vaultplugin.Alias{{Name: "al"}}}, nil
 		},
-		GroupsForEntity:  func(context.Context, string) ([]*vaultplugin.Group, error) { return []*vaultplugin.Group{{ID: "g"}}, nil },
+		GroupsForEntity: func(context.Context, string) ([]*vaultplugin.Group, error) {
+			return []*vaultplugin.Group{{ID: "g"}}, nil
+		},
 		GeneratePassword: func(_ context.Context, policy string) (string, error) { return "pw-" + policy, nil },
 	})
 	if got["default_ttl"] != "1h0m0s" || got["tainted"] != true || got["password"] != "pw-strong" || got["version"] != "9.8.7" || got["cluster"] != "cid" ||

@@ -20,8 +20,10 @@ import (
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/errutil"
+	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin"
+	"github.com/hashicorp/vault/sdk/rotation"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -93,21 +95,25 @@ func factory(ctx context.Context, c *logical.BackendConfig) (logical.Backend, er
 			Pattern:        pattern,
 			Fields:         map[string]*framework.FieldSchema{"rest": text, "key": text, "kind": text, "code": text, "bytes": text, "what": text, "entity": text},
 			ExistenceCheck: exists,
-			Callbacks: map[logical.Operation]framework.OperationFunc{
-				logical.ReadOperation:   framework.OperationFunc(handle),
-				logical.CreateOperation: framework.OperationFunc(handle),
-				logical.UpdateOperation: framework.OperationFunc(handle),
-				logical.PatchOperation:  framework.OperationFunc(handle),
-				logical.DeleteOperation: framework.OperationFunc(handle),
-				logical.ListOperation:   framework.OperationFunc(handle),
-			},
-			HelpSynopsis: "does " + pattern,
+			Operations:     operations(handle),
+			HelpSynopsis:   "does " + pattern,
 		})
 	}
 	return b, b.Setup(ctx, c)
 }
 
 type handler = framework.OperationFunc
+
+func operations(handle handler) map[logical.Operation]framework.OperationHandler {
+	all := map[logical.Operation]framework.OperationHandler{}
+	for _, op := range []logical.Operation{
+		logical.ReadOperation, logical.CreateOperation, logical.UpdateOperation,
+		logical.PatchOperation, logical.DeleteOperation, logical.ListOperation,
+	} {
+		all[op] = &framework.PathOperation{Callback: handle}
+	}
+	return all
+}
 
 var text = &framework.FieldSchema{Type: framework.TypeString}
 
@@ -233,6 +239,13 @@ func (b *backend) system(ctx context.Context, _ *logical.Request, d *framework.F
 	put("cluster", id, err)
 	_, err = s.ResponseWrapData(ctx, map[string]interface{}{"a": 1}, time.Minute, false)
 	put("wrap", nil, err)
+	_, err = s.GenerateIdentityToken(ctx, &pluginutil.IdentityTokenRequest{Audience: "a", TTL: time.Minute})
+	put("identity_token", nil, err)
+	_, err = s.GetRotationInformation(ctx, &rotation.RotationInfoRequest{ReqPath: "p"})
+	put("rotation_information", nil, err)
+	_, err = s.RegisterRotationJob(ctx, &rotation.RotationJobConfigureRequest{Name: "n", ReqPath: "p"})
+	put("register", nil, err)
+	put("deregister", nil, s.DeregisterRotationJob(ctx, &rotation.RotationJobDeregisterRequest{ReqPath: "p"}))
 	return &logical.Response{Data: data}, nil
 }
 
