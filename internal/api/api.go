@@ -32,6 +32,8 @@
 // Our own:
 //
 //	GET     /api/v1/payloads/{name}            bytes that events refer to by dataref; root only
+//	GET     /api/v1/event-types                the catalogue, see eventtypes.go
+//	GET     /api/v1/event-types/{type}         one of it, with example and schema
 //	GET   * /api/v1/health                     all checks; 200 when all pass, else 503
 //	GET   * /api/v1/health/live                the same, 200 when live; also /ready
 //	GET   * /metrics                           Prometheus
@@ -56,6 +58,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -80,10 +83,11 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Payloads, Health and Metrics may be nil; their paths are then unknown.
-	Payloads Payloads
-	Health   *health.Registry
-	Metrics  http.Handler
+	// Payloads, EventTypes, Health and Metrics may be nil; their paths are then unknown.
+	Payloads   Payloads
+	EventTypes *catalog.Catalog
+	Health     *health.Registry
+	Metrics    http.Handler
 	// AllowedOrigins are the foreign web pages that may subscribe; see
 	// [websocket.Options].
 	AllowedOrigins []string
@@ -106,6 +110,7 @@ type API struct {
 	trail     *trail.Trail
 	logins    map[string]access.Provider
 	payloads  Payloads
+	types     *catalog.Catalog
 	health    *health.Registry
 	websocket websocket.Options
 	limiter   *limiter // of failed authentications
@@ -135,7 +140,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		payloads: o.Payloads, health: o.Health,
+		payloads: o.Payloads, types: o.EventTypes, health: o.Health,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -153,6 +158,10 @@ func New(o Options) *API {
 	a.mux.HandleFunc("/v1/", a.vault)
 	if o.Payloads != nil {
 		a.mux.Handle("/api/v1/payloads/{name...}", getOnly(http.HandlerFunc(a.payload)))
+	}
+	if o.EventTypes != nil {
+		a.mux.Handle("/api/v1/event-types", getOnly(http.HandlerFunc(a.eventTypes)))
+		a.mux.Handle("/api/v1/event-types/{type...}", getOnly(http.HandlerFunc(a.eventType)))
 	}
 	if o.Health != nil {
 		a.mux.Handle("/api/v1/health", getOnly(o.Health.Handler()))

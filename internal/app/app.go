@@ -22,11 +22,13 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/api"
+	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
 
@@ -53,6 +55,8 @@ type App struct {
 	health   health.Registry
 	journal  *journal.Journal
 	trail    *trail.Trail
+	catalog  *catalog.Catalog
+	intake   *publish.Intake
 	access   *access.Authority
 	logins   map[string]access.Provider
 	hub      atomic.Pointer[hub.Hub] // nil while New runs
@@ -134,6 +138,21 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.onStop("trail", a.stopTrail)
 
+	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
+		return nil, err
+	}
+	secrets, err := a.secretRules(c.Publish.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	a.intake = publish.New(publish.Options{
+		Journal: a.journal,
+		Limits:  c.Limits.Event(),
+		Secrets: secrets,
+		Catalog: a.catalog,
+		Metrics: common,
+	})
+
 	if err := a.openAccess(ctx, c.Auth, root, providers); err != nil {
 		return nil, err
 	}
@@ -161,6 +180,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
+		EventTypes:     a.catalog,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,
