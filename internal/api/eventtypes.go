@@ -133,6 +133,6 @@ func short(s string) string {
 func answerJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // placeholders such as <text> are to be read
+	e.SetEscapeHTML(false) // schemas and meanings are to be read
 	_ = e.Encode(v)
 }

@@ -301,11 +301,11 @@ func (t *Type) key(name string) *Key {
 func (t *Type) makeExample() json.RawMessage {
 	e := t.example
 	if e == nil {
-		e = &event.Event{ID: exampleID, Type: t.Name, Source: "<source>", Time: exampleTime, Metadata: event.Fields{}}
+		e = &event.Event{ID: exampleID, Type: t.Name, Source: "SOURCE", Time: exampleTime, Metadata: event.Fields{}}
 		for _, key := range t.Metadata {
 			switch text, kind := placeholders["text"], firstOf(key.Kinds, "text"); {
 			case key.Name == event.MetadataPath:
-				e.Path = "<path>"
+				e.Path = "PATH"
 				e.Metadata.Set(key.Name, e.Path)
 			case kind == "text":
 				e.Metadata.Set(key.Name, text)
@@ -315,14 +315,14 @@ func (t *Type) makeExample() json.RawMessage {
 		}
 		if len(t.ContentTypes) > 0 {
 			e.DataContentType = t.ContentTypes[0]
-			e.Data = []byte(`"<data>"`)
+			e.Data = []byte(`"DATA"`)
 		}
 	}
 	return event.AppendCloudEvent(nil, e, "")
 }
 
 var placeholders = map[string]string{
-	"text": "<text>", "number": "0", "boolean": "true", "object": `{}`, "array": `[]`, "null": "null",
+	"text": "TEXT", "number": "0", "boolean": "true", "object": `{}`, "array": `[]`, "null": "null",
 }
 
 func firstOf(list []string, otherwise string) string {

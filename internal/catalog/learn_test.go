@@ -93,7 +93,7 @@ func TestLearn(t *testing.T) {
 		t.Errorf("there is a value: %s", all)
 	}
 	e, err := event.ParseCloudEvent(got.Example)
-	if err != nil || e.Path != "<path>" || string(e.Data) != `"<data>"` {
+	if err != nil || e.Path != "PATH" || string(e.Data) != `"DATA"` {
 		t.Errorf("example %s: %v", got.Example, err)
 	}
 	if _, ok := c.Lookup("shop/nothing", everywhere); ok {
