@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -267,6 +268,95 @@ func FuzzStored(f *testing.F) {
 		c.forget(time.Unix(1<<61, 0))
 		if c.room.bytes != 0 {
 			t.Errorf("%d bytes are left", c.room.bytes)
+		}
+	})
+}
+
+// memory is a bucket in memory.
+type memory struct {
+	jetstream.KeyValue
+	mu       sync.Mutex
+	values   map[string]memoryEntry
+	revision uint64
+}
+
+type memoryEntry struct {
+	jetstream.KeyValueEntry
+	value    []byte
+	revision uint64
+}
+
+func (e memoryEntry) Value() []byte    { return e.value }
+func (e memoryEntry) Revision() uint64 { return e.revision }
+
+func (m *memory) Get(_ context.Context, key string) (jetstream.KeyValueEntry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.values[key]
+	if !ok {
+		return nil, jetstream.ErrKeyNotFound
+	}
+	return e, nil
+}
+
+func (m *memory) Create(ctx context.Context, key string, value []byte, _ ...jetstream.KVCreateOpt) (uint64, error) {
+	return m.Update(ctx, key, value, 0)
+}
+
+func (m *memory) Update(_ context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.values[key].revision != revision {
+		return 0, jetstream.ErrKeyExists
+	}
+	m.revision++
+	m.values[key] = memoryEntry{value: value, revision: m.revision}
+	return m.revision, nil
+}
+
+// TestBackground: what happens by itself, and when.
+func TestBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := &memory{values: make(map[string]memoryEntry)}
+		open := func() *Catalog {
+			c, err := Open(t.Context(), Config{State: func(context.Context, string) (jetstream.KeyValue, error) { return bucket, nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		wait := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
+		a, b := open(), open()
+		a.Learn(published("", "a/b"))
+		began := time.Now()
+		if wait(saveEvery + 2*time.Second); bucket.revision != 1 {
+			t.Errorf("after some seconds it was written %d times", bucket.revision)
+		}
+		if wait(readEvery); lookup(b, "a/b").Seen == nil {
+			t.Error("the other node has not heard of it within a minute")
+		}
+		a.Learn(published("", "a/b"))
+		if wait(time.Minute); bucket.revision != 1 {
+			t.Error("that a known type was seen again was written at once")
+		}
+		if wait(countEvery); bucket.revision != 2 {
+			t.Errorf("after a while it was written %d times", bucket.revision)
+		}
+		if s := lookup(a, "a/b").Seen; s.Events != 2 || s.First.After(began) || s.Last.Sub(s.First) != time.Minute {
+			t.Errorf("%+v", s)
+		}
+		for _, c := range []*Catalog{a, b} {
+			c.learnt[place{"", "a/b"}].last.Store(time.Now().Add(-forgetAfter).Unix())
+		}
+		if wait(forgetEvery + time.Minute); a.Stats().Learnt+b.Stats().Learnt != 0 {
+			t.Error("it was never forgotten")
+		}
+		revision := bucket.revision
+		if err := errors.Join(a.Close(t.Context()), b.Close(t.Context())); err != nil || bucket.revision != revision {
+			t.Error("the end had something to write:", err)
 		}
 	})
 }

@@ -281,7 +281,11 @@ func printEventType(w io.Writer, t *eventType) error {
 		fmt.Fprint(w, "\nMetadata:\n")
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, k := range t.Metadata {
-			fmt.Fprintf(table, "  %s\t%s\t%s\n", visible(k.Key), listed(k.Kinds), visible(k.Meaning))
+			fmt.Fprintf(table, "  %s\t%s", visible(k.Key), listed(k.Kinds))
+			if k.Meaning != "" {
+				fmt.Fprintf(table, "\t%s", visible(k.Meaning))
+			}
+			fmt.Fprintln(table)
 		}
 		if err := table.Flush(); err != nil {
 			return err

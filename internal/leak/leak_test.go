@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 	"github.com/tocsin-events/tocsin/internal/token"
 )
 
@@ -184,6 +185,31 @@ func TestJSONValues(t *testing.T) {
 	}
 	if f := r.field(&event.Field{Key: "password", Value: `["hunter2"]`, JSON: true}); f == nil {
 		t.Error("a list under the name of a secret is not found")
+	}
+}
+
+// TestRecordings: in the events that come out of recorded audit logs nothing is found. They
+// are not checked, but a plugin sends the same.
+func TestRecordings(t *testing.T) {
+	r := rules(t, Options{})
+	events := 0
+	for _, name := range []string{"openbao", "kv025"} {
+		text, err := os.ReadFile("../auditlog/testdata/" + name + "-audit-small.jsonl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		translator := vaultaudit.NewTranslator(vaultaudit.TranslatorConfig{Name: "t"})
+		for line := range strings.Lines(string(text)) {
+			for _, e := range translator.Translate(nil, []byte(strings.TrimSuffix(line, "\n"))) {
+				events++
+				if err := r.Check(e); err != nil {
+					t.Errorf("%s: %v", e.Type, err)
+				}
+			}
+		}
+	}
+	if events < 100 {
+		t.Errorf("only %d events", events)
 	}
 }
 
