@@ -314,6 +314,12 @@ func (m *memory) Update(_ context.Context, key string, value []byte, revision ui
 	return m.revision, nil
 }
 
+func (m *memory) writes() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.revision
+}
+
 // TestBackground: what happens by itself, and when.
 func TestBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -332,30 +338,32 @@ func TestBackground(t *testing.T) {
 		a, b := open(), open()
 		a.Learn(published("", "a/b"))
 		began := time.Now()
-		if wait(saveEvery + 2*time.Second); bucket.revision != 1 {
-			t.Errorf("after some seconds it was written %d times", bucket.revision)
+		if wait(saveEvery + 2*time.Second); bucket.writes() != 1 {
+			t.Errorf("after some seconds it was written %d times", bucket.writes())
 		}
 		if wait(readEvery); lookup(b, "a/b").Seen == nil {
 			t.Error("the other node has not heard of it within a minute")
 		}
 		a.Learn(published("", "a/b"))
-		if wait(time.Minute); bucket.revision != 1 {
+		if wait(time.Minute); bucket.writes() != 1 {
 			t.Error("that a known type was seen again was written at once")
 		}
-		if wait(countEvery); bucket.revision != 2 {
-			t.Errorf("after a while it was written %d times", bucket.revision)
+		if wait(countEvery); bucket.writes() != 2 {
+			t.Errorf("after a while it was written %d times", bucket.writes())
 		}
 		if s := lookup(a, "a/b").Seen; s.Events != 2 || s.First.After(began) || s.Last.Sub(s.First) != time.Minute {
 			t.Errorf("%+v", s)
 		}
 		for _, c := range []*Catalog{a, b} {
+			c.mu.RLock()
 			c.learnt[place{"", "a/b"}].last.Store(time.Now().Add(-forgetAfter).Unix())
+			c.mu.RUnlock()
 		}
 		if wait(forgetEvery + time.Minute); a.Stats().Learnt+b.Stats().Learnt != 0 {
 			t.Error("it was never forgotten")
 		}
-		revision := bucket.revision
-		if err := errors.Join(a.Close(t.Context()), b.Close(t.Context())); err != nil || bucket.revision != revision {
+		revision := bucket.writes()
+		if err := errors.Join(a.Close(t.Context()), b.Close(t.Context())); err != nil || bucket.writes() != revision {
 			t.Error("the end had something to write:", err)
 		}
 	})
