@@ -33,6 +33,8 @@
 //
 //	POST    /api/v1/events                     CloudEvents in, see publish.go; also OPTIONS
 //	GET     /api/v1/payloads/{name}            bytes that events refer to by dataref; root only
+//	GET     /api/v1/event-types                the catalogue, see eventtypes.go
+//	GET     /api/v1/event-types/{type}         one of it, with example and schema
 //	GET   * /api/v1/health                     all checks; 200 when all pass, else 503
 //	GET   * /api/v1/health/live                the same, 200 when live; also /ready
 //	GET   * /metrics                           Prometheus
@@ -59,6 +61,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
@@ -85,11 +88,13 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Intake, Payloads, Health and Metrics may be nil; their paths are then unknown.
-	Intake   *publish.Intake
-	Payloads Payloads
-	Health   *health.Registry
-	Metrics  http.Handler
+	// Intake, Payloads, EventTypes, Health and Metrics may be nil; their paths are then
+	// unknown.
+	Intake     *publish.Intake
+	Payloads   Payloads
+	EventTypes *catalog.Catalog
+	Health     *health.Registry
+	Metrics    http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
 	GRPC *grpcapi.Server
 	// AllowedOrigins are the foreign web pages that may subscribe; see
@@ -115,6 +120,7 @@ type API struct {
 	logins    map[string]access.Provider
 	publisher publisher
 	payloads  Payloads
+	types     *catalog.Catalog
 	health    *health.Registry
 	grpc      *grpcapi.Server
 	websocket websocket.Options
@@ -145,7 +151,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		payloads: o.Payloads, health: o.Health, grpc: o.GRPC,
+		payloads: o.Payloads, types: o.EventTypes, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -167,6 +173,10 @@ func New(o Options) *API {
 	}
 	if o.Payloads != nil {
 		a.mux.Handle("/api/v1/payloads/{name...}", getOnly(http.HandlerFunc(a.payload)))
+	}
+	if o.EventTypes != nil {
+		a.mux.Handle("/api/v1/event-types", getOnly(http.HandlerFunc(a.eventTypes)))
+		a.mux.Handle("/api/v1/event-types/{type...}", getOnly(http.HandlerFunc(a.eventType)))
 	}
 	if o.Health != nil {
 		a.mux.Handle("/api/v1/health", getOnly(o.Health.Handler()))

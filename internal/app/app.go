@@ -22,6 +22,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/api"
+	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
@@ -55,9 +56,10 @@ type App struct {
 	health   health.Registry
 	journal  *journal.Journal
 	trail    *trail.Trail
+	catalog  *catalog.Catalog
+	intake   *publish.Intake
 	access   *access.Authority
 	logins   map[string]access.Provider
-	intake   *publish.Intake
 	hub      atomic.Pointer[hub.Hub] // nil while New runs
 	listener net.Listener
 	server   *http.Server
@@ -137,9 +139,18 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.onStop("trail", a.stopTrail)
 
+	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
+		return nil, err
+	}
+	secrets, err := a.secretRules(c.Publish.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	a.intake = publish.New(publish.Options{
 		Journal: a.journal,
 		Limits:  c.Limits.Event(),
+		Secrets: secrets,
+		Catalog: a.catalog,
 		Metrics: common,
 		Logger:  component(a.log, "publish"),
 	})
@@ -178,6 +189,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
 		GRPC:           calls,
+		EventTypes:     a.catalog,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

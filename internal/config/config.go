@@ -35,6 +35,7 @@ type Config struct {
 	Subscriptions Subscriptions `yaml:"subscriptions" doc:"Live subscribers."`
 	Auth          Auth          `yaml:"auth" doc:"Who may use the server."`
 	Sources       []Source      `yaml:"sources" doc:"What is read. Each source has these fields:"`
+	Publish       Publish       `yaml:"publish" doc:"What applications and plugins publish."`
 	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
 }
 
@@ -133,6 +134,7 @@ func Default() Config {
 		},
 		Subscriptions: Subscriptions{Max: 20_000, MemoryBytes: 64 << 20},
 		Auth:          defaultAuth(),
+		Publish:       defaultPublish(),
 		Log:           Log{Level: "info", Format: "text"},
 	}
 }
