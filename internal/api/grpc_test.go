@@ -23,7 +23,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -703,22 +702,25 @@ func TestReflection(t *testing.T) {
 	if r := ask(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "tocsin.v1.Publisher"}}); len(r.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
 		t.Errorf("no description: %v", r)
 	}
-	older, err := reflectionv1alpha.NewServerReflectionClient(conn).ServerReflectionInfo(as(t, ""))
+	// The older version has the same messages.
+	older, err := conn.NewStream(as(t, ""), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := older.Send(&reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}}); err != nil {
+	if err := older.SendMsg(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := older.Recv(); err != nil || len(r.GetListServicesResponse().GetService()) != len(want) {
+	r := new(reflectionv1.ServerReflectionResponse)
+	if err := older.RecvMsg(r); err != nil || len(r.GetListServicesResponse().GetService()) != len(want) {
 		t.Errorf("v1alpha: %v, %v", r, err)
 	}
 	// Without a token nobody may send much.
+	long := &reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_FileByFilename{FileByFilename: strings.Repeat("x", 10<<10)}}
 	for range 10 {
-		if err = older.Send(&reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_FileByFilename{FileByFilename: strings.Repeat("x", 10<<10)}}); err != nil {
+		if err = older.SendMsg(long); err != nil {
 			break
 		}
-		if _, err = older.Recv(); err != nil {
+		if err = older.RecvMsg(r); err != nil {
 			break
 		}
 	}

@@ -4,13 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -28,23 +24,7 @@ func BenchmarkStream(b *testing.B) {
 	}
 	defer j.Close(context.Background())
 	s := New(Options{Intake: publish.New(publish.Options{Journal: j})})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Serve(w, r, &Caller{Publisher: publish.Host})
-	})}
-	go server.Serve(listener)
-	defer server.Close()
-	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.Close()
-	stream, err := tocsinv1.NewPublisherClient(conn).PublishStream(b.Context())
+	stream, err := dial(b, s, &Caller{Publisher: publish.Host}).PublishStream(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}

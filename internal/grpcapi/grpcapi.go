@@ -169,6 +169,7 @@ type call struct {
 
 	mu       sync.Mutex
 	response *http.ResponseController // nil when the call was served: it must not be used then
+	limit    time.Time                // of writing, whatever is set later
 	running  sync.WaitGroup           // goroutines of a stream
 }
 
@@ -245,9 +246,20 @@ func (c *call) readBy(t time.Time) {
 func (c *call) writeBy(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.limit.IsZero() {
+		t = c.limit
+	}
 	if c.response != nil {
 		_ = c.response.SetWriteDeadline(t)
 	}
+}
+
+// lastWrite is a writeBy after which no later one counts.
+func (c *call) lastWrite(t time.Time) {
+	c.mu.Lock()
+	c.limit = t
+	c.mu.Unlock()
+	c.writeBy(t)
 }
 
 func (s *Server) begin(kind int) error {

@@ -126,7 +126,7 @@ func (t *stream) guard(run func()) {
 func (t *stream) end() {
 	why := context.Cause(t.call.ended)
 	t.stop(why)
-	t.call.writeBy(time.Now().Add(2 * endGrace))
+	t.call.lastWrite(time.Now().Add(endGrace))
 	timer := time.AfterFunc(endGrace, func() { t.cancel(why) })
 	context.AfterFunc(t.ctx, func() { timer.Stop() })
 }
@@ -353,10 +353,8 @@ func (t *stream) send() error {
 
 // respond sends one answer, in parts if it is long.
 func (t *stream) respond(a *answer, last uint64) error {
-	if t.call.ended.Err() == nil {
-		t.call.writeBy(time.Now().Add(responseTimeout))
-		defer t.call.writeBy(time.Time{})
-	}
+	t.call.writeBy(time.Now().Add(responseTimeout))
+	defer t.call.writeBy(time.Time{})
 	for len(a.refused) > maxParts || len(a.warnings) > maxParts {
 		part := new(tocsinv1.PublishStreamResponse)
 		part.Refused, a.refused = cut(a.refused)
