@@ -448,7 +448,7 @@ func (a *API) countRefused(p *publication, all []*publish.Refusal) {
 	t := attempt{what: publishDenied, namespace: p.namespace, path: publish.PathPrefix, operation: publishOperation, id: p.id, request: p.r, count: denied}
 	if e := p.event(first.Index); e != nil {
 		t.path += e.Type
-		if strings.HasPrefix(e.Namespace, p.namespace) {
+		if _, cannotBe := joinNamespace(e.Namespace, ""); cannotBe == nil && strings.HasPrefix(e.Namespace, p.namespace) {
 			t.namespace = e.Namespace
 		}
 	}
