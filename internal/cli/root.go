@@ -27,7 +27,7 @@ func newRoot(s *Streams) *cobra.Command {
 	root := newGroup("tocsin", "Event notifications and audit for infrastructure", rootLong,
 		newDev(s),
 		newServer(s),
-		newGroup("events", "Read event notifications", "Read event notifications from a hub.", newSubscribe(s)),
+		newGroup("events", "Read and publish event notifications", "Read event notifications from a hub, and publish them to it.", newSubscribe(s), newPublish(s)),
 		newPolicy(s),
 		newToken(s),
 		newLogin(s),
