@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -21,6 +22,8 @@ func runChild() bool {
 	switch os.Getenv(childEnv) {
 	case "hub":
 		hubChild()
+	case "spool":
+		spoolChild()
 	default:
 		return false
 	}
@@ -76,4 +79,32 @@ func hubChild() {
 	defer server.Close()
 	fmt.Println(server.URL)
 	io.Copy(io.Discard, os.Stdin)
+}
+
+// spoolChild sends events without end, and prints the number of those of which it knows
+// that they are safe.
+func spoolChild() {
+	ctx := context.Background()
+	p, err := newPublisher(PublisherOptions{
+		Address: os.Getenv("HUB"), Spool: &Spool{Dir: os.Getenv("SPOOL"), MaxBytes: 1 << 30}, MaxBatchEvents: 20,
+	}, quickPublish)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for n := 0; ; n++ {
+		e := numbered(n)
+		e.ID = os.Getenv("ROUND") + "-" + e.ID
+		if err := p.SendEvent(ctx, e); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		if n%50 == 49 {
+			if err := p.Sync(ctx); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			fmt.Println(n + 1)
+		}
+	}
 }

@@ -30,6 +30,8 @@ type flight struct {
 	settled  int
 	inMemory bool // only there, not in the spool
 	bytes    int  // of those in memory
+
+	abandoned bool // because the publisher stops
 }
 
 // waiter is a Publish that waits for answers.

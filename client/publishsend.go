@@ -22,12 +22,17 @@ func (p *Publisher) send() {
 	failures := 0
 	for {
 		c := p.load()
-		if c == nil || !p.deliver(c, &failures) {
-			return // what was not delivered stays among the flights, and is counted
+		if c == nil {
+			return
 		}
-		var err error
+		switch p.deliver(c, &failures) {
+		case over:
+			return // what was not delivered stays among the flights, and is counted
+		case returned:
+			continue
+		}
 		if c.spooled != nil {
-			if err = p.spool.Done(c.spooled); err != nil {
+			if err := p.spool.Done(c.spooled); err != nil {
 				p.notifySpool(err)
 			}
 		}
@@ -39,6 +44,7 @@ func (p *Publisher) send() {
 		}
 		if p.spool != nil {
 			p.spoolBytes = p.spool.Bytes()
+			p.spoolWork.Signal()
 		}
 		p.passBarriers()
 		p.room.Broadcast()
@@ -103,13 +109,24 @@ type piece struct {
 	events int
 }
 
-// deliver sends until the hub has answered for every event; false means that it is over
-// before.
-func (p *Publisher) deliver(c *cargo, failures *int) bool {
+// outcome is how a delivery ended.
+type outcome int
+
+const (
+	delivered outcome = iota // the hub has answered for every event
+	returned                 // the cargo was put back
+	over                     // the publisher stops
+)
+
+// deliver sends until the hub has answered for every event. A cargo that is only in
+// memory although there is a spool is put back when the hub does not take it, because
+// the disk may work again before the hub does.
+func (p *Publisher) deliver(c *cargo, failures *int) outcome {
 	todo := []piece{{c.body, c.first, c.events}}
 	for len(todo) > 0 {
 		if p.running.Err() != nil {
-			return false
+			p.abandon(c)
+			return over
 		}
 		now := todo[0]
 		a := p.attempt(now.body, now.events)
@@ -133,13 +150,45 @@ func (p *Publisher) deliver(c *cargo, failures *int) bool {
 		delay := p.delay(a.err, *failures)
 		*failures++
 		p.failed(a.err, delay)
+		back := p.spool != nil && p.putBack(c)
 		timer := time.NewTimer(delay)
 		select {
 		case <-timer.C:
 		case <-p.running.Done():
 			timer.Stop()
 		}
+		if back {
+			return returned
+		}
 	}
+	return delivered
+}
+
+// abandon gives a cargo up because the publisher stops. Back in memory, it gets into the
+// spool.
+func (p *Publisher) abandon(c *cargo) {
+	if p.spool == nil || p.putBack(c) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.abandoned = true
+	p.spoolWork.Signal()
+}
+
+// putBack undoes the loading of a cargo from memory, if it was the last to be loaded.
+// Nothing behind it is in the spool, because fillSpool waits meanwhile.
+func (p *Publisher) putBack(c *cargo) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !c.inMemory || c.settled > 0 || c.first+uint64(c.events) != p.taken {
+		return false
+	}
+	p.flights = slices.DeleteFunc(p.flights, func(f *flight) bool { return f == c.flight })
+	p.spoolWork.Signal()
+	p.taken = c.first
+	text := slices.Clone(c.text) // of which a request may still be reading
+	p.ready = slices.Insert(p.ready, 0, batch{text: text, events: c.events})
 	return true
 }
 

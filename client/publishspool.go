@@ -2,6 +2,7 @@ package client
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/spool"
@@ -27,11 +28,12 @@ func (p *Publisher) openSpool() error {
 	return nil
 }
 
-// fillSpool is the goroutine that brings events from memory to the disk.
+// fillSpool is the goroutine that brings events from memory to the disk. While some are sent from
+// memory, because the disk failed, it waits: they may come back, and are older.
 func (p *Publisher) fillSpool() {
 	for {
 		p.mu.Lock()
-		for !p.stopping && len(p.ready) == 0 && p.fill.events == 0 {
+		for p.sendsFromMemory() || !p.stopping && len(p.ready) == 0 && p.fill.events == 0 {
 			p.spoolWork.Wait()
 		}
 		b := p.oldest()
@@ -48,6 +50,10 @@ func (p *Publisher) fillSpool() {
 	}
 }
 
+func (p *Publisher) sendsFromMemory() bool {
+	return slices.ContainsFunc(p.flights, func(f *flight) bool { return f.inMemory && !f.abandoned })
+}
+
 // filled notes what came of an attempt to write to the disk; false means that it is over.
 func (p *Publisher) filled(b batch, err error) bool {
 	p.mu.Lock()
@@ -56,7 +62,7 @@ func (p *Publisher) filled(b batch, err error) bool {
 	p.spoolFailed = err != nil
 	p.spoolBytes = p.spool.Bytes()
 	if err != nil {
-		p.ready = append([]batch{b}, p.ready...)
+		p.ready = slices.Insert(p.ready, 0, b)
 		p.stats.LastError = err
 	} else {
 		p.memEvents -= b.events
