@@ -25,7 +25,9 @@
 //	GET   * /v1/sys/health                     also HEAD
 //	GET   * /v1/sys/seal-status, /v1/sys/leader, /v1/sys/init
 //	GET     /v1/sys/experiments
-//	GET     /v1/sys/mounts, /v1/sys/auth
+//	GET     /v1/sys/mounts, /v1/sys/auth       also {path} with POST, DELETE, and {path}/tune
+//	        /v1/sys/plugins/catalog            with sudo; also reload, see plugins.go
+//	        /v1/{mount}/...                    of hosted plugins, see hosted.go
 //	GET   * /v1/sys/internal/ui/mounts         of those whom the token shows
 //	GET     /v1/sys/internal/ui/mounts/{path}
 //
@@ -60,6 +62,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/throttle"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/websocket"
@@ -80,6 +83,8 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
+	// Plugins hosts plugins; nil: there are none, and none can be mounted.
+	Plugins *pluginhost.Host
 	// Payloads, Health and Metrics may be nil; their paths are then unknown.
 	Payloads Payloads
 	Health   *health.Registry
@@ -105,6 +110,7 @@ type API struct {
 	authority *access.Authority
 	trail     *trail.Trail
 	logins    map[string]access.Provider
+	plugins   *pluginhost.Host
 	payloads  Payloads
 	health    *health.Registry
 	websocket websocket.Options
@@ -135,7 +141,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		payloads: o.Payloads, health: o.Health,
+		plugins: o.Plugins, payloads: o.Payloads, health: o.Health,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
