@@ -27,12 +27,12 @@ type Setup struct {
 	RecordObservation func(ctx context.Context, observationType string, data event.Fields) error
 }
 
-// Storage is the storage of one mount. Keys are relative paths without empty, "." and ".."
-// elements; those that end in "/" exist only as prefixes. The text of an error is shown to
-// the plugin.
+// Storage is the storage of one mount. Keys are any texts, with "/" between elements of
+// which none is ".."; prefixes too. The text of an error is shown to the plugin.
 type Storage interface {
-	// List returns the names directly below a prefix, which is empty or ends in "/":
-	// keys without the prefix, and what has more below it with a trailing slash.
+	// List returns the names directly below a prefix, which is empty or ends in "/" as a
+	// rule: the keys that begin with it, without it, cut off after the first slash of
+	// what remains, each once.
 	List(ctx context.Context, prefix string) ([]string, error)
 	// Get returns nil when there is no such key.
 	Get(ctx context.Context, key string) (*StorageEntry, error)
