@@ -56,7 +56,7 @@ type App struct {
 	trail    *trail.Trail
 	access   *access.Authority
 	logins   map[string]access.Provider
-	plugins  *pluginhost.Host // nil: none are hosted
+	plugins  *pluginhost.Host        // nil: none are hosted
 	hub      atomic.Pointer[hub.Hub] // nil while New runs
 	listener net.Listener
 	server   *http.Server

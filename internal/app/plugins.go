@@ -186,3 +186,12 @@ func pluginConfig(c config.Plugins) (plugins []pluginhost.Plugin, mounts []plugi
 	}
 	return plugins, mounts
 }
+
+// Plugins says whether all hosted plugins run; the error is why some do not, once it has
+// been tried.
+func (a *App) Plugins() (running bool, err error) {
+	if a.plugins == nil {
+		return true, nil
+	}
+	return a.plugins.Ready()
+}

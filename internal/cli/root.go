@@ -28,6 +28,7 @@ func newRoot(s *Streams) *cobra.Command {
 		newDev(s),
 		newServer(s),
 		newGroup("events", "Read event notifications", "Read event notifications from a hub.", newSubscribe(s)),
+		newPlugin(s),
 		newPolicy(s),
 		newToken(s),
 		newLogin(s),

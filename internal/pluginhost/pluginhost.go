@@ -249,6 +249,24 @@ func (h *Host) Health() error {
 	return errors.Join(errs...)
 }
 
+// Ready says whether all mounts run; the error is why some of them cannot be started.
+func (h *Host) Ready() (bool, error) {
+	ready := true
+	for _, m := range h.table.Load().all {
+		if m.Record().State != "" {
+			continue
+		}
+		m.mu.Lock()
+		running, err := m.current != nil, m.lastErr
+		m.mu.Unlock()
+		if err != nil {
+			return false, fmt.Errorf("mount %s: %w", m.Record().Full(), err)
+		}
+		ready = ready && running
+	}
+	return ready, nil
+}
+
 // incident tells about something that nobody asked for.
 func (h *Host) incident(i Incident) {
 	if h.config.Incident != nil && !h.closed.Load() {
