@@ -206,8 +206,11 @@ func (a *API) hostedReply(c *call, request *vaultplugin.Request, response *vault
 	}
 	r := &reply{data: response.Data, warnings: response.Warnings}
 	if secret := response.Secret; secret != nil {
-		r.leaseID = c.mount.Record().Relative() + request.Path + "/" + uuid.NewString()
 		r.leaseDuration = int64(secret.TTL / time.Second)
+	}
+	// The lease of a kv plugin is no lease, but how often to look; in Vault it has no id.
+	if secret, plugin := response.Secret, c.mount.Record().Plugin; secret != nil && plugin != "kv" && plugin != "generic" {
+		r.leaseID = c.mount.Record().Relative() + request.Path + "/" + uuid.NewString()
 		r.warnings = append(r.warnings, "this hub does not manage leases: nothing is revoked when the lease ends")
 	}
 	if response.Auth != nil {

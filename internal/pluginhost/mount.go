@@ -2,7 +2,6 @@ package pluginhost
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -97,12 +96,8 @@ func (m *Mount) health() error {
 	switch {
 	case m.current != nil, m.over:
 		return nil
-	case m.lastErr != nil:
-		return m.lastErr
-	case m.failures == 0 && !m.kept:
-		return nil // not started yet
 	}
-	return errors.New("the plugin is being started")
+	return m.lastErr // nil while it is started for the first time
 }
 
 // keepRunning starts the plugin and starts it again whenever it has ended.

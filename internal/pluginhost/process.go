@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -119,7 +120,7 @@ func (ps *processes) launch(ctx context.Context, p *Plugin, file string, sum []b
 	defer cancel()
 	running, err := h.config.Launch(ctx, vaultplugin.Options{
 		Name: p.Name, Command: file, Args: p.Args, Env: p.Env, SHA256: sum,
-		Logger:       h.log.With("plugin", p.Name),
+		Logger:       slog.New(pluginLog{h.log.Handler()}),
 		StartTimeout: h.config.StartTimeout, CallTimeout: h.config.RequestTimeout, StopTimeout: stopTimeout,
 	})
 	if err != nil {
