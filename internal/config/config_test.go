@@ -98,6 +98,17 @@ sources:
   - name: bao-2
     type: vault_audit_file
     path: "/var/log/bao.log"
+plugins:
+  storage_key: {file: /etc/tocsin/plugin-key}
+  directory: /usr/lib/tocsin/plugins
+  start_timeout: 10s
+  request_timeout: 30s
+  mounts:
+    - {path: secret, type: secret, namespace: ns1, name: kv, command: /usr/lib/tocsin/plugins/vault-plugin-secrets-kv, args: [-v], env: {A: b}, pass_env: [TOKEN],
+       sha256: 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a, version: v0.25.0, description: for tests, options: {version: "2"},
+       default_lease_ttl: 1h, max_lease_ttl: 24h}
+    - {path: legacy, name: kv}
+    - {path: users, type: auth, command: /x/vault-plugin-auth-users, reload_on_change: true, login_policies: ["team-*"]}
 log: {level: debug, format: json}
 `
 
@@ -153,7 +164,8 @@ func fullConfig() Config {
 			},
 			{Name: "bao-2", Type: VaultAuditFile, Path: "/var/log/bao.log", From: FromStart, MaxLine: 64 << 20},
 		},
-		Log: Log{Level: "debug", Format: "json"},
+		Plugins: fullPlugins(),
+		Log:     Log{Level: "debug", Format: "json"},
 	}
 }
 
