@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,9 +36,11 @@ type child struct {
 	say    *lineLog // standard output after the handshake
 
 	handshake io.ReadCloser
+	silent    atomic.Bool // the standard output ended before the handshake
 
 	mu     sync.Mutex
 	pid    int  // 0 before the start
+	killed bool // by us, before its end was noticed
 	reaped bool // the pid may belong to another process by now
 
 	exited chan struct{} // the process is gone and its output was read
@@ -116,6 +119,9 @@ func (c *child) start() (drain func(), err error) {
 	if err == nil {
 		c.mu.Lock()
 		c.pid = c.cmd.Process.Pid
+		if c.killed { // before it was started
+			killGroup(c.cmd.Process)
+		}
 		c.mu.Unlock()
 		if err = program.unchanged(); err != nil {
 			c.kill()
@@ -137,7 +143,7 @@ func (c *child) start() (drain func(), err error) {
 	readers.Go(func() {
 		defer stdout.Close()
 		defer first.Close()
-		readFirstLine(first, stdout, c.say)
+		c.readFirstLine(first, stdout)
 	})
 	readers.Go(func() {
 		defer stderr.Close()
@@ -153,20 +159,21 @@ func (c *child) start() (drain func(), err error) {
 	}, nil
 }
 
-// readFirstLine hands the first line of r to w, and everything after it to rest.
-func readFirstLine(w *io.PipeWriter, r io.Reader, rest *lineLog) {
+// readFirstLine hands the first line of r to w, and logs everything after it.
+func (c *child) readFirstLine(w *io.PipeWriter, r io.Reader) {
 	b := bufio.NewReaderSize(r, maxHandshake)
 	line, err := b.ReadSlice('\n')
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
 		w.CloseWithError(fmt.Errorf("the first line of the plugin is longer than %d bytes", maxHandshake))
 	case err != nil && len(line) == 0:
+		c.silent.Store(true)
 		w.Close()
 	default:
 		_, _ = w.Write(line)
 	}
-	_, _ = io.Copy(rest, b)
-	rest.flush()
+	_, _ = io.Copy(c.say, b)
+	c.say.flush()
 }
 
 // dead says whether the process has exited.
@@ -180,8 +187,7 @@ func (c *child) dead() bool {
 }
 
 func (c *child) wait(drain func()) error {
-	awaitExit(c.pid) // but does not reap, so that the pid is still that of the process
-	c.kill()         // what it started goes with it
+	awaitExit(c.cmd.Process)
 	err := c.reap()
 	drain()
 	return err
@@ -194,13 +200,28 @@ func (c *child) reap() error {
 	return c.cmd.Wait()
 }
 
-// kill ends the process and what it started, without asking.
+// kill ends the process and what it started, without asking, also when it is only about
+// to be started.
 func (c *child) kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pid != 0 && !c.reaped {
+	if c.reaped {
+		return
+	}
+	c.killed = true
+	if c.pid != 0 {
 		killGroup(c.cmd.Process)
 	}
+}
+
+// endedItself says whether the process is dead and was not killed.
+func (c *child) endedItself() bool {
+	if !c.dead() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.killed
 }
 
 // The rest is for go-plugin.
@@ -210,7 +231,14 @@ func (c *child) Wait(ctx context.Context) error {
 	return c.err
 }
 
+// Kill kills the process, but lets one that is about to end tell why.
 func (c *child) Kill(ctx context.Context) error {
+	if c.silent.Load() {
+		select {
+		case <-c.exited:
+		case <-time.After(drainTime):
+		}
+	}
 	c.kill()
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 
 func isolate(cmd *exec.Cmd) {}
 
-// awaitExit leaves the waiting to the reaping.
-func awaitExit(pid int) {}
+// awaitExit leaves the waiting to the reaping, and what the process started alone.
+func awaitExit(*os.Process) {}
 
 func killGroup(p *os.Process) { _ = p.Kill() }

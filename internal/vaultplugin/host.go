@@ -27,8 +27,8 @@ type Setup struct {
 	RecordObservation func(ctx context.Context, observationType string, data event.Fields) error
 }
 
-// Storage is the storage of one mount. Keys are any texts, with "/" between elements of
-// which none is ".."; prefixes too. The text of an error is shown to the plugin.
+// Storage is the storage of one mount. Keys are any texts but the empty one, with "/"
+// between elements of which none is ".."; prefixes may be empty too. The text of an error is shown to the plugin.
 type Storage interface {
 	// List returns the names directly below a prefix, which is empty or ends in "/" as a
 	// rule: the keys that begin with it, without it, cut off after the first slash of

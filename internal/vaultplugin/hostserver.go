@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// maxHostCalls bounds the calls of a plugin that one mount serves at the same time.
-	// More wait in the plugin.
+	// maxHostCalls bounds the calls of a plugin that are served at the same time on one
+	// connection. More wait in the plugin.
 	maxHostCalls = 64
 	// maxHostConns is one more than a plugin needs, which may replace one that broke.
 	maxHostConns = 2
@@ -73,6 +73,13 @@ func (h *hostServer) bound(ctx context.Context) (context.Context, context.Cancel
 
 // checkKey refuses the keys that [Storage] excludes.
 func checkKey(key string) error {
+	if key == "" {
+		return errors.New("the storage key is empty")
+	}
+	return checkPrefix(key)
+}
+
+func checkPrefix(key string) error {
 	if !utf8.ValidString(key) || strings.ContainsRune(key, 0) {
 		return errors.New("the storage key is not text")
 	}
@@ -92,7 +99,7 @@ func errorText(err error) string {
 }
 
 func (h *hostServer) list(ctx context.Context, r *pb.StorageListRequest) (*pb.StorageListReply, error) {
-	if err := checkKey(r.Prefix); err != nil {
+	if err := checkPrefix(r.Prefix); err != nil {
 		return &pb.StorageListReply{Error: errorText(err)}, nil
 	}
 	ctx, cancel := h.bound(ctx)
@@ -218,4 +225,3 @@ func (c *limitedConn) Close() error {
 	})
 	return c.Conn.Close()
 }
-

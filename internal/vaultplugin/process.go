@@ -213,9 +213,9 @@ func (p *Process) launchError(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case !started:
-	case p.child.dead() && p.child.err != nil:
+	case p.child.endedItself() && p.child.err != nil:
 		err = fmt.Errorf("%w before the handshake (%w)%s", ErrExited, p.child.err, why)
-	case p.child.dead():
+	case p.child.endedItself():
 		err = fmt.Errorf("%w before the handshake%s", ErrExited, why)
 	default:
 		err = fmt.Errorf("%w: %s%s", ErrProtocol, printable(err.Error()), why)

@@ -62,8 +62,8 @@ type Options struct {
 	// MaxMessage bounds a message to or from a Backend, in bytes.
 	MaxMessage int
 	// MaxEntry bounds what a plugin may send in one call of its own (a value to store, an
-	// event), in bytes. Up to 64 such calls per mount are served at the same time, so 64
-	// times this is what a mount can make the hub hold.
+	// event), in bytes. Up to 128 such calls of a mount are served at the same time, so 128
+	// times this is the most that a hostile plugin can make the hub hold for a mount.
 	MaxEntry int
 }
 
