@@ -125,6 +125,10 @@ func (m *fakeMount) HandleRequest(ctx context.Context, r *vaultplugin.Request) (
 	switch r.Path {
 	case "raw404":
 		return raw("404", "application/json", `{"data":{"deleted":true}}`), nil
+	case "rawtext":
+		r := raw("404", "application/json", "")
+		r.Data[vaultplugin.RawBody] = `{"as":"text"}`
+		return r, nil
 	case "raw204":
 		return raw("204", "", ""), nil
 	case "raw999":
@@ -227,6 +231,7 @@ func TestHostedRequests(t *testing.T) {
 		{"POST", "ns1/kv/x", `{"value":"1"}`, 204, "", "create", "x"},
 		{"POST", "auth/users/config", `{"value":"1"}`, 204, "", "create", "config"},
 		{"GET", "secret/raw404", "", 404, `{"data":{"deleted":true}}`, "read", "raw404"},
+		{"GET", "secret/rawtext", "", 404, `{"as":"text"}`, "read", "rawtext"},
 		{"GET", "secret/raw204", "", 204, "", "read", "raw204"},
 		{"GET", "secret/raw999", "", 502, "status", "read", "raw999"},
 		{"GET", "secret/refused", "", 400, `{"errors":["no good"]}`, "read", "refused"},
