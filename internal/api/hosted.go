@@ -84,14 +84,16 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 	if err != nil {
 		return nil, "", err
 	}
+	largest := int64(maxHostedBody)
 	if needs.Open {
+		largest = maxLoginBody
 		if refused := a.limited(c.r, ""); refused != nil {
 			return nil, "", refused
 		}
 	} else if err := a.admit(c); err != nil {
 		return nil, "", err
 	}
-	if err := a.readArguments(c, &route{maxBody: maxHostedBody}, w); err != nil {
+	if err := a.readArguments(c, &route{maxBody: largest}, w); err != nil {
 		return nil, "", err
 	}
 	request := hostedRequest(c, within, needs.Open)

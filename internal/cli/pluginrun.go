@@ -371,4 +371,3 @@ func (f *pluginRunFlags) mountedAt(m config.Mount) string {
 	}
 	return event.CanonicalNamespace(m.Namespace) + path
 }
-

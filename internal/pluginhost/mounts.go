@@ -153,6 +153,8 @@ func (h *Host) Enable(ctx context.Context, c MountConfig) (*Mount, error) {
 		return nil, err
 	}
 	c.LoginPolicies = nil // whoever may mount something must not give policies away by it
+	ctx, done := h.until(ctx)
+	defer done()
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	if h.closed.Load() {
@@ -212,6 +214,8 @@ func (h *Host) begin(ctx context.Context, r Record) (*Mount, error) {
 // Disable removes a mount with its storage; one that there is not is no error. The error
 // wraps [ErrInvalid] or [ErrUnavailable].
 func (h *Host) Disable(ctx context.Context, class Class, namespace, path string) (*Record, error) {
+	ctx, done := h.until(ctx)
+	defer done()
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	if h.closed.Load() {
@@ -254,6 +258,8 @@ type Tuning struct {
 
 // Tune changes a mount. The error wraps [ErrNotFound], [ErrInvalid] or [ErrUnavailable].
 func (h *Host) Tune(ctx context.Context, class Class, namespace, path string, t Tuning) error {
+	ctx, done := h.until(ctx)
+	defer done()
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	if h.closed.Load() {

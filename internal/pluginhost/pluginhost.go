@@ -267,6 +267,13 @@ func (h *Host) Ready() (bool, error) {
 	return ready, nil
 }
 
+// until returns a context that ends with Close as well. done must be called.
+func (h *Host) until(ctx context.Context) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(h.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // incident tells about something that nobody asked for.
 func (h *Host) incident(i Incident) {
 	if h.config.Incident != nil && !h.closed.Load() {

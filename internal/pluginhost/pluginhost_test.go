@@ -718,3 +718,61 @@ func FuzzWithin(f *testing.F) {
 		}
 	})
 }
+
+// What a kv plugin refuses in its first moments is repeated, and nothing else is.
+func TestWarmUp(t *testing.T) {
+	b := newBench(t)
+	b.config.Plugins = []Plugin{b.fake()}
+	b.config.Mounts = []MountConfig{secretMount("a")}
+	b.start()
+	var asked atomic.Int32
+	const text = "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly."
+	b.farm.set(func(f *farm) {
+		f.answer = func(_ *fakeBackend, r *vaultplugin.Request) (*vaultplugin.Response, error) {
+			switch n := asked.Add(1); {
+			case r.Path == "other":
+				return &vaultplugin.Response{Data: map[string]any{"error": "no"}}, nil
+			case n <= 2:
+				return &vaultplugin.Response{Data: map[string]any{"error": text}}, &vaultplugin.RemoteError{Kind: vaultplugin.KindInvalidRequest, Message: "invalid request"}
+			case n == 3:
+				return nil, &vaultplugin.RemoteError{Kind: vaultplugin.KindInvalidRequest, Message: text}
+			}
+			return nil, nil
+		}
+	})
+	if got := b.put("a/x", "1"); got != "nothing" || asked.Load() != 4 {
+		t.Errorf("%s after %d tries", got, asked.Load())
+	}
+	asked.Store(0)
+	if got := b.put("a/other", "1"); got != "[error:no]" || asked.Load() != 1 {
+		t.Errorf("%s after %d tries", got, asked.Load())
+	}
+	b.stop()
+}
+
+// The end of the host does not wait for a plugin that does not start.
+func TestCloseDuringEnable(t *testing.T) {
+	b := newBench(t)
+	b.config.Plugins = []Plugin{b.fake()}
+	entered := make(chan struct{})
+	b.config.Launch = func(ctx context.Context, _ vaultplugin.Options) (Process, error) {
+		close(entered)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	b.config.StartTimeout = time.Hour
+	b.start()
+	failed := make(chan error)
+	go func() {
+		_, err := b.host.Enable(context.WithoutCancel(t.Context()), secretMount("a"))
+		failed <- err
+	}()
+	<-entered
+	b.stop()
+	if err := <-failed; err == nil {
+		t.Error("it was mounted")
+	}
+	if _, err := b.host.Enable(t.Context(), secretMount("a")); !errors.Is(err, ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}

@@ -33,6 +33,8 @@ func (h *Host) ReloadMounts(ctx context.Context, full ...string) ([]*Mount, erro
 }
 
 func (h *Host) reloadThose(ctx context.Context, wanted func(*Record) bool, none string) ([]*Mount, error) {
+	ctx, done := h.until(ctx)
+	defer done()
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	if h.closed.Load() {

@@ -37,10 +37,10 @@ func (m *Mount) Access(ctx context.Context, path string) (Access, error) {
 // Exists says whether the object of a write exists; a path without a check counts as one
 // that does. Errors are those of [Mount.Handle].
 func (m *Mount) Exists(ctx context.Context, r *vaultplugin.Request) (exists bool, err error) {
-	err = m.call(ctx, func(ctx context.Context, b Backend) error {
+	_, err = m.ask(ctx, func(ctx context.Context, b Backend) (*vaultplugin.Response, error) {
 		found, there, err := b.HandleExistenceCheck(ctx, r)
 		exists = there || !found
-		return err
+		return nil, err
 	})
 	return exists, err
 }
@@ -49,33 +49,41 @@ func (m *Mount) Exists(ctx context.Context, r *vaultplugin.Request) (exists bool
 // process ends meanwhile the request is repeated once. The error is a
 // [*vaultplugin.RemoteError], a [*DownError], one that wraps [vaultplugin.ErrTimeout], or
 // that of ctx.
-func (m *Mount) Handle(ctx context.Context, r *vaultplugin.Request) (response *vaultplugin.Response, err error) {
+func (m *Mount) Handle(ctx context.Context, r *vaultplugin.Request) (*vaultplugin.Response, error) {
 	record := m.Record()
 	r.MountPoint, r.MountType, r.MountAccessor = record.Path, record.Plugin, record.Accessor
-	begin := time.Now()
-	for {
-		var started time.Time
-		err = m.call(ctx, func(ctx context.Context, b Backend) error {
-			response, err = b.HandleRequest(ctx, r)
+	response, err := m.ask(ctx, func(ctx context.Context, b Backend) (*vaultplugin.Response, error) {
+		return b.HandleRequest(ctx, r)
+	})
+	m.host.metrics.requests.WithLabelValues(record.Full(), outcome(err)).Inc()
+	return response, err
+}
+
+// ask calls the backend, again and again while it warms up.
+func (m *Mount) ask(ctx context.Context, do func(context.Context, Backend) (*vaultplugin.Response, error)) (response *vaultplugin.Response, err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.host.config.RequestTimeout)
+	defer cancel()
+	for begin := time.Now(); ; {
+		err = m.call(ctx, func(b Backend) error {
+			response, err = do(ctx, b)
 			return err
 		})
-		m.mu.Lock()
-		if m.current != nil {
-			started = m.current.started
-		}
-		m.mu.Unlock()
-		if !warmingUp(response, err) || time.Since(started) > warmUpTime || time.Since(begin) > warmUpTime {
-			break
+		if !warmingUp(response, err) || time.Since(begin) > warmUpTime || !m.isFresh() {
+			return response, err
 		}
 		select {
 		case <-time.After(warmUpPause):
-			continue
 		case <-ctx.Done():
+			return response, err
 		}
-		break
 	}
-	m.host.metrics.requests.WithLabelValues(record.Full(), outcome(err)).Inc()
-	return response, err
+}
+
+// isFresh says whether the backend was started moments ago.
+func (m *Mount) isFresh() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.current != nil && time.Since(m.current.started) < warmUpTime
 }
 
 // A kv plugin of version 2 refuses requests for the first moments after its start, while it
@@ -95,15 +103,13 @@ func warmingUp(response *vaultplugin.Response, err error) bool {
 }
 
 // call calls the backend, and once more when it is gone after that.
-func (m *Mount) call(ctx context.Context, do func(context.Context, Backend) error) error {
-	ctx, cancel := context.WithTimeout(ctx, m.host.config.RequestTimeout)
-	defer cancel()
+func (m *Mount) call(ctx context.Context, do func(Backend) error) error {
 	for attempt := 0; ; attempt++ {
 		inst, err := m.acquire(ctx)
 		if err != nil {
 			return err
 		}
-		err = do(ctx, inst.backend)
+		err = do(inst.backend)
 		m.done(inst)
 		switch {
 		case gone(err):
