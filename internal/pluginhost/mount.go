@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -85,7 +86,8 @@ func (m *Mount) Running() (version, sha256 string) {
 	return m.current.version, m.current.process.sha256
 }
 
-// health says why the mount does not run; nil if it does, or is not to.
+// health says that the mount does not run; nil if it does, or is not to. The reason may have
+// what a plugin has written, and health is shown to everybody.
 func (m *Mount) health() error {
 	r := m.Record()
 	if r.State != "" {
@@ -93,12 +95,22 @@ func (m *Mount) health() error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	err := m.lastErr
 	switch {
-	case m.current != nil, m.over:
+	case m.current != nil, m.over, err == nil: // or it is started for the first time
 		return nil
+	case errors.Is(err, vaultplugin.ErrChecksum):
+		return errors.New("the executable of the plugin is not the one that is registered; the log has more")
+	case errors.Is(err, vaultplugin.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return errors.New("the plugin has not started in time; the log has more")
+	case errors.Is(err, errEnded):
+		return err
 	}
-	return m.lastErr // nil while it is started for the first time
+	return errors.New("the plugin cannot be started; the log says why")
 }
+
+// errEnded is wrapped by the error of a mount whose process has ended.
+var errEnded = errors.New("the plugin has ended")
 
 // keepRunning starts the plugin and starts it again whenever it has ended.
 func (m *Mount) keepRunning() {
@@ -221,7 +233,7 @@ func (m *Mount) died(inst *instance) {
 	inst.dead = true
 	m.current = nil
 	reason := endOf(inst.process)
-	m.failedLocked(fmt.Errorf("the plugin has ended: %s", reason))
+	m.failedLocked(fmt.Errorf("%w: %s", errEnded, reason))
 	m.mu.Unlock()
 	m.host.metrics.crashes.WithLabelValues(m.Record().Plugin).Inc()
 	m.host.log.Error("A plugin has ended and is started again.", "mount", m.Record().Full(), "plugin", m.Record().Plugin, "pid", inst.process.PID(), "reason", reason)

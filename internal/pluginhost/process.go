@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -172,10 +173,16 @@ func (ps *processes) stopAll(ctx context.Context) {
 	stopping.Wait()
 }
 
-// endOf says how a process has ended, for people.
+// endings are the ways in which a process ends, as the system tells them.
+var endings = regexp.MustCompile(`exit status \d+|signal: [a-z ]+`)
+
+// endOf says how a process has ended, for people, without what the plugin has written last:
+// that is for the log only.
 func endOf(p Process) string {
 	if err := p.ExitError(); err != nil {
-		return err.Error()
+		if how := endings.FindString(err.Error()); how != "" {
+			return strings.TrimSpace(how)
+		}
 	}
 	return "it ended"
 }
