@@ -25,7 +25,9 @@
 //	GET   * /v1/sys/health                     also HEAD
 //	GET   * /v1/sys/seal-status, /v1/sys/leader, /v1/sys/init
 //	GET     /v1/sys/experiments
-//	GET     /v1/sys/mounts, /v1/sys/auth
+//	GET     /v1/sys/mounts, /v1/sys/auth       also {path} with POST, DELETE, and {path}/tune
+//	        /v1/sys/plugins/catalog            with sudo; also reload, see plugins.go
+//	        /v1/{mount}/...                    of hosted plugins, see hosted.go
 //	GET   * /v1/sys/internal/ui/mounts         of those whom the token shows
 //	GET     /v1/sys/internal/ui/mounts/{path}
 //
@@ -67,6 +69,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/throttle"
 	"github.com/tocsin-events/tocsin/internal/trail"
@@ -97,6 +100,8 @@ type Options struct {
 	Metrics    http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
 	GRPC *grpcapi.Server
+	// Plugins hosts plugins; nil: there are none, and none can be mounted.
+	Plugins *pluginhost.Host
 	// AllowedOrigins are the foreign web pages that may subscribe; see
 	// [websocket.Options].
 	AllowedOrigins []string
@@ -119,6 +124,7 @@ type API struct {
 	trail     *trail.Trail
 	logins    map[string]access.Provider
 	publisher publisher
+	plugins   *pluginhost.Host
 	payloads  Payloads
 	types     *catalog.Catalog
 	health    *health.Registry
@@ -151,7 +157,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		payloads: o.Payloads, types: o.EventTypes, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, types: o.EventTypes, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,

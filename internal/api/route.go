@@ -15,6 +15,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/policy"
 	"github.com/tocsin-events/tocsin/internal/token"
 )
@@ -115,7 +116,12 @@ func (a *API) vaultRoutes() []route {
 		{path: "sys/init", read: a.initialized, update: a.initialize, open: true},
 		{path: "sys/experiments", read: a.experiments, mountType: system},
 		{path: "sys/mounts", read: a.secretMounts, mountType: system},
+		{path: "sys/mounts/*", read: a.readMount, update: a.writeMount, delete: a.disableMount, fields: mountFields, mountType: system, changes: true},
 		{path: "sys/auth", read: a.authMounts, mountType: system},
+		{path: "sys/auth/*", read: a.readMount, update: a.writeMount, delete: a.disableMount, fields: mountFields, sudo: true, mountType: system, changes: true},
+		{path: "sys/plugins/catalog", read: a.listAllPlugins, list: a.listAllPlugins, sudo: true, mountType: system},
+		{path: "sys/plugins/catalog/*", read: a.readPlugin, list: a.listPlugins, update: a.registerPlugin, delete: a.deregisterPlugin, fields: pluginFields, sudo: true, mountType: system, changes: true},
+		{path: "sys/plugins/reload/*", update: a.reloadPlugin, fields: []string{"plugin", "mounts", "scope"}, sudo: true, mountType: system, changes: true},
 		{path: "sys/internal/ui/mounts", read: a.visibleMounts, open: true},
 		{path: "sys/internal/ui/mounts/*", read: a.mountOf, open: true},
 	}
@@ -166,9 +172,10 @@ type call struct {
 	namespace string // canonical
 	path      string // within the namespace
 	operation operation
-	name      string          // what the "*" of the route stands for
-	id        access.Identity // zero on open paths
-	arguments arguments       // of the body, or of the query
+	name      string            // what the "*" of the route stands for
+	mount     *pluginhost.Mount // nil for paths of the API
+	id        access.Identity   // zero on open paths
+	arguments arguments         // of the body, or of the query
 }
 
 // token returns the token that the client presented.
@@ -179,21 +186,20 @@ const maxUnread = 256 << 10
 
 // vault serves Vault's API.
 func (a *API) vault(w http.ResponseWriter, r *http.Request) {
-	namespace, path, refused := locate(r)
-	if refused != nil {
+	c := &call{r: r, ctx: r.Context()}
+	if refused := a.place(c); refused != nil {
 		refused.answer(w)
 		return
 	}
-	if typ, ok := strings.CutPrefix(path, subscribePath); ok {
-		a.subscribe(w, r, namespace, typ)
+	if typ, ok := strings.CutPrefix(c.path, subscribePath); ok && c.mount == nil {
+		a.subscribe(w, r, c.namespace, typ)
 		return
 	}
-	c := &call{r: r, ctx: r.Context(), namespace: namespace, path: path}
 	reply, mountType, err := a.serve(c, w)
 	if err != nil {
 		refused := a.refusalOf(c, err)
 		a.requests.Refused(refused.reason()).Inc()
-		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: namespace, path: path, operation: string(c.operation), id: c.id, request: r}, refused)
+		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: c.namespace, path: c.path, operation: string(c.operation), id: c.id, request: r}, refused)
 		if refused.status != http.StatusTooManyRequests {
 			discard(r.Body, maxUnread)
 		}
@@ -224,6 +230,9 @@ func (a *API) serve(c *call, w http.ResponseWriter) (*reply, string, error) {
 	if c.operation == opList {
 		c.path = strings.TrimSuffix(c.path, "/")
 		aclPath = c.path + "/"
+	}
+	if c.mount != nil {
+		return a.serveHosted(c, w, aclPath)
 	}
 	var route *route
 	if route, c.name = a.routeOf(c.path); route == nil {
@@ -347,6 +356,12 @@ func (c *call) deniedWhat() string {
 // refusalOf returns how an error of a handler is answered.
 func (a *API) refusalOf(c *call, err error) *refusal {
 	if refused, ok := errors.AsType[*refusal](err); ok {
+		return refused
+	}
+	if refused := hostedRefusal(err); refused != nil {
+		if refused.status >= http.StatusInternalServerError {
+			a.warn("a plugin did not serve a request", "path", c.namespace+c.path, "error", err)
+		}
 		return refused
 	}
 	switch {

@@ -1,5 +1,5 @@
 // Package app builds the program from its configuration: listener, journal, trail,
-// tokens and policies, sources, hub, HTTP server, in that order, and takes it down in
+// tokens and policies, sources, plugins, hub, HTTP server, in that order, and takes it down in
 // reverse, so that what ends last can still be recorded. It
 // touches no flags, no signals and no global state (of the environment it reads
 // what systemd sets), so tests run any number of apps in one process.
@@ -29,6 +29,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
@@ -60,6 +61,7 @@ type App struct {
 	intake   *publish.Intake
 	access   *access.Authority
 	logins   map[string]access.Provider
+	plugins  *pluginhost.Host        // nil: none are hosted
 	hub      atomic.Pointer[hub.Hub] // nil while New runs
 	listener net.Listener
 	server   *http.Server
@@ -163,6 +165,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("sources", a.sources.stop)
+	if err := a.openPlugins(ctx); err != nil {
+		return nil, err
+	}
 
 	h := hub.New(hub.Options{
 		Journal:          hub.FromJournal(a.journal),
@@ -185,6 +190,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Trail:          a.trail,
 		Logins:         a.logins,
 		Intake:         a.intake,
+		Plugins:        a.plugins,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},

@@ -29,6 +29,7 @@ func newRoot(s *Streams) *cobra.Command {
 		newServer(s),
 		newGroup("events", "Read and publish event notifications", "Read event notifications from a hub, and publish them to it.",
 			newSubscribe(s), newPublish(s), newEventTypes(s)),
+		newPlugin(s),
 		newPolicy(s),
 		newToken(s),
 		newLogin(s),

@@ -113,6 +113,17 @@ publish:
       schema_file: /etc/tocsin/order.json
       mode: refuse
     - {type: shop/*, description: Something of the shop.}
+plugins:
+  storage_key: {file: /etc/tocsin/plugin-key}
+  directory: /usr/lib/tocsin/plugins
+  start_timeout: 10s
+  request_timeout: 30s
+  mounts:
+    - {path: secret, type: secret, namespace: ns1, name: kv, command: /usr/lib/tocsin/plugins/vault-plugin-secrets-kv, args: [-v], env: {A: b}, pass_env: [TOKEN],
+       sha256: 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a, version: v0.25.0, description: for tests, options: {version: "2"},
+       default_lease_ttl: 1h, max_lease_ttl: 24h}
+    - {path: legacy, name: kv}
+    - {path: users, type: auth, command: /x/vault-plugin-auth-users, reload_on_change: true, login_policies: ["team-*"]}
 log: {level: debug, format: json}
 `
 
@@ -178,7 +189,8 @@ func fullConfig() Config {
 				{Type: "shop/*", Description: "Something of the shop.", Mode: "warn"},
 			},
 		},
-		Log: Log{Level: "debug", Format: "json"},
+		Plugins: fullPlugins(),
+		Log:     Log{Level: "debug", Format: "json"},
 	}
 }
 

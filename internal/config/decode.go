@@ -125,6 +125,8 @@ func elementDefault(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(DefaultOwnSecret())
 	case reflect.TypeFor[EventType]():
 		return reflect.ValueOf(DefaultEventType())
+	case reflect.TypeFor[Mount]():
+		return reflect.ValueOf(DefaultMount())
 	}
 	return reflect.Zero(t)
 }

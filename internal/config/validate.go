@@ -123,6 +123,7 @@ func (v *validator) rules(c *Config) {
 	}
 	v.sources(c.Sources)
 	v.publish(c.Publish)
+	v.plugins(c.Plugins)
 }
 
 // What the journal needs beside its own limits: it takes units of up to four of
