@@ -126,6 +126,9 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	}
 	n.hub = o.Hub
 	ready.Done()
+	if o.Intake != nil && o.Intake != n.intake {
+		t.Cleanup(func() { _ = o.Intake.Close(context.Background()) })
+	}
 	n.api = New(o)
 	server := NewServer(n.api, log)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -22,6 +22,9 @@ import (
 // eventsPath is where events are published.
 const eventsPath = "/api/v1/events"
 
+// edge is what the intake counts these events under.
+const edge = "http"
+
 // Bounds of publishing. One event is bounded by the limits of the journal.
 const (
 	maxEventsBody    = 8 << 20  // bytes of a body as it is sent
@@ -113,11 +116,10 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) {
 	var all *publish.RefusedError
 	switch {
 	case err == nil:
-		a.publisher.events.Appended.Add(float64(result.Accepted))
-		a.countRefused(&p, result.Refused)
+		a.recordDenied(&p, result.Refused)
 		answerEvents(w, &result)
 	case errors.As(err, &all):
-		a.countRefused(&p, all.Refused)
+		a.recordDenied(&p, all.Refused)
 		answerRefused(w, all.Refused)
 	default:
 		a.refusePublication(w, &p, err)
@@ -157,7 +159,7 @@ func (a *API) publish(p *publication) (publish.Result, error) {
 	if err := p.parse(); err != nil {
 		return publish.Result{}, err
 	}
-	a.publisher.events.Received.Add(float64(len(p.events) + len(p.broken)))
+	a.countBroken(p)
 	if len(p.broken) > 0 && !p.partial {
 		return publish.Result{}, &publish.RefusedError{Refused: p.broken}
 	}
@@ -323,7 +325,7 @@ func (p *publication) refuse(index int, id string, err error) {
 func (a *API) store(p *publication) (publish.Result, error) {
 	ctx, cancel := context.WithTimeout(p.r.Context(), publishTimeout)
 	defer cancel()
-	receipt, err := a.publisher.intake.Submit(ctx, publish.Request{By: p.id, Namespace: p.namespace, Events: p.events, Partial: p.partial})
+	receipt, err := a.publisher.intake.Submit(ctx, publish.Request{By: p.id, Edge: edge, Namespace: p.namespace, Events: p.events, Partial: p.partial})
 	if err != nil {
 		return publish.Result{}, err
 	}
@@ -428,13 +430,26 @@ func clip(s string, maxBytes int) string {
 	return strings.ToValidUTF8(s[:maxBytes], "") + "..."
 }
 
-// countRefused counts the events that were refused, and records once that some were
-// denied.
-func (a *API) countRefused(p *publication, all []*publish.Refusal) {
+// countBroken counts the events that the intake does not see.
+func (a *API) countBroken(p *publication) {
+	if len(p.broken) == 0 {
+		return
+	}
+	unseen := len(p.broken)
+	if !p.partial {
+		unseen += len(p.events)
+	}
+	a.publisher.events.Received.Add(float64(unseen))
+	for _, r := range p.broken {
+		a.publisher.events.Refused(string(r.Code)).Inc()
+	}
+}
+
+// recordDenied records once that events of a request were denied.
+func (a *API) recordDenied(p *publication, all []*publish.Refusal) {
 	var first *publish.Refusal
 	denied := 0
 	for _, r := range all {
-		a.publisher.events.Refused(string(r.Code)).Inc()
 		if r.Code != publish.Denied && r.Code != publish.Reserved {
 			continue
 		}

@@ -98,9 +98,9 @@ func TestPublishModes(t *testing.T) {
 
 // TestConformance sends the vectors of package event to a server.
 func TestConformance(t *testing.T) {
-	n := startNode(t, nil)
-	send := func(name string, means, refused any, q ask) {
+	send := func(t *testing.T, means, refused any, q ask) {
 		t.Helper()
+		n := startNode(t, nil) // of its own, because many vectors have the same id
 		before := len(n.stored())
 		status, answer := n.do(q)
 		stored := len(n.stored()) - before
@@ -109,8 +109,8 @@ func TestConformance(t *testing.T) {
 			if list, ok := means.([]any); ok {
 				want = len(list)
 			}
-			if status != 200 || answer["accepted"] != float64(want) || stored != want {
-				t.Errorf("%s: %d %v, %d stored", name, status, answer, stored)
+			if status != 200 || answer["accepted"].(float64)+answer["duplicates"].(float64) != float64(want) || answer["accepted"] != float64(stored) || stored == 0 && want > 0 {
+				t.Errorf("%d %v, %d stored", status, answer, stored)
 			}
 			return
 		}
@@ -120,10 +120,10 @@ func TestConformance(t *testing.T) {
 		}
 		list, _ := answer["refused"].([]any)
 		if indices, ok := refused.(map[string]any); ok && len(list) != len(indices) {
-			t.Errorf("%s: refused %v, want %v", name, list, indices)
+			t.Errorf("refused %v, want %v", list, indices)
 		}
 		if status != want || stored != 0 || len(answer.errors()) == 0 {
-			t.Errorf("%s: %d %v, %d stored", name, status, answer, stored)
+			t.Errorf("%d %v, %d stored", status, answer, stored)
 		}
 	}
 	for file, contentType := range map[string]string{"events.json": structured, "batches.json": batched, "http.json": ""} {
@@ -146,7 +146,10 @@ func TestConformance(t *testing.T) {
 			if contentType != "" {
 				v.Header, v.Body = map[string]string{"Content-Type": contentType}, string(v.Event)+string(v.Batch)
 			}
-			send(v.Name, v.Means, v.Refused, ask{method: "POST", path: eventsPath, body: v.Body, header: v.Header})
+			t.Run(v.Name, func(t *testing.T) {
+				t.Parallel()
+				send(t, v.Means, v.Refused, ask{method: "POST", path: eventsPath, body: v.Body, header: v.Header})
+			})
 		}
 	}
 }
@@ -170,10 +173,10 @@ func TestPublishRefusals(t *testing.T) {
 	}{
 		{"no token", as(n.post(structured, good), "-"), 403, `permission denied`},
 		{"invalid token", as(n.post(structured, good), "nope"), 403, `invalid token`},
-		{"token without rights", as(n.post(structured, good), none), 403, `{"errors":["event 0: type: publishing needs the capability create on \"sys/events/publish/shop/order-made\""],"refused":[{"index":0,"id":"good","code":"denied","message":"type: publishing needs`},
+		{"token without rights", as(n.post(structured, good), none), 403, `{"errors":["event 0: type: publishing it needs the capability create on \"sys/events/publish/shop/order-made\""],"refused":[{"index":0,"id":"good","code":"denied","message":"type: publishing it needs`},
 		{"another type", as(n.post(batched, "["+good+","+other+"]"), publisher), 403, `"refused":[{"index":1,"id":"other","code":"denied"`},
 		{"another namespace", as(n.post(structured, good, "X-Vault-Namespace", "ns2"), publisher), 403, `\"ns2/sys/events/publish/shop/order-made\"`},
-		{"namespace beside", as(n.post(structured, made("x", `,"namespace":"ns2"`), "X-Vault-Namespace", "ns1"), publisher), 403, `namespace: is not below that of the request`},
+		{"namespace beside", as(n.post(structured, made("x", `,"namespace":"ns2"`), "X-Vault-Namespace", "ns1"), publisher), 403, `namespace: is not that of the request, nor below it`},
 		{"namespace that cannot be", n.post(structured, good, "X-Vault-Namespace", "a/sys"), 400, `cannot be part of a namespace`},
 		{"denied and broken", as(n.post(batched, "["+other+",{}]"), publisher), 400, `"refused":[{"index":1,"id":"","code":"invalid","message":"specversion: is missing"}]`},
 		{"too large", n.post(structured, large), 413, `"code":"too-large"`},
@@ -238,7 +241,7 @@ func TestPublishPartial(t *testing.T) {
 		return status, string(raw)
 	}
 	status, answer := send(batched, "[5,"+made("1", "")+","+other+`,{"id":"x"},`+made("2", "")+","+other+"]")
-	const denied = `"code":"denied","message":"type: publishing needs the capability create on \"sys/events/publish/bank/transfer\""}`
+	const denied = `"code":"denied","message":"type: publishing it needs the capability create on \"sys/events/publish/bank/transfer\""}`
 	if want := `{"accepted":2,"duplicates":0,"refused":[{"index":0,"id":"","code":"invalid","message":"event: is not an object"},{"index":2,"id":"other",` + denied +
 		`,{"index":3,"id":"x","code":"invalid","message":"specversion: is missing"},{"index":5,"id":"other",` + denied + "]}\n"; status != 207 || answer != want {
 		t.Errorf("%d %s, want %s", status, answer, want)
@@ -287,7 +290,7 @@ func TestPublishWarnings(t *testing.T) {
 	if want := `{"accepted":2,"duplicates":0,"warnings":[{"index":1,"message":"data.order: is not a number"}]}` + "\n"; status != 200 || string(raw) != want {
 		t.Errorf("%d %s", status, raw)
 	}
-	q := n.post(batched, `[{},`+made("warn", "")+","+made("refuse", "")+"]")
+	q := n.post(batched, `[{},`+strings.Replace(made("warn", ""), "/shop", "/other", 1)+","+made("refuse", "")+"]")
 	q.path += "?partial=1"
 	status, raw, _ = n.try(q)
 	if want := `{"accepted":1,"duplicates":0,"warnings":[{"index":1,"message":"data.order: is not a number"}],"refused":[{"index":0,"id":"","code":"invalid","message":"specversion: is missing"},` +
@@ -392,7 +395,10 @@ func TestWebhookHandshake(t *testing.T) {
 // TestPublishConcurrently: what many publish at once is stored once each, in order.
 func TestPublishConcurrently(t *testing.T) {
 	counters := metrics.New(nil)
-	n := startNode(t, func(o *Options) { o.Counters = counters })
+	n := startNode(t, func(o *Options) {
+		o.Counters = counters
+		o.Intake = publish.New(publish.Options{Journal: o.Positions.(*journal.Journal), Metrics: counters})
+	})
 	const clients, requests, batch = 8, 20, 25
 	var wg sync.WaitGroup
 	for c := range clients {
