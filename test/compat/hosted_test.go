@@ -690,3 +690,53 @@ func TestTutorial(t *testing.T) {
 		t.Errorf("after the reload: %+v, %v", got, err)
 	}
 }
+
+// The commands for the plugins of a hub that runs.
+func TestHostedCommands(t *testing.T) {
+	h := startHosted(t, kvMounts, "kv")
+	program, err := binary()
+	must(t, err)
+	tocsin := func(want string, args ...string) {
+		t.Helper()
+		command := exec.Command(program, args...)
+		command.Env = append(os.Environ(), "HOME="+h.home, "XDG_CONFIG_HOME="+h.home, "XDG_CACHE_HOME="+h.home, "TOCSIN_ADDR="+h.address, "TOCSIN_TOKEN="+rootToken)
+		out, err := command.CombinedOutput()
+		if err != nil || !regexp.MustCompile(want).Match(out) {
+			t.Errorf("%s: %v, want %s\n%s", strings.Join(args, " "), err, want, out)
+		}
+	}
+	tocsin(`secret +kv +legacy/, secret/`, "plugin", "list")
+	tocsin(`command +.*/kv`, "plugin", "info", "secret", "kv")
+	tocsin(`Plugin mine is registered with the sha256 [0-9a-f]{64}`, "plugin", "register", "secret", "mine", "--command", "kv", "--file", filepath.Join(h.plugins, "kv"), "--version", "v1.0.0", "--env", "A=b")
+	must(t, h.client().Sys().Mount("mine", &api.MountInput{Type: "mine"}))
+	tocsin(`secret +mine +v1.0.0 +mine/`, "plugin", "list")
+	tocsin(`"sha256": "[0-9a-f]{64}"`, "plugin", "info", "secret", "mine", "--format", "json")
+	tocsin(`Reloaded: mine/`, "plugin", "reload", "mine")
+	tocsin(`Reloaded: secret/`, "plugin", "reload", "--mount", "secret")
+	must(t, h.client().Sys().Unmount("mine"))
+	tocsin(`Plugin mine is not in the catalog`, "plugin", "deregister", "secret", "mine", "--version", "v1.0.0")
+}
+
+// The real command line tool, which asks for the mount before it does something.
+func TestRealCommandLineKV(t *testing.T) {
+	program := os.Getenv(vaultCLI)
+	if program == "" {
+		t.Skip(vaultCLI + " names no vault or bao executable")
+	}
+	h := startHosted(t, kvMounts, "kv")
+	c := &cli{t, program, []string{"HOME=" + h.home, "PATH=" + os.Getenv("PATH")}}
+	for _, prefix := range []string{"VAULT_", "BAO_"} {
+		c.env = append(c.env, prefix+"ADDR="+h.address, prefix+"TOKEN="+rootToken, prefix+"MAX_RETRIES=0")
+	}
+	c.want(0, "", []string{"secret/data/app", "version"}, "kv", "put", "secret/app", "password=x")
+	c.want(0, "", []string{"password", "x"}, "kv", "get", "secret/app")
+	c.want(0, "", []string{"version"}, "kv", "patch", "secret/app", "user=y")
+	c.want(0, "", []string{"app"}, "kv", "list", "secret")
+	c.want(0, "", []string{"Success!"}, "kv", "put", "legacy/app", "a=b")
+	c.want(0, "", []string{"Success!"}, "kv", "delete", "secret/app")
+	c.want(0, "", []string{"Success!"}, "secrets", "enable", "-path=more", "-version=2", "kv")
+	c.want(0, "", []string{"more/", "secret/"}, "secrets", "list")
+	c.want(0, "", []string{"version"}, "kv", "put", "-mount=more", "a", "b=c")
+	c.want(0, "", []string{"Success!"}, "secrets", "disable", "more")
+	c.want(0, "", []string{"kv"}, "plugin", "list")
+}
