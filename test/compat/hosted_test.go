@@ -740,3 +740,42 @@ func TestRealCommandLineKV(t *testing.T) {
 	c.want(0, "", []string{"Success!"}, "secrets", "disable", "more")
 	c.want(0, "", []string{"kv"}, "plugin", "list")
 }
+
+// An auth plugin lets people in, with the policies that the configuration allows it to give.
+func TestHostedAuth(t *testing.T) {
+	h := startHosted(t, `
+    - {path: gate, type: auth, command: DIR/gate, login_policies: ["team-*"]}
+    - {path: closed, type: auth, name: gate}
+`, "gate")
+	events := h.follow("gate/*", "")
+	ctx, c := t.Context(), h.client()
+	must(t, c.Sys().PutPolicy("team-a", `path "secret/x" { capabilities = ["read"] }`))
+	c.ClearToken()
+	login := func(path, password string) (*api.Secret, error) {
+		return c.Logical().WriteWithContext(ctx, path, map[string]any{"password": password, "policies": "team-a,admin,root"})
+	}
+	in, err := login("auth/gate/login/jo", "open sesame")
+	must(t, err)
+	if fmt.Sprint(in.Auth.Policies) != "[default team-a]" || in.Auth.LeaseDuration != 600 || in.Auth.Metadata["user"] != "jo" {
+		t.Errorf("login %+v", in.Auth)
+	}
+	if e := h.next(events); e.String() != `gate/login {"address":"127.0.0.1","path":"auth/gate/login/jo","user":"jo"}` || e.Data.PluginInfo["mount_class"] != "auth" || e.Data.PluginInfo["mount_path"] != "gate/" {
+		t.Errorf("event %s %v", e, e.Data.PluginInfo)
+	}
+	if _, err := login("auth/gate/login/jo", "wrong"); err == nil || !strings.Contains(err.Error(), "invalid password") {
+		t.Errorf("wrong password: %v", err)
+	}
+	if e := h.next(events); e.Data.EventType != "gate/login-fail" {
+		t.Errorf("event %s", e)
+	}
+	if got, err := login("auth/closed/login/jo", "open sesame"); err == nil || !strings.Contains(err.Error(), "login_policies") {
+		t.Errorf("a mount without login_policies: %+v, %v", got, err)
+	}
+	c.SetToken(in.Auth.ClientToken)
+	if self, err := c.Auth().Token().LookupSelfWithContext(ctx); err != nil || self.Data["path"] != "auth/gate/login/jo" {
+		t.Errorf("its token %+v, %v", self, err)
+	}
+	if _, err := c.Logical().ReadWithContext(ctx, "sys/mounts"); err == nil {
+		t.Error("the token can do more than its policies say")
+	}
+}
