@@ -282,7 +282,7 @@ func (m *Mount) open(ctx context.Context, in *process) (*instance, error) {
 		return nil, err
 	}
 	if got := backend.Type(); string(r.Class) != got.String() {
-		return fail(invalidf("the plugin is one of type %q, and mounted as %q", got, r.Class))
+		return fail(fmt.Errorf("the plugin is of type %s and is to be mounted as %s; mount it as %s", got, r.Class, got))
 	}
 	if version := backend.Version(); version != "" {
 		inst.version = version

@@ -690,3 +690,92 @@ func TestTutorial(t *testing.T) {
 		t.Errorf("after the reload: %+v, %v", got, err)
 	}
 }
+
+// The commands for the plugins of a hub that runs.
+func TestHostedCommands(t *testing.T) {
+	h := startHosted(t, kvMounts, "kv")
+	program, err := binary()
+	must(t, err)
+	tocsin := func(want string, args ...string) {
+		t.Helper()
+		command := exec.Command(program, args...)
+		command.Env = append(os.Environ(), "HOME="+h.home, "XDG_CONFIG_HOME="+h.home, "XDG_CACHE_HOME="+h.home, "TOCSIN_ADDR="+h.address, "TOCSIN_TOKEN="+rootToken)
+		out, err := command.CombinedOutput()
+		if err != nil || !regexp.MustCompile(want).Match(out) {
+			t.Errorf("%s: %v, want %s\n%s", strings.Join(args, " "), err, want, out)
+		}
+	}
+	tocsin(`secret +kv +legacy/, secret/`, "plugin", "list")
+	tocsin(`command +.*/kv`, "plugin", "info", "secret", "kv")
+	tocsin(`Plugin mine is registered with the sha256 [0-9a-f]{64}`, "plugin", "register", "secret", "mine", "--command", "kv", "--file", filepath.Join(h.plugins, "kv"), "--version", "v1.0.0", "--env", "A=b")
+	must(t, h.client().Sys().Mount("mine", &api.MountInput{Type: "mine"}))
+	tocsin(`secret +mine +v1.0.0 +mine/`, "plugin", "list")
+	tocsin(`"sha256": "[0-9a-f]{64}"`, "plugin", "info", "secret", "mine", "--format", "json")
+	tocsin(`Reloaded: mine/`, "plugin", "reload", "mine")
+	tocsin(`Reloaded: secret/`, "plugin", "reload", "--mount", "secret")
+	must(t, h.client().Sys().Unmount("mine"))
+	tocsin(`Plugin mine is not in the catalog`, "plugin", "deregister", "secret", "mine", "--version", "v1.0.0")
+}
+
+// The real command line tool, which asks for the mount before it does something.
+func TestRealCommandLineKV(t *testing.T) {
+	program := os.Getenv(vaultCLI)
+	if program == "" {
+		t.Skip(vaultCLI + " names no vault or bao executable")
+	}
+	h := startHosted(t, kvMounts, "kv")
+	c := &cli{t, program, []string{"HOME=" + h.home, "PATH=" + os.Getenv("PATH")}}
+	for _, prefix := range []string{"VAULT_", "BAO_"} {
+		c.env = append(c.env, prefix+"ADDR="+h.address, prefix+"TOKEN="+rootToken, prefix+"MAX_RETRIES=0")
+	}
+	c.want(0, "", []string{"secret/data/app", "version"}, "kv", "put", "secret/app", "password=x")
+	c.want(0, "", []string{"password", "x"}, "kv", "get", "secret/app")
+	c.want(0, "", []string{"version"}, "kv", "patch", "secret/app", "user=y")
+	c.want(0, "", []string{"app"}, "kv", "list", "secret")
+	c.want(0, "", []string{"Success!"}, "kv", "put", "legacy/app", "a=b")
+	c.want(0, "", []string{"Success!"}, "kv", "delete", "secret/app")
+	c.want(0, "", []string{"Success!"}, "secrets", "enable", "-path=more", "-version=2", "kv")
+	c.want(0, "", []string{"more/", "secret/"}, "secrets", "list")
+	c.want(0, "", []string{"version"}, "kv", "put", "-mount=more", "a", "b=c")
+	c.want(0, "", []string{"Success!"}, "secrets", "disable", "more")
+	c.want(0, "", []string{"kv"}, "plugin", "list")
+}
+
+// An auth plugin lets people in, with the policies that the configuration allows it to give.
+func TestHostedAuth(t *testing.T) {
+	h := startHosted(t, `
+    - {path: gate, type: auth, command: DIR/gate, login_policies: ["team-*"]}
+    - {path: closed, type: auth, name: gate}
+`, "gate")
+	events := h.follow("gate/*", "")
+	ctx, c := t.Context(), h.client()
+	must(t, c.Sys().PutPolicy("team-a", `path "secret/x" { capabilities = ["read"] }`))
+	c.ClearToken()
+	login := func(path, password string) (*api.Secret, error) {
+		return c.Logical().WriteWithContext(ctx, path, map[string]any{"password": password, "policies": "team-a,admin,root"})
+	}
+	in, err := login("auth/gate/login/jo", "open sesame")
+	must(t, err)
+	if fmt.Sprint(in.Auth.Policies) != "[default team-a]" || in.Auth.LeaseDuration != 600 || in.Auth.Metadata["user"] != "jo" {
+		t.Errorf("login %+v", in.Auth)
+	}
+	if e := h.next(events); e.String() != `gate/login {"address":"127.0.0.1","path":"auth/gate/login/jo","user":"jo"}` || e.Data.PluginInfo["mount_class"] != "auth" || e.Data.PluginInfo["mount_path"] != "gate/" {
+		t.Errorf("event %s %v", e, e.Data.PluginInfo)
+	}
+	if _, err := login("auth/gate/login/jo", "wrong"); err == nil || !strings.Contains(err.Error(), "invalid password") {
+		t.Errorf("wrong password: %v", err)
+	}
+	if e := h.next(events); e.Data.EventType != "gate/login-fail" {
+		t.Errorf("event %s", e)
+	}
+	if got, err := login("auth/closed/login/jo", "open sesame"); err == nil || !strings.Contains(err.Error(), "login_policies") {
+		t.Errorf("a mount without login_policies: %+v, %v", got, err)
+	}
+	c.SetToken(in.Auth.ClientToken)
+	if self, err := c.Auth().Token().LookupSelfWithContext(ctx); err != nil || self.Data["path"] != "auth/gate/login/jo" {
+		t.Errorf("its token %+v, %v", self, err)
+	}
+	if _, err := c.Logical().ReadWithContext(ctx, "sys/mounts"); err == nil {
+		t.Error("the token can do more than its policies say")
+	}
+}
