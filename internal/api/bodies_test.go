@@ -19,8 +19,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 )
 
 func compressor(encoding string, w io.Writer, options ...zstd.EOption) io.WriteCloser {
@@ -32,15 +30,6 @@ func compressor(encoding string, w io.Writer, options ...zstd.EOption) io.WriteC
 		panic(err)
 	}
 	return z
-}
-
-func count(t *testing.T, c prometheus.Counter) int {
-	t.Helper()
-	var m dto.Metric
-	if err := c.Write(&m); err != nil {
-		t.Fatal(err)
-	}
-	return int(m.GetCounter().GetValue())
 }
 
 // TestBodies fills memory from readers that give a little at a time.
