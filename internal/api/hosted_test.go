@@ -19,7 +19,6 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
-	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/strongbox"
 	"github.com/tocsin-events/tocsin/internal/vaultplugin"
 )
@@ -51,7 +50,7 @@ func startHosting(t *testing.T) *hosting {
 		users := pluginhost.MountConfig{Class: pluginhost.Auth, Path: "users", Plugin: "users", LoginPolicies: []string{"team-*"}}
 		closed := pluginhost.MountConfig{Class: pluginhost.Auth, Path: "closed", Plugin: "users"}
 		h.host, err = pluginhost.Open(t.Context(), pluginhost.Config{
-			Box: box, Intake: publish.New(publish.Options{Journal: j}), Node: "node-1", Directory: h.dir, Logger: slog.New(slog.DiscardHandler),
+			Box: box, Intake: o.Intake, Node: "node-1", Directory: h.dir, Logger: slog.New(slog.DiscardHandler),
 			Plugins: []pluginhost.Plugin{{Class: pluginhost.Secret, Name: "kv", Command: executable}, {Class: pluginhost.Auth, Name: "users", Command: executable}},
 			Mounts: []pluginhost.MountConfig{
 				{Class: pluginhost.Secret, Path: "secret", Plugin: "kv", Options: map[string]string{"version": "2"}, Description: "d"},

@@ -24,12 +24,6 @@ import (
 // wait for them.
 const changeTimeout = 30 * time.Second
 
-// Bounds of the namespace of a request.
-const (
-	maxNamespaceBytes    = 512
-	maxNamespaceSegments = 32
-)
-
 // operation is what a request wants to do with a path, whatever its method.
 type operation string
 
@@ -439,25 +433,8 @@ func headerNamespace(r *http.Request) (string, *refusal) {
 // with it, so that it must not have what is special in those.
 func joinNamespace(header, inPath string) (string, *refusal) {
 	namespace := header + event.CanonicalNamespace(inPath)
-	if namespace == "" {
-		return "", nil
-	}
-	if len(namespace) > maxNamespaceBytes || strings.Count(namespace, "/") > maxNamespaceSegments {
-		return "", badRequest("the namespace is too long; at most %d bytes and %d levels are allowed", maxNamespaceBytes, maxNamespaceSegments)
-	}
-	if !utf8.ValidString(namespace) {
-		return "", badRequest("the namespace is not valid UTF-8")
-	}
-	for segment := range strings.SplitSeq(strings.TrimSuffix(namespace, "/"), "/") {
-		switch {
-		case segment == "", segment == ".", segment == "..":
-			return "", badRequest("namespace %q: a segment is %q", namespace, segment)
-		case segment == "sys", segment == "auth":
-			// Rules for the API of the namespace above would be about all of this one.
-			return "", badRequest("namespace %q: %q begins the paths of the API and cannot be part of a namespace", namespace, segment)
-		case strings.ContainsFunc(segment, func(r rune) bool { return r <= ' ' || r == '*' || r == '+' || 0x7f <= r && r <= 0x9f }):
-			return "", badRequest("namespace %q: spaces, control characters, * and + are not allowed", namespace)
-		}
+	if err := policy.CheckNamespace(namespace); err != nil {
+		return "", badRequest("%v", err)
 	}
 	return namespace, nil
 }

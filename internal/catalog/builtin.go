@@ -37,6 +37,8 @@ const (
 	target   = trail + " target_accessor target_display_name target_policies target_namespace target_expires"
 	story    = trail + " subscription_id event_type namespaces filter format"
 	denied   = trail + " request_path count"
+	mounted  = trail + " plugin mount_class mount_path mount_accessor"
+	hosted   = mounted + " sha256"
 )
 
 // builtIns are all types that the program emits or that a plugin of Vault is known to
@@ -217,6 +219,15 @@ var builtIns = []builtIn{
 	{"tocsin/login-denied", "A login was refused.", "", "auth/kubernetes/login", denied},
 	{"tocsin/request-denied", "A request was refused.", "", "sys/policies/acl/team-a", denied},
 	{"tocsin/subscribe-denied", "A subscription was refused.", "", "sys/events/subscribe/kv*", denied},
+	{"tocsin/publish-denied", "Events were not taken in because the publisher may not say such things.", "", "sys/events/publish/shop/order", denied},
+	{"tocsin/mount", "A plugin was mounted.", "", "sys/mounts/secret", mounted},
+	{"tocsin/mount-tune", "A mount was changed.", "", "sys/mounts/secret/tune", trail},
+	{"tocsin/unmount", "A mount was removed with its storage.", "", "sys/mounts/secret", mounted},
+	{"tocsin/plugin-register", "A plugin was put into the catalog of plugins, or changed there.", "", "sys/plugins/catalog/secret/kv", trail + " plugin plugin_version command sha256"},
+	{"tocsin/plugin-deregister", "A plugin was taken out of the catalog of plugins.", "", "sys/plugins/catalog/secret/kv", trail + " plugin"},
+	{"tocsin/plugin-reload", "A plugin was started anew, by a request or because its executable has changed.", "", "sys/mounts/secret", hosted + " mounts"},
+	{"tocsin/plugin-crash", "The plugin of a mount has ended by itself.", "", "sys/mounts/secret", hosted + " reason"},
+	{"tocsin/plugin-restart", "The plugin of a mount runs again.", "", "sys/mounts/secret", hosted},
 	{"tocsin/subscription-start", "A subscription has begun.", "", "sys/events/subscribe/kv*", story},
 	{"tocsin/subscription-end", "A subscription has ended.", "", "sys/events/subscribe/kv*", story + " delivered duration_seconds reason"},
 	{"tocsin/trail-lost", "Records of the hub about itself could not be kept.", "", "sys/trail", trail + " count since"},
@@ -384,6 +395,14 @@ var meanings = map[string]struct{ meaning, example string }{
 	"target_namespace":    {"its namespace; missing for root", "ns1/"},
 	"target_expires":      {"when it ends; missing for never", "2026-01-01T01:00:00Z"},
 	"policy":              {"name of the policy", "team-a"},
+	"plugin":              {"name of the plugin in the catalog", "kv"},
+	"plugin_version":      {"version of the plugin, as it was registered", "v0.25.0"},
+	"mount_class":         {"secret or auth", "secret"},
+	"mount_path":          {"where the plugin is mounted, with a slash at the end", "secret/"},
+	"mount_accessor":      {"name of the mount that stays the same for its life", "kv_957bb7d8"},
+	"mounts":              {"the mounts that were started anew, separated by spaces", "secret/"},
+	"command":             {"executable of the plugin, below the directory of plugins", "vault-plugin-secrets-kv"},
+	"sha256":              {"checksum of the executable, in hexadecimal digits", "3931d990d9c2d71694dcfd86fae911eb1b11aa4039ab5093a517bcb68d00089e"},
 	"count":               {"how many this event stands for", ""},
 	"since":               {"time of the first of them", "2026-01-01T00:00:00Z"},
 	"subscription_id":     {"id of the subscription, the same at its end", exampleID},

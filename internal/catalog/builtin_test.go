@@ -132,7 +132,7 @@ func emitted(t *testing.T) map[string]bool {
 	for _, name := range []string{"delete", "undelete", "destroy"} {
 		all["kv-v2/"+name] = true
 	}
-	hub := sources(t, "../trail", "../api", "../app")
+	hub := sources(t, "../trail", "../api", "../app", "../pluginhost")
 	for name := range trailed(hub) {
 		all[name] = true
 	}
@@ -252,7 +252,7 @@ func TestTrailMetadata(t *testing.T) {
 		}
 	}
 	found := 0
-	for _, file := range sources(t, "../trail", "../api", "../app") {
+	for _, file := range sources(t, "../trail", "../api", "../app", "../pluginhost") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
 			if !ok || len(call.Args) < 2 {
