@@ -153,6 +153,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Limits:  c.Limits.Event(),
 		Secrets: secrets,
 		Catalog: a.catalog,
+		Window:  time.Duration(c.Publish.Deduplicate.Window),
+		MaxIDs:  c.Publish.Deduplicate.MaxIDs,
 		Metrics: common,
 		Logger:  component(a.log, "publish"),
 	})

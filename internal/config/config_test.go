@@ -99,6 +99,7 @@ sources:
     type: vault_audit_file
     path: "/var/log/bao.log"
 publish:
+  deduplicate: {window: 1h, max_ids: 5000}
   secrets:
     action: mask
     actions: {jwt: refuse, secret-name: allow}
@@ -180,6 +181,7 @@ func fullConfig() Config {
 			{Name: "bao-2", Type: VaultAuditFile, Path: "/var/log/bao.log", From: FromStart, MaxLine: 64 << 20},
 		},
 		Publish: Publish{
+			Deduplicate: Deduplicate{Duration(time.Hour), 5000},
 			Secrets: Secrets{
 				Action: "mask", Actions: Texts{"jwt": "refuse", "secret-name": "allow"}, ExceptTypes: []string{"legacy/*"},
 				Detectors: []OwnSecret{{"acme", `acme_[a-z0-9]{32}`, "refuse"}, {"staff", `staff-\d{6}`, "default"}},

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/leak"
@@ -12,8 +13,15 @@ import (
 
 // Publish is the section "publish".
 type Publish struct {
-	Secrets Secrets     `yaml:"secrets" doc:"What looks like a secret in what describes an event: metadata, note, extensions, path. The data of events is not looked at. See docs/publishing-rules.md."`
-	Types   []EventType `yaml:"types" doc:"Descriptions and JSON Schemas of event types, for the catalogue and to check what is published. Of several elements for a type, one with its exact name counts, else the first that matches. Each has:"`
+	Deduplicate Deduplicate `yaml:"deduplicate" doc:"How long the repeat of an event, one with the same source and id, is recognised and not stored again. See docs/publishing.md."`
+	Secrets     Secrets     `yaml:"secrets" doc:"What looks like a secret in what describes an event: metadata, note, extensions, path. The data of events is not looked at. See docs/publishing-rules.md."`
+	Types       []EventType `yaml:"types" doc:"Descriptions and JSON Schemas of event types, for the catalogue and to check what is published. Of several elements for a type, one with its exact name counts, else the first that matches. Each has:"`
+}
+
+// Deduplicate is the section "publish.deduplicate".
+type Deduplicate struct {
+	Window Duration `yaml:"window" min:"1s" max:"7d" doc:"This long after an event was stored, at least."`
+	MaxIDs int      `yaml:"max_ids" min:"1000" max:"50000000" doc:"As long as no more events than this came after it. Each takes about 40 bytes of memory while it is remembered."`
 }
 
 // Secrets is the section "publish.secrets".
@@ -54,7 +62,12 @@ func DefaultOwnSecret() OwnSecret { return OwnSecret{Action: "default"} }
 // mention them.
 func DefaultEventType() EventType { return EventType{Mode: "warn"} }
 
-func defaultPublish() Publish { return Publish{Secrets: Secrets{Action: "refuse"}} }
+func defaultPublish() Publish {
+	return Publish{
+		Deduplicate: Deduplicate{Window: Duration(10 * time.Minute), MaxIDs: 1_000_000},
+		Secrets:     Secrets{Action: "refuse"},
+	}
+}
 
 // maxEventTypes bounds the globs that a published event is compared with.
 const maxEventTypes = 200
