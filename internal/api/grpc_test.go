@@ -239,6 +239,23 @@ func TestManyRefusedOverGRPC(t *testing.T) {
 	}
 }
 
+// A message may have more in it than the journal takes in one piece.
+func TestLargeMessageOverGRPC(t *testing.T) {
+	n := startNode(t, nil)
+	all := orders("1", "2", "3", "4")
+	for _, e := range all {
+		e.Data = make([]byte, 1<<20-512)
+	}
+	r, err := tocsinv1.NewPublisherClient(n.dial()).Publish(as(t, "root"), &tocsinv1.PublishRequest{Events: all})
+	if err != nil || r.Accepted != 4 {
+		t.Errorf("%v, %v", r, err)
+	}
+	exchange(t, n.openStream("root"), &tocsinv1.PublishStreamRequest{Sequence: 1, Events: all})
+	if got := n.shop(); len(got) != 4 {
+		t.Errorf("%d events are stored", len(got))
+	}
+}
+
 // Those that do not become events and those that the intake refuses are told by their
 // places in the request.
 func TestPartialOverGRPC(t *testing.T) {

@@ -39,8 +39,10 @@ import (
 const (
 	// maxCalls are the calls of publishers at once.
 	maxCalls = 1000
-	// maxOpenCalls are the calls at once that need no token.
-	maxOpenCalls = 100
+	// maxOpenCalls are the calls at once that need no token and are answered at once, and
+	// maxOpenStreams those that last.
+	maxOpenCalls   = 1000
+	maxOpenStreams = 100
 	// maxOpenBytes is what a call without a token may send.
 	maxOpenBytes = 64 << 10
 	// maxEvents are the events of one message.
@@ -99,15 +101,32 @@ type Server struct {
 	stop     context.CancelCauseFunc
 
 	mu    sync.Mutex
-	calls [2]int        // that are served: of publishers, and open ones
+	calls [kinds]int    // that are served
 	idle  chan struct{} // closed when there are none; nil while nobody waits
 }
 
-// The kinds of calls.
+// kind is one of those kinds of calls that have limits of their own, so that who has no
+// token can keep neither publishers out nor those who ask for the health.
+type kind int
+
 const (
-	published = iota // need a token
-	open
+	published kind = iota
+	asking         // for the health, once; without a token
+	lasting        // without a token
+	kinds
 )
+
+func (k kind) most() int { return [kinds]int{maxCalls, maxOpenCalls, maxOpenStreams}[k] }
+
+func kindOf(path string) kind {
+	switch {
+	case NeedsCaller(path):
+		return published
+	case path == healthpb.Health_Check_FullMethodName, path == healthpb.Health_List_FullMethodName:
+		return asking
+	}
+	return lasting
+}
 
 var errStopping = status.Error(codes.Unavailable, "the server stops; connect again")
 
@@ -183,11 +202,8 @@ func callOf(ctx context.Context) *call {
 // Serve serves a call for which [Is] is true. The caller is nil where [NeedsCaller] is
 // false.
 func (s *Server) Serve(w http.ResponseWriter, r *http.Request, caller *Caller) {
-	kind := published
-	if caller == nil {
-		kind = open
-	}
-	if kind == open && NeedsCaller(r.URL.Path) {
+	kind := kindOf(r.URL.Path)
+	if kind == published && caller == nil {
 		Refuse(w, r, status.Error(codes.Unauthenticated, "no token"))
 		return
 	}
@@ -201,7 +217,8 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, caller *Caller) {
 	c.ended, c.end = context.WithCancelCause(s.stopping)
 	defer c.finish() // after the gate was closed
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
-	if kind == open {
+	if kind != published {
+		c.caller = nil
 		r.Body = http.MaxBytesReader(w, r.Body, maxOpenBytes)
 	} else {
 		c.gate = newGate(r.Body, r.URL.Path != tocsinv1.Publisher_PublishStream_FullMethodName, s.maxMessage, s.memory, c.readBy)
@@ -262,24 +279,24 @@ func (c *call) lastWrite(t time.Time) {
 	c.writeBy(t)
 }
 
-func (s *Server) begin(kind int) error {
+func (s *Server) begin(k kind) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Err() != nil {
 		return errStopping
 	}
-	if s.calls[kind] >= [...]int{published: maxCalls, open: maxOpenCalls}[kind] {
+	if s.calls[k] >= k.most() {
 		return retryStatus(codes.ResourceExhausted, "too many calls at once; try again later", time.Second)
 	}
-	s.calls[kind]++
+	s.calls[k]++
 	return nil
 }
 
-func (s *Server) done(kind int) {
+func (s *Server) done(k kind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calls[kind]--
-	if s.calls == [2]int{} && s.idle != nil {
+	s.calls[k]--
+	if s.calls == [kinds]int{} && s.idle != nil {
 		close(s.idle)
 		s.idle = nil
 	}
@@ -292,7 +309,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stop(errStopping)
 	var idle chan struct{}
-	if s.calls != [2]int{} {
+	if s.calls != [kinds]int{} {
 		if s.idle == nil {
 			s.idle = make(chan struct{})
 		}

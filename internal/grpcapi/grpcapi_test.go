@@ -159,26 +159,39 @@ func TestTooManyCalls(t *testing.T) {
 	}}})
 	conn := dialConn(t, s, &Caller{Publisher: publish.Host})
 	c, h := tocsinv1.NewPublisherClient(conn), healthpb.NewHealthClient(conn)
-	set := func(calls, opened int) {
+	set := func(calls [kinds]int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.calls = [2]int{published: calls, open: opened}
+		s.calls = calls
 	}
-	set(maxCalls, maxOpenCalls)
-	if _, err := c.Publish(within(t), &tocsinv1.PublishRequest{Events: one()}); status.Code(err) != codes.ResourceExhausted || len(status.Convert(err).Details()) != 1 {
-		t.Errorf("beyond the limit: %v", err)
+	watch := func() error {
+		stream, err := h.Watch(within(t), &healthpb.HealthCheckRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		return err
 	}
-	if _, err := h.Check(within(t), &healthpb.HealthCheckRequest{}); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("health beyond the limit: %v", err)
+	check := func() error {
+		_, err := h.Check(within(t), &healthpb.HealthCheckRequest{})
+		return err
 	}
-	set(maxCalls-1, maxOpenCalls-1)
-	if _, err := c.Publish(within(t), &tocsinv1.PublishRequest{Events: one()}); err != nil {
-		t.Error(err)
+	publish := func() error {
+		_, err := c.Publish(within(t), &tocsinv1.PublishRequest{Events: one()})
+		return err
 	}
-	if _, err := h.Check(within(t), &healthpb.HealthCheckRequest{}); err != nil {
-		t.Error(err)
+	for k, call := range [kinds]func() error{published: publish, asking: check, lasting: watch} {
+		full := [kinds]int{published: maxCalls, asking: maxOpenCalls, lasting: maxOpenStreams}
+		set(full)
+		if err := call(); status.Code(err) != codes.ResourceExhausted || len(status.Convert(err).Details()) != 1 {
+			t.Errorf("kind %d beyond the limit: %v", k, err)
+		}
+		full[k]--
+		set(full)
+		if err := call(); err != nil {
+			t.Errorf("kind %d at the limit: %v", k, err)
+		}
 	}
-	set(0, 0)
+	set([kinds]int{lasting: 1}) // the watch that goes on
 }
 
 // A call that needs a caller and has none is refused, whoever forgot it.
