@@ -18,6 +18,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/token"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
@@ -26,7 +27,8 @@ import (
 type node struct {
 	t         testing.TB
 	journal   *journal.Journal
-	trailed   *gate
+	trailed   *gate // journal of the trail
+	published *gate // journal of what is published
 	authority *access.Authority
 	hub       *hub.Hub
 	api       *API
@@ -34,7 +36,7 @@ type node struct {
 	health    *health.Registry
 }
 
-// gate is the journal of the trail, which can be made to fail.
+// gate is the journal of one part, which can be made to fail.
 type gate struct {
 	*journal.Journal
 	mu  sync.Mutex
@@ -47,14 +49,24 @@ func (g *gate) fail(err error) {
 	g.err = err
 }
 
-func (g *gate) Append(ctx context.Context, events ...*event.Event) (journal.Position, error) {
+func (g *gate) failed() error {
 	g.mu.Lock()
-	err := g.err
-	g.mu.Unlock()
-	if err != nil {
+	defer g.mu.Unlock()
+	return g.err
+}
+
+func (g *gate) Append(ctx context.Context, events ...*event.Event) (journal.Position, error) {
+	if err := g.failed(); err != nil {
 		return journal.Position{}, err
 	}
 	return g.Journal.Append(ctx, events...)
+}
+
+func (g *gate) Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error) {
+	if err := g.failed(); err != nil {
+		return nil, err
+	}
+	return g.Journal.Submit(ctx, events...)
 }
 
 // startNode starts a node whose root token is "root". change may change what the API
@@ -66,7 +78,7 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, journal: j, trailed: &gate{Journal: j}, health: new(health.Registry)}
+	n := &node{t: t, journal: j, trailed: &gate{Journal: j}, published: &gate{Journal: j}, health: new(health.Registry)}
 	record := trail.New(trail.Options{Journal: n.trailed, Node: "test", Logger: log})
 	n.hub = hub.New(hub.Options{Journal: hub.FromJournal(j), Logger: log})
 	var ready sync.WaitGroup // the hub may be another one
@@ -84,6 +96,7 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 		t.Fatal(err)
 	}
 	o := Options{Hub: n.hub, Positions: j, Authority: n.authority, Trail: record, Payloads: payloads{}, Health: n.health,
+		Intake:  publish.New(publish.Options{Journal: n.published}),
 		Version: "1.2.3", Logger: log,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tocsin_up 1\n") })}
 	if change != nil {

@@ -448,7 +448,7 @@ func (a *API) countRefused(p *publication, all []*publish.Refusal) {
 	t := attempt{what: publishDenied, namespace: p.namespace, path: publish.PathPrefix, operation: publishOperation, id: p.id, request: p.r, count: denied}
 	if e := p.event(first.Index); e != nil {
 		t.path += e.Type
-		if strings.HasPrefix(e.Namespace, p.namespace) {
+		if _, cannotBe := joinNamespace(e.Namespace, ""); cannotBe == nil && strings.HasPrefix(e.Namespace, p.namespace) {
 			t.namespace = e.Namespace
 		}
 	}
@@ -485,10 +485,14 @@ func (a *API) refusePublication(w http.ResponseWriter, p *publication, err error
 	if refused.status == http.StatusUnsupportedMediaType {
 		w.Header().Set("Accept-Encoding", encodings)
 	}
-	// A client that is still sending its body sees the answer only after that, and one
-	// that waits to be asked for it need not send it.
+	// A client that waits to be asked for its body need not send it.
 	if p.began || p.r.Header.Get("Expect") == "" {
-		discard(p.r.Body, refused)
+		switch {
+		case p.id.Entry() != nil:
+			discard(p.r.Body, maxEventsContent)
+		case refused.status != http.StatusTooManyRequests:
+			discard(p.r.Body, maxUnread)
+		}
 	}
 	refused.answer(w)
 }

@@ -194,7 +194,9 @@ func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 		refused := a.refusalOf(c, err)
 		a.requests.Refused(refused.reason()).Inc()
 		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: namespace, path: path, operation: string(c.operation), id: c.id, request: r}, refused)
-		discard(r.Body, refused)
+		if refused.status != http.StatusTooManyRequests {
+			discard(r.Body, maxUnread)
+		}
 		refused.answer(w)
 		return
 	}
@@ -202,13 +204,9 @@ func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 }
 
 // discard reads a body that is not wanted: a client that is still sending it sees the
-// answer only after that. Those who send more than maxUnread may see a broken connection
+// answer only after that. Those who send more than most bytes may see a broken connection
 // instead.
-func discard(body io.Reader, refused *refusal) {
-	if refused.status != http.StatusTooManyRequests {
-		_, _ = io.CopyN(io.Discard, body, maxUnread)
-	}
-}
+func discard(body io.Reader, most int64) { _, _ = io.CopyN(io.Discard, body, most) }
 
 // serve checks everything that does not depend on the path, in Vault's order except
 // that nothing of the body is read before the token was checked, and serves the
