@@ -72,11 +72,11 @@ func TestNewNotificationGrows(t *testing.T) {
 	if len(e.Metadata) != 7 || len(other.Metadata) != 1 || e.Metadata[0].Key != "a" || e.Metadata[6].Key != "z" {
 		t.Errorf("%v %v", e.Metadata, other.Metadata)
 	}
-	e.Describe("path", "p", "odd")
+	e.SetNotification("a/b", "path", "p", "odd")
 	if len(e.Metadata) != 2 || e.Path != "p" {
 		t.Errorf("%v", e)
 	}
-	e.Describe()
+	e.SetNotification("a/b")
 	if e.Metadata == nil || len(e.Metadata) != 0 || e.Path != "" {
 		t.Errorf("%v", e)
 	}
