@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
@@ -435,13 +437,13 @@ func TestPublishConcurrently(t *testing.T) {
 		t.Errorf("%d bytes of bodies are still held", used)
 	}
 	c := counters.Component("publish", "http")
-	if received, appended := count(t, c.Received), count(t, c.Appended); received != clients*requests*batch || appended != received {
-		t.Errorf("%d received, %d appended", received, appended)
+	if received, appended := testutil.ToFloat64(c.Received), testutil.ToFloat64(c.Appended); received != clients*requests*batch || appended != received {
+		t.Errorf("%v received, %v appended", received, appended)
 	}
 	n.do(n.post(batched, `[{},5,`+made("x", "")+`]`))
 	n.do(n.post("text/plain", ``))
-	if invalid, bad := count(t, c.Refused("invalid")), count(t, counters.Component("api", "vault").Refused("bad request")); invalid != 2 || bad != 1 {
-		t.Errorf("%d invalid, %d bad requests", invalid, bad)
+	if invalid, bad := testutil.ToFloat64(c.Refused("invalid")), testutil.ToFloat64(counters.Component("api", "vault").Refused("bad request")); invalid != 2 || bad != 1 {
+		t.Errorf("%v invalid, %v bad requests", invalid, bad)
 	}
 }
 
