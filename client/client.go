@@ -1,11 +1,17 @@
-// Package client reads event notifications from a Tocsin hub (or from a Vault
-// server, which speaks the same protocol) and resumes by itself: when a
+// Package client subscribes to the events of a Tocsin hub, and publishes events to it.
+//
+// [Subscribe] reads event notifications (also from a Vault server, which speaks the same
+// protocol) and resumes by itself: when a
 // connection ends, it connects again and goes on behind the last event, so each
 // event is returned once. What the hub has removed in the meantime is reported,
 // never skipped silently.
 //
 // A server that is not a Tocsin hub keeps no history. There the client connects
 // again as well, and reports that events may have been missed.
+//
+// A [Publisher] takes events without waiting ([SendEvent]) or returns when they are
+// durable ([Publisher.Publish]). It keeps them while the hub cannot be reached, in
+// memory or in a [Spool] on disk.
 package client
 
 import (

@@ -240,8 +240,8 @@ func SendEvent(_ context.Context, p *Publisher, eventType string, metadata ...st
 	}
 	e := notifications.Get().(*event.Event)
 	defer notifications.Put(e)
-	e.ID, e.Type, e.Source, e.Time = event.NewID(), eventType, p.options.Source, time.Now()
-	e.Describe(metadata...)
+	e.SetNotification(eventType, metadata...)
+	e.Source = p.options.Source
 	if err := publishLimits.Check(e); err != nil {
 		return err
 	}

@@ -131,3 +131,13 @@ func BenchmarkParseCloudEventBatch(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkCheckNotification(b *testing.B) {
+	e := NewNotification("app/order-placed", "path", "orders/4711", "operation", "place", "customer", "17")
+	e.Source = "tocsin-client://host/program"
+	for b.Loop() {
+		if err := DefaultLimits.Check(e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -20,21 +20,12 @@ func (e *Event) check() error {
 	if err := CheckType(e.Type); err != nil {
 		return err
 	}
-	for _, a := range [...]struct{ name, text string }{
-		{attrID, e.ID}, {attrSource, e.Source}, {attrNamespace, e.Namespace}, {attrDataRef, e.DataRef},
-		{attrDataContentType, e.DataContentType}, {attrDataSchema, e.DataSchema},
-	} {
-		if reason := badAttributeText(a.text); reason != "" {
-			return invalid(a.name, reason)
-		}
-	}
-	for _, t := range [...]struct {
-		name string
-		time time.Time
-	}{{attrTime, e.Time}, {attrRecordedTime, e.Recorded}} {
-		if t.time.Before(minTime) || t.time.After(maxTime) {
-			return invalid(t.name, fmt.Sprintf("is in the year %d, outside 0 to 9999", t.time.UTC().Year()))
-		}
+	if err := firstOf(
+		checkText(attrID, e.ID), checkText(attrSource, e.Source), checkText(attrNamespace, e.Namespace), checkText(attrDataRef, e.DataRef),
+		checkText(attrDataContentType, e.DataContentType), checkText(attrDataSchema, e.DataSchema),
+		checkTime(attrTime, e.Time), checkTime(attrRecordedTime, e.Recorded),
+	); err != nil {
+		return err
 	}
 	path, ok := e.Metadata.Text(MetadataPath)
 	switch {
@@ -53,6 +44,36 @@ func (e *Event) check() error {
 		return err
 	}
 	return checkExtensions(e.Extensions)
+}
+
+// firstOf returns the first error.
+func firstOf(errs ...*InvalidError) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkText returns nil when text may be the value of a CloudEvents attribute, or is
+// empty.
+func checkText(attribute, text string) *InvalidError {
+	if text == "" || isPrintableASCII(text) {
+		return nil
+	}
+	if reason := badAttributeText(text); reason != "" {
+		return invalid(attribute, reason)
+	}
+	return nil
+}
+
+// checkTime returns nil when RFC 3339 can express t.
+func checkTime(attribute string, t time.Time) *InvalidError {
+	if t.IsZero() || !t.Before(minTime) && !t.After(maxTime) {
+		return nil
+	}
+	return invalid(attribute, fmt.Sprintf("is in the year %d, outside 0 to 9999", t.UTC().Year()))
 }
 
 func (e *Event) checkDetails() error {

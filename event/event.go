@@ -143,40 +143,37 @@ const ExtraValueAtEnd = "EXTRA_VALUE_AT_END"
 // it. The texts are taken as they are.
 func NewNotification(eventType string, metadata ...string) *Event {
 	// A few fields lie beside the event, in the same piece of memory.
-	var (
-		e      *Event
-		fields Fields
-	)
-	if n := (len(metadata) + 1) / 2; n <= 4 {
+	if len(metadata) <= 8 {
 		both := new(struct {
 			Event
 			fields [4]Field
 		})
-		e, fields = &both.Event, both.fields[:0]
-	} else {
-		e, fields = new(Event), make(Fields, 0, n)
+		both.Metadata = both.fields[:0]
+		both.SetNotification(eventType, metadata...)
+		return &both.Event
 	}
-	now := time.Now()
-	e.ID, e.Type, e.Time, e.Metadata = newID(now), eventType, now, fields
-	e.Describe(metadata...)
+	e := new(Event)
+	e.SetNotification(eventType, metadata...)
 	return e
 }
 
-// Describe replaces Metadata and Path by what [NewNotification] makes of metadata, in
-// the memory of the former Metadata if it is large enough.
-func (e *Event) Describe(metadata ...string) {
-	e.Metadata = slices.Grow(e.Metadata[:0], (len(metadata)+1)/2)
-	for i := 0; i < len(metadata); i += 2 {
-		if i+1 == len(metadata) {
-			e.Metadata.Set(ExtraValueAtEnd, metadata[i])
-			break
-		}
-		e.Metadata.Set(metadata[i], metadata[i+1])
+// SetNotification makes e what [NewNotification] returns, in the memory of its former
+// Metadata if that is large enough. It is for those who use events again that nobody
+// else keeps.
+func (e *Event) SetNotification(eventType string, metadata ...string) {
+	now := time.Now().UTC()
+	fields := slices.Grow(e.Metadata[:0], (len(metadata)+1)/2)
+	for i := 0; i+1 < len(metadata); i += 2 {
+		fields.Set(metadata[i], metadata[i+1])
 	}
-	if e.Metadata == nil {
-		e.Metadata = Fields{}
+	if n := len(metadata); n%2 == 1 {
+		fields.Set(ExtraValueAtEnd, metadata[n-1])
 	}
-	e.Path, _ = e.Metadata.Text(MetadataPath)
+	if fields == nil {
+		fields = Fields{}
+	}
+	*e = Event{ID: newID(now), Type: eventType, Time: now, Metadata: fields}
+	e.Path, _ = fields.Text(MetadataPath)
 }
 
 // ErrNoEvents is returned by those who send events when there is nobody to take them. A
