@@ -32,6 +32,9 @@ type farm struct {
 	broken    error // of the next launches
 	single    bool  // plugins are not multiplexed
 	openError map[string]error
+	slow      time.Duration           // of each opening
+	backends  map[string]*fakeBackend // the last of each mount
+	twice     int                     // openings while the mount had a backend
 	answer    func(b *fakeBackend, r *vaultplugin.Request) (*vaultplugin.Response, error)
 }
 
@@ -115,14 +118,26 @@ func (p *fakeProcess) Kill()                { p.end(nil) }
 func (p *fakeProcess) Open(_ context.Context, s vaultplugin.Setup) (Backend, error) {
 	p.farm.mu.Lock()
 	err := p.farm.openError[s.Config["fail"]]
+	slow := p.farm.slow
 	p.farm.mu.Unlock()
+	time.Sleep(slow) // stands for work
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	p.opened++
 	p.mu.Unlock()
-	return &fakeBackend{process: p, setup: s, closed: make(chan struct{})}, nil
+	b := &fakeBackend{process: p, setup: s, closed: make(chan struct{})}
+	p.farm.mu.Lock()
+	defer p.farm.mu.Unlock()
+	if p.farm.backends == nil {
+		p.farm.backends = make(map[string]*fakeBackend)
+	}
+	if former := p.farm.backends[s.BackendUUID]; former != nil && former.gone() == nil {
+		p.farm.twice++
+	}
+	p.farm.backends[s.BackendUUID] = b
+	return b, nil
 }
 
 type fakeBackend struct {
@@ -342,6 +357,11 @@ func (b *bench) stop() {
 	if n := b.farm.alive(); n != 0 {
 		b.t.Errorf("%d processes are left", n)
 	}
+	b.farm.set(func(f *farm) {
+		if f.twice > 0 {
+			b.t.Errorf("%d times there were two backends of one mount", f.twice)
+		}
+	})
 }
 
 func (b *bench) incidents() []string {

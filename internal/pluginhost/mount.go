@@ -38,6 +38,9 @@ type Mount struct {
 	tainted atomic.Bool // is being removed
 	warned  throttle.Throttle
 	events  eventCounters
+	// opening is taken by whoever makes a backend or takes one away, so that there are
+	// never two.
+	opening chan struct{}
 
 	mu       sync.Mutex
 	current  *instance // nil while the plugin does not run
@@ -64,7 +67,7 @@ type instance struct {
 }
 
 func newMount(h *Host, r Record, storage *strongbox.Compartment) *Mount {
-	m := &Mount{host: h, storage: storage, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	m := &Mount{host: h, storage: storage, changed: make(chan struct{}), wake: make(chan struct{}, 1), opening: make(chan struct{}, 1)}
 	m.record.Store(&r)
 	m.events = h.metrics.eventsOf(r.Full())
 	return m
@@ -169,8 +172,16 @@ func (m *Mount) notifyLocked() {
 
 // start starts the plugin once.
 func (m *Mount) start() {
+	select {
+	case m.opening <- struct{}{}:
+		defer func() { <-m.opening }()
+	case <-m.wake: // somebody is at it, and there may be something else to do
+		return
+	case <-m.host.ctx.Done():
+		return
+	}
 	m.mu.Lock()
-	if m.current != nil || m.held || m.over {
+	if m.current != nil || m.over {
 		m.mu.Unlock()
 		return
 	}
@@ -178,7 +189,7 @@ func (m *Mount) start() {
 	m.mu.Unlock()
 	inst, err := m.open(m.host.ctx, nil)
 	m.mu.Lock()
-	if err == nil && (m.over || m.held) {
+	if err == nil && m.over {
 		m.mu.Unlock()
 		m.close(context.Background(), inst)
 		return

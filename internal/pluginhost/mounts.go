@@ -236,6 +236,10 @@ func (h *Host) Disable(ctx context.Context, class Class, namespace, path string)
 	m.tainted.Store(true)
 	drain, cancel := context.WithTimeout(ctx, drainTimeout)
 	m.hold(drain)
+	select {
+	case m.opening <- struct{}{}: // a start under way has ended
+	case <-drain.Done():
+	}
 	cancel()
 	m.shutDown(ctx)
 	h.replaceInTable(m, nil)

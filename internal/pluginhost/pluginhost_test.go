@@ -783,3 +783,38 @@ func TestCloseDuringEnable(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 }
+
+// Starts, ends, reloads and requests at the same time: there are never two backends of one
+// mount, and in the end it answers.
+func TestEverythingAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.farm.slow = time.Millisecond
+	b.config.Plugins = []Plugin{b.fake()}
+	b.config.Mounts = []MountConfig{secretMount("a"), secretMount("b")}
+	b.start()
+	b.eventually("runs", func() bool { ready, _ := b.host.Ready(); return ready })
+	var busy sync.WaitGroup
+	var stop atomic.Bool
+	for _, path := range []string{"a/x", "b/x", "a/y"} {
+		busy.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				if got := b.put(path, fmt.Sprint(n)); got != "nothing" && !strings.Contains(got, "does not run") {
+					t.Errorf("%s: %s", path, got)
+				}
+			}
+		})
+	}
+	for i := range 30 {
+		if i%3 == 0 {
+			b.farm.last().end(errors.New("signal: killed"))
+		}
+		if _, err := b.host.Reload(t.Context(), Secret, "fake"); err != nil && !errors.Is(err, vaultplugin.ErrExited) {
+			t.Error(err)
+		}
+	}
+	stop.Store(true)
+	busy.Wait()
+	b.eventually("it answers", func() bool { return b.put("a/x", "last") == "nothing" && b.put("b/x", "last") == "nothing" })
+	b.eventually("one process", func() bool { return b.farm.alive() == 1 })
+	b.stop()
+}

@@ -84,6 +84,13 @@ func (m *Mount) replace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	select {
+	case m.opening <- struct{}{}: // a start under way has ended
+		defer func() { <-m.opening }()
+	case <-ctx.Done():
+		m.host.processes.release(context.WithoutCancel(ctx), next)
+		return ctx.Err()
+	}
 	drain, cancel := context.WithTimeout(ctx, drainTimeout)
 	old := m.hold(drain)
 	cancel()
