@@ -174,7 +174,7 @@ func TestRefusedOverGRPC(t *testing.T) {
 		{"wrong token", as(t, "bogus"), orders("1"), codes.Unauthenticated, "invalid token", 0},
 		{"two namespaces", as(t, shop, "x-vault-namespace", "a", "x-vault-namespace", "b"), orders("1"), codes.InvalidArgument, "X-Vault-Namespace", 0},
 		{"bad namespace", as(t, shop, "x-vault-namespace", "a/../b"), orders("1"), codes.InvalidArgument, "namespace", 0},
-		{"not allowed", as(t, none), orders("1"), codes.PermissionDenied, `event 0: type: publishing it needs the capability create on "sys/events/publish/shop/order-placed"`, tocsinv1.RefusalCode_REFUSAL_CODE_DENIED},
+		{"not allowed", as(t, none), orders("1"), codes.PermissionDenied, `event 0: type: publishing needs the capability create on "sys/events/publish/shop/order-placed"`, tocsinv1.RefusalCode_REFUSAL_CODE_DENIED},
 		{"not allowed there", as(t, shop, "x-vault-namespace", "a"), orders("1"), codes.PermissionDenied, `"a/sys/events/publish/shop/order-placed"`, tocsinv1.RefusalCode_REFUSAL_CODE_DENIED},
 		{"another type", as(t, shop), append(orders("1"), change(func(e *tocsinv1.Event) { e.Type = "bank/robbed" })), codes.PermissionDenied, "event 1: type", tocsinv1.RefusalCode_REFUSAL_CODE_DENIED},
 		{"reserved", as(t, "root"), []*tocsinv1.Event{change(func(e *tocsinv1.Event) { e.Type = "tocsin/token-create" })}, codes.PermissionDenied, "event 0: type", tocsinv1.RefusalCode_REFUSAL_CODE_RESERVED},

@@ -100,9 +100,16 @@ func TestPublishModes(t *testing.T) {
 
 // TestConformance sends the vectors of package event to a server.
 func TestConformance(t *testing.T) {
+	n := startNode(t, func(o *Options) {
+		o.Intake = publish.New(publish.Options{Journal: o.Positions.(*journal.Journal), MaxIDs: 1})
+	})
+	fillers := 0
 	send := func(t *testing.T, means, refused any, q ask) {
 		t.Helper()
-		n := startNode(t, nil) // of its own, because many vectors have the same id
+		for range 2 { // what the vector before has stored, perhaps with the same id, is forgotten
+			n.do(n.post(structured, made(fmt.Sprint("filler-", fillers), "")))
+			fillers++
+		}
 		before := len(n.stored())
 		status, answer := n.do(q)
 		stored := len(n.stored()) - before
@@ -149,7 +156,6 @@ func TestConformance(t *testing.T) {
 				v.Header, v.Body = map[string]string{"Content-Type": contentType}, string(v.Event)+string(v.Batch)
 			}
 			t.Run(v.Name, func(t *testing.T) {
-				t.Parallel()
 				send(t, v.Means, v.Refused, ask{method: "POST", path: eventsPath, body: v.Body, header: v.Header})
 			})
 		}
@@ -175,7 +181,7 @@ func TestPublishRefusals(t *testing.T) {
 	}{
 		{"no token", as(n.post(structured, good), "-"), 403, `permission denied`},
 		{"invalid token", as(n.post(structured, good), "nope"), 403, `invalid token`},
-		{"token without rights", as(n.post(structured, good), none), 403, `{"errors":["event 0: type: publishing it needs the capability create on \"sys/events/publish/shop/order-made\""],"refused":[{"index":0,"id":"good","code":"denied","message":"type: publishing it needs`},
+		{"token without rights", as(n.post(structured, good), none), 403, `{"errors":["event 0: type: publishing needs the capability create on \"sys/events/publish/shop/order-made\""],"refused":[{"index":0,"id":"good","code":"denied","message":"type: publishing needs`},
 		{"another type", as(n.post(batched, "["+good+","+other+"]"), publisher), 403, `"refused":[{"index":1,"id":"other","code":"denied"`},
 		{"another namespace", as(n.post(structured, good, "X-Vault-Namespace", "ns2"), publisher), 403, `\"ns2/sys/events/publish/shop/order-made\"`},
 		{"namespace beside", as(n.post(structured, made("x", `,"namespace":"ns2"`), "X-Vault-Namespace", "ns1"), publisher), 403, `namespace: is not that of the request, nor below it`},
@@ -243,7 +249,7 @@ func TestPublishPartial(t *testing.T) {
 		return status, string(raw)
 	}
 	status, answer := send(batched, "[5,"+made("1", "")+","+other+`,{"id":"x"},`+made("2", "")+","+other+"]")
-	const denied = `"code":"denied","message":"type: publishing it needs the capability create on \"sys/events/publish/bank/transfer\""}`
+	const denied = `"code":"denied","message":"type: publishing needs the capability create on \"sys/events/publish/bank/transfer\""}`
 	if want := `{"accepted":2,"duplicates":0,"refused":[{"index":0,"id":"","code":"invalid","message":"event: is not an object"},{"index":2,"id":"other",` + denied +
 		`,{"index":3,"id":"x","code":"invalid","message":"specversion: is missing"},{"index":5,"id":"other",` + denied + "]}\n"; status != 207 || answer != want {
 		t.Errorf("%d %s, want %s", status, answer, want)

@@ -81,7 +81,7 @@ func (c *checker) checkRights(e *event.Event) *Refusal {
 			return &Refusal{Code: Denied, Text: "namespace: is not that of the request, nor below it"}
 		}
 		if !c.request.By.Allows(policy.Create, path, nil) {
-			return &Refusal{Code: Denied, Text: fmt.Sprintf("type: publishing it needs the capability create on %q", path)}
+			return &Refusal{Code: Denied, Text: fmt.Sprintf("type: publishing needs the capability create on %q", path)}
 		}
 		c.allowedType, c.allowedNamespace = e.Type, e.Namespace
 	}

@@ -114,11 +114,11 @@ func TestRules(t *testing.T) {
 		{name: "namespace that looks like a right", event: event.Event{Type: "x", Namespace: "sys/events/publish/app/"}, code: Invalid,
 			text: `namespace "sys/events/publish/app/": "sys" begins the paths of the API and cannot be part of a namespace`},
 		{name: "no right there", event: event.Event{Type: "app/x", Namespace: "ns2/"}, code: Denied,
-			text: `type: publishing it needs the capability create on "ns2/sys/events/publish/app/x"`},
+			text: `type: publishing needs the capability create on "ns2/sys/events/publish/app/x"`},
 		{name: "no right", event: event.Event{Type: "other/x"}, code: Denied,
-			text: `type: publishing it needs the capability create on "sys/events/publish/other/x"`},
+			text: `type: publishing needs the capability create on "sys/events/publish/other/x"`},
 		{name: "update is not create", event: event.Event{Type: "update/x"}, code: Denied,
-			text: `type: publishing it needs the capability create on "sys/events/publish/update/x"`},
+			text: `type: publishing needs the capability create on "sys/events/publish/update/x"`},
 		{name: "audit", event: event.Event{Type: "audit/request"}, code: Reserved,
 			text: `type: "audit/..." is for what the hub itself says; use a prefix of your own`},
 		{name: "source of the hub", event: event.Event{Type: "app/x", Source: "tocsin://hub"}, code: Reserved,
@@ -178,7 +178,7 @@ func TestPartial(t *testing.T) {
 	if !errors.As(err, &refused) || len(refused.Refused) != 2 || refused.Refused[1].Index != 3 || refused.Refused[1].ID != "id-3" {
 		t.Fatalf("%v", err)
 	}
-	if want := "event 1: type: publishing it needs the capability create on \"sys/events/publish/other/x\" (and 1 more were refused)"; err.Error() != want {
+	if want := "event 1: type: publishing needs the capability create on \"sys/events/publish/other/x\" (and 1 more were refused)"; err.Error() != want {
 		t.Errorf("%v", err)
 	}
 	if ids := stored(t, j); len(ids) != 0 {
