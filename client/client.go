@@ -1,11 +1,17 @@
-// Package client reads event notifications from a Tocsin hub (or from a Vault
-// server, which speaks the same protocol) and resumes by itself: when a
+// Package client subscribes to the events of a Tocsin hub, and publishes events to it.
+//
+// [Subscribe] reads event notifications (also from a Vault server, which speaks the same
+// protocol) and resumes by itself: when a
 // connection ends, it connects again and goes on behind the last event, so each
 // event is returned once. What the hub has removed in the meantime is reported,
 // never skipped silently.
 //
 // A server that is not a Tocsin hub keeps no history. There the client connects
 // again as well, and reports that events may have been missed.
+//
+// A [Publisher] takes events without waiting ([SendEvent]) or returns when they are
+// durable ([Publisher.Publish]). It keeps them while the hub cannot be reached, in
+// memory or in a [Spool] on disk.
 package client
 
 import (
@@ -67,14 +73,16 @@ type Options struct {
 	Notify func(Notice)
 }
 
-// Notice is news about the connection of a subscription.
+// Notice is news about the connection of a subscription or publisher.
 type Notice struct {
 	Kind NoticeKind
-	// Err is why the connection ended or could not be made, or what was missed.
+	// Err is why the connection ended or could not be made, or what was missed, refused or
+	// lost. It is nil for [Reconnected] and [SpoolWorks].
 	Err error
-	// Retry is how long the subscription waits before it connects; only of
-	// [Disconnected].
+	// Retry is how long it waits before it connects; only of [Disconnected].
 	Retry time.Duration
+	// Refusal is what Err says about an event; only of [Refused].
+	Refusal *Refusal
 }
 
 // NoticeKind is what a [Notice] is about.
@@ -89,6 +97,18 @@ const (
 	// Gap: events that the subscriber was due are not there any more; it goes on
 	// with the oldest that is.
 	Gap
+	// Refused: the hub does not want an event of a publisher.
+	Refused
+	// Warned: the hub stored an event of a publisher, which is not as it should be.
+	Warned
+	// SpoolFailed: the disk does not take the events of a publisher; they are kept in
+	// memory.
+	SpoolFailed
+	// SpoolWorks: it takes them again.
+	SpoolWorks
+	// Lost: events in the spool cannot be read. Err is wrapped with the file, which is
+	// kept.
+	Lost
 )
 
 // Subscribe connects to the server and returns when the subscription is live:

@@ -21,7 +21,12 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if runChild() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // quick is a timing for tests that do not test it.
 var quick = timing{minBackoff: time.Millisecond, maxBackoff: 5 * time.Millisecond, handshake: 5 * time.Second, idle: 5 * time.Second}

@@ -17,7 +17,7 @@ var (
 	ErrPermission = errors.New("permission denied")
 	// ErrBadRequest: the event type, a filter, a namespace or since is malformed.
 	ErrBadRequest = errors.New("bad request")
-	// ErrNotFound: the server has no event notifications.
+	// ErrNotFound: the server has no event notifications, or does not take events.
 	ErrNotFound = errors.New("no event notifications at this address")
 	// ErrUnavailable: the server cannot serve now; a later attempt may succeed.
 	ErrUnavailable = errors.New("server is not available")
@@ -29,7 +29,8 @@ var ErrTooLarge = errors.New("event is larger than the limit of the subscription
 // ErrClosed is returned by Next after Close.
 var ErrClosed = errors.New("subscription is closed")
 
-// StatusError is the answer of a server that refuses a subscription. It wraps
+// StatusError is the answer of a server that refuses a subscription or a request to
+// publish. It wraps
 // one of ErrPermission (401, 403), ErrNotFound (404), ErrBadRequest (other 4xx)
 // and ErrUnavailable (408, 429, 5xx).
 type StatusError struct {

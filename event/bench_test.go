@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"testing"
+	"time"
 )
 
 // benchEvents are a notification and an audit event of usual sizes.
@@ -96,6 +97,47 @@ func TestAppendersDoNotAllocate(t *testing.T) {
 			if n := testing.AllocsPerRun(100, encode); n != 0 {
 				t.Errorf("%s as %s allocates %v times", name, encoding, n)
 			}
+		}
+	}
+}
+
+func BenchmarkNewNotification(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		kept = NewNotification("app/order-placed", "path", "orders/4711", "operation", "place", "customer", "17")
+	}
+}
+
+var kept *Event
+
+// BenchmarkParseCloudEventBatch reads 100 events of 700 bytes with a JSON payload; the
+// figures are per batch.
+func BenchmarkParseCloudEventBatch(b *testing.B) {
+	events := make([]*Event, 100)
+	for i := range events {
+		e := &Event{ID: NewID(), Type: "shop/order-made", Source: "https://shop.example/1", Path: "orders/17", Time: time.Now(), DataContentType: "application/json"}
+		e.Extensions.Set("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+		e.Data = []byte(`{"order":17,"lines":[{"article":"a-1","count":2},{"article":"b-2","count":1}],"note":"`)
+		e.Data = append(e.Data, bytes.Repeat([]byte{'n'}, 698-e.Size())...)
+		e.Data = append(e.Data, `"}`...)
+		events[i] = e
+	}
+	text := batchOf(events...)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, broken, err := ParseCloudEventBatch(text, 100); err != nil || len(broken) > 0 {
+			b.Fatal(err, broken)
+		}
+	}
+}
+
+func BenchmarkCheckNotification(b *testing.B) {
+	e := NewNotification("app/order-placed", "path", "orders/4711", "operation", "place", "customer", "17")
+	e.Source = "tocsin-client://host/program"
+	for b.Loop() {
+		if err := DefaultLimits.Check(e); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

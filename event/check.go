@@ -20,21 +20,12 @@ func (e *Event) check() error {
 	if err := CheckType(e.Type); err != nil {
 		return err
 	}
-	for _, a := range [...]struct{ name, text string }{
-		{attrID, e.ID}, {attrSource, e.Source}, {attrNamespace, e.Namespace}, {attrDataRef, e.DataRef},
-		{attrDataContentType, e.DataContentType}, {attrDataSchema, e.DataSchema},
-	} {
-		if reason := badAttributeText(a.text); reason != "" {
-			return invalid(a.name, reason)
-		}
-	}
-	for _, t := range [...]struct {
-		name string
-		time time.Time
-	}{{attrTime, e.Time}, {attrRecordedTime, e.Recorded}} {
-		if t.time.Before(minTime) || t.time.After(maxTime) {
-			return invalid(t.name, fmt.Sprintf("is in the year %d, outside 0 to 9999", t.time.UTC().Year()))
-		}
+	if err := firstOf(
+		checkText(attrID, e.ID), checkText(attrSource, e.Source), checkText(attrNamespace, e.Namespace), checkText(attrDataRef, e.DataRef),
+		checkText(attrDataContentType, e.DataContentType), checkText(attrDataSchema, e.DataSchema),
+		checkTime(attrTime, e.Time), checkTime(attrRecordedTime, e.Recorded),
+	); err != nil {
+		return err
 	}
 	path, ok := e.Metadata.Text(MetadataPath)
 	switch {
@@ -53,6 +44,36 @@ func (e *Event) check() error {
 		return err
 	}
 	return checkExtensions(e.Extensions)
+}
+
+// firstOf returns the first error.
+func firstOf(errs ...*InvalidError) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkText returns nil when text may be the value of a CloudEvents attribute, or is
+// empty.
+func checkText(attribute, text string) *InvalidError {
+	if text == "" || isPrintableASCII(text) {
+		return nil
+	}
+	if reason := badAttributeText(text); reason != "" {
+		return invalid(attribute, reason)
+	}
+	return nil
+}
+
+// checkTime returns nil when RFC 3339 can express t.
+func checkTime(attribute string, t time.Time) *InvalidError {
+	if t.IsZero() || !t.Before(minTime) && !t.After(maxTime) {
+		return nil
+	}
+	return invalid(attribute, fmt.Sprintf("is in the year %d, outside 0 to 9999", t.UTC().Year()))
 }
 
 func (e *Event) checkDetails() error {
@@ -108,7 +129,7 @@ func checkExtensions(f Fields) error {
 		switch {
 		case !validAttributeName(x.Key):
 			return invalid("extension "+strconv.Quote(x.Key), attributeNameRule)
-		case reservedAttribute(x.Key):
+		case attributeOf(x.Key) != isExtension:
 			return invalid("extension "+x.Key, "has the name of an attribute that is no extension")
 		case x.JSON && !validExtensionValue(x.Value):
 			return invalid("extension "+x.Key, "is not a string, a boolean, or an integer of 32 bits")
@@ -131,8 +152,8 @@ func validExtensionValue(json string) bool {
 	return err == nil && strconv.FormatInt(n, 10) == json
 }
 
-func validAttributeName(s string) bool {
-	if s == "" || len(s) > 64 {
+func validAttributeName[T string | []byte](s T) bool {
+	if len(s) == 0 || len(s) > 64 {
 		return false
 	}
 	for i := range len(s) {

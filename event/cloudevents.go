@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -37,15 +38,59 @@ const (
 	attrSequenceType = "sequencetype"
 )
 
-// reservedAttribute tells the names that cannot be extensions because they stand
-// for other parts of an [Event].
-func reservedAttribute(name string) bool {
-	switch name {
-	case attrSpecVersion, attrID, attrSource, attrType, attrSubject, attrTime, attrDataContentType,
-		attrDataSchema, attrDataRef, attrRecordedTime, attrNamespace, attrDetails, memberData:
-		return true
+// attribute is one that stands for a part of an [Event], or none of these.
+type attribute uint
+
+const (
+	isExtension attribute = iota
+	isSpecVersion
+	isID
+	isSource
+	isType
+	isSubject
+	isTime
+	isDataContentType
+	isDataSchema
+	isDataRef
+	isRecordedTime
+	isNamespace
+	isDetails
+	isData
+	isDataBase64
+)
+
+func attributeOf[T string | []byte](name T) attribute {
+	switch string(name) {
+	case attrSpecVersion:
+		return isSpecVersion
+	case attrID:
+		return isID
+	case attrSource:
+		return isSource
+	case attrType:
+		return isType
+	case attrSubject:
+		return isSubject
+	case attrTime:
+		return isTime
+	case attrDataContentType:
+		return isDataContentType
+	case attrDataSchema:
+		return isDataSchema
+	case attrDataRef:
+		return isDataRef
+	case attrRecordedTime:
+		return isRecordedTime
+	case attrNamespace:
+		return isNamespace
+	case attrDetails:
+		return isDetails
+	case memberData:
+		return isData
+	case memberDataBase64:
+		return isDataBase64
 	}
-	return false
+	return isExtension
 }
 
 // AppendCloudEvent appends e as a CloudEvent in the JSON event format 1.0.2, on
@@ -222,10 +267,20 @@ func utf8Charset(params string) bool {
 //
 // The event passes [Limits.Check] if it is not too large and has a Time (which
 // [Event.Complete] gives it). It shares no memory with b. Time and memory are
-// linear in len(b). Every error is an [*InvalidError] that names the attribute.
+// linear in len(b). Every error is an [*InvalidError] that names the attribute, or a
+// [*LimitError] for one with more than half a million extensions, metadata and
+// entity ids.
 func ParseCloudEvent(b []byte) (*Event, error) {
-	e := new(Event)
-	if err := parseCloudEvent(b, e); err != nil {
+	r, err := newJSONReader(b)
+	if err != nil {
+		return nil, asInvalid("event", err)
+	}
+	r.mem = newMemory(len(b))
+	e, err := r.cloudEvent()
+	if err == nil {
+		err = r.end()
+	}
+	if err != nil {
 		return nil, asInvalid("event", err)
 	}
 	return e, nil
@@ -237,40 +292,127 @@ type rawCloudEvent struct {
 	data, base64                  []byte // the JSON text of the value, nil when absent
 }
 
-func parseCloudEvent(b []byte, e *Event) error {
-	r, err := newJSONReader(b)
-	if err != nil {
-		return err
-	}
+// cloudEvent consumes one event.
+func (r *jsonReader) cloudEvent() (*Event, error) {
 	if r.peek() != '{' {
-		return r.unexpected("an object")
+		return nil, r.unexpected("an object")
 	}
+	e := r.mem.event()
 	var raw rawCloudEvent
-	err = r.object(func(name string) (err error) {
-		switch name {
-		case memberData:
-			raw.data, err = r.value(maxDataDepth)
-			return asInvalid(memberData, err)
-		case memberDataBase64:
-			raw.base64, err = r.value(0)
-			return asInvalid(memberDataBase64, err)
+	var seen uint // a bit for each attribute
+	extensions := r.mem.extensions[:0]
+	err := r.members(func(name []byte) (err error) {
+		a := attributeOf(name)
+		if a == isExtension {
+			x, err := r.extension(name)
+			extensions = append(extensions, x)
+			return err
 		}
-		if !validAttributeName(name) {
-			return invalid(strconv.Quote(name), attributeNameRule)
+		if seen&(1<<a) != 0 {
+			return invalid(string(name), "occurs twice")
 		}
-		if r.null() {
-			return nil
-		}
-		return r.attribute(name, e, &raw)
+		seen |= 1 << a
+		return r.attribute(a, e, &raw)
 	})
+	r.mem.extensions = extensions
 	if err != nil {
+		return nil, err
+	}
+	if twice := extensions.sort(); twice != "" {
+		return nil, invalid(twice, "occurs twice")
+	}
+	extensions = slices.DeleteFunc(extensions, func(x Field) bool { return x == Field{Key: x.Key, JSON: true} })
+	if len(extensions) > 0 {
+		e.Extensions = r.mem.keep(extensions)
+	}
+	if err := raw.takeData(e, r.mem); err != nil {
+		return nil, err
+	}
+	return e, raw.complete(e, r.mem)
+}
+
+// attribute consumes the value of an attribute that is not an extension.
+func (r *jsonReader) attribute(a attribute, e *Event, raw *rawCloudEvent) (err error) {
+	switch a {
+	case isData:
+		raw.data, err = r.value(maxDataDepth)
+		return asInvalid(memberData, err)
+	case isDataBase64:
+		raw.base64, err = r.value(0)
+		return asInvalid(memberDataBase64, err)
+	}
+	if r.null() {
+		return nil
+	}
+	switch a {
+	case isTime:
+		e.Time, err = r.time(attrTime)
+		return err
+	case isRecordedTime:
+		e.Recorded, err = r.time(attrRecordedTime)
 		return err
 	}
-	if err := r.end(); err != nil {
-		return err
+	name, text := raw.place(a, e)
+	if *text, err = r.text(name); err == nil && *text == "" {
+		err = invalid(name, "is empty")
 	}
-	e.Extensions.sort()
-	for _, required := range []struct{ name, value string }{
+	return err
+}
+
+// place returns the name of an attribute that is a text, and where it belongs.
+func (raw *rawCloudEvent) place(a attribute, e *Event) (name string, text *string) {
+	switch a {
+	case isSpecVersion:
+		return attrSpecVersion, &raw.specVersion
+	case isID:
+		return attrID, &e.ID
+	case isSource:
+		return attrSource, &e.Source
+	case isType:
+		return attrType, &e.Type
+	case isSubject:
+		return attrSubject, &raw.subject
+	case isDataContentType:
+		return attrDataContentType, &e.DataContentType
+	case isDataSchema:
+		return attrDataSchema, &e.DataSchema
+	case isDataRef:
+		return attrDataRef, &e.DataRef
+	case isNamespace:
+		return attrNamespace, &e.Namespace
+	case isDetails:
+		return attrDetails, &raw.details
+	}
+	return "", nil // no other is a text
+}
+
+// extension consumes the value of an extension. One that is null has JSON without a
+// value, and is left out later.
+func (r *jsonReader) extension(name []byte) (x Field, err error) {
+	if !validAttributeName(name) {
+		return x, invalid(strconv.Quote(clip(string(name), 100)), attributeNameRule)
+	}
+	x.Key = r.mem.text(name)
+	switch {
+	case r.peek() == '"':
+		if x.Value, err = r.string(); err != nil {
+			return x, asInvalid(x.Key, err)
+		}
+	case r.null():
+		x.JSON = true
+	default:
+		value, err := r.value(maxDataDepth)
+		if err != nil {
+			return x, asInvalid(x.Key, err)
+		}
+		x.Value, x.JSON = r.mem.text(value), true
+	}
+	return x, r.mem.counted()
+}
+
+// complete makes e of what was read and checks it. Its Data is set.
+func (raw *rawCloudEvent) complete(e *Event, mem *memory) error {
+	for _, required := range [...]struct{ name, value string }{
 		{attrSpecVersion, raw.specVersion}, {attrID, e.ID}, {attrSource, e.Source}, {attrType, e.Type},
 	} {
 		if required.value == "" {
@@ -278,10 +420,10 @@ func parseCloudEvent(b []byte, e *Event) error {
 		}
 	}
 	if raw.specVersion != "1.0" {
-		return invalid(attrSpecVersion, fmt.Sprintf(`is %q; only "1.0" is supported`, raw.specVersion))
+		return invalid(attrSpecVersion, fmt.Sprintf(`is %q; only "1.0" is supported`, clip(raw.specVersion, 100)))
 	}
 	e.Namespace = CanonicalNamespace(e.Namespace)
-	if err := raw.payload(e); err != nil {
+	if err := raw.takeDetails(e, mem); err != nil {
 		return err
 	}
 	e.Path = raw.subject
@@ -291,134 +433,77 @@ func parseCloudEvent(b []byte, e *Event) error {
 	return e.check()
 }
 
-// attribute consumes the value of an attribute, which is not null.
-func (r *jsonReader) attribute(name string, e *Event, raw *rawCloudEvent) (err error) {
-	var text *string
-	switch name {
-	case attrSpecVersion:
-		text = &raw.specVersion
-	case attrID:
-		text = &e.ID
-	case attrSource:
-		text = &e.Source
-	case attrType:
-		text = &e.Type
-	case attrSubject:
-		text = &raw.subject
-	case attrDataContentType:
-		text = &e.DataContentType
-	case attrDataSchema:
-		text = &e.DataSchema
-	case attrDataRef:
-		text = &e.DataRef
-	case attrNamespace:
-		text = &e.Namespace
-	case attrDetails:
-		text = &raw.details
-	case attrTime:
-		e.Time, err = r.time(name)
-		return err
-	case attrRecordedTime:
-		e.Recorded, err = r.time(name)
-		return err
-	default:
-		return r.extension(name, e)
-	}
-	if *text, err = r.text(name); err == nil && *text == "" {
-		err = invalid(name, "is empty")
-	}
-	return err
-}
-
-func (r *jsonReader) extension(name string, e *Event) error {
-	x := Field{Key: name}
-	if r.peek() == '"' {
-		s, err := r.string()
-		if err != nil {
-			return asInvalid(name, err)
-		}
-		x.Value = s
-	} else {
-		value, err := r.value(maxDataDepth)
-		if err != nil {
-			return asInvalid(name, err)
-		}
-		x.Value, x.JSON = string(value), true
-	}
-	e.Extensions = append(e.Extensions, x)
-	return nil
-}
-
-// payload fills in the data of e, and what data or tocsindetails tell of it.
-func (raw *rawCloudEvent) payload(e *Event) error {
-	var value []byte
+// takeData sets Data from the member of the JSON format.
+func (raw *rawCloudEvent) takeData(e *Event, mem *memory) error {
 	switch {
-	case raw.data != nil && raw.base64 != nil && string(raw.base64) != "null":
-		return invalid(memberDataBase64, "must not be there together with data")
-	case raw.base64 != nil && string(raw.base64) != "null":
-		bin, err := decodeBase64(raw.base64)
-		if err != nil {
-			return err
-		}
-		e.Data, value = bin, bin
+	case raw.base64 == nil || string(raw.base64) == "null":
 	case raw.data != nil:
-		value = raw.data
-		if e.DataSchema != NotificationSchema {
-			if err := raw.takeData(e); err != nil {
-				return err
-			}
-		}
+		return invalid(memberDataBase64, "must not be there together with data")
+	default:
+		return raw.takeBase64(e, mem)
 	}
-	if e.DataSchema == NotificationSchema {
-		switch {
-		case payloadKind(e.DataContentType) != payloadJSON:
-			return invalid(attrDataContentType, "is not JSON, as "+attrDataSchema+" requires")
-		case raw.details != "":
-			return invalid(attrDetails, "must not be there in a notification")
-		}
-		e.Data, e.DataContentType, e.DataSchema = nil, "", ""
-		if value == nil {
-			return nil
-		}
-		return parseDetails(memberData, value, e)
-	}
-	if raw.details != "" {
-		return parseDetails(attrDetails, []byte(raw.details), e)
-	}
-	return nil
-}
-
-// takeData makes the data member the payload.
-func (raw *rawCloudEvent) takeData(e *Event) error {
-	if payloadKind(e.DataContentType) == payloadJSON {
+	switch {
+	case raw.data == nil:
+		return nil
+	case e.DataSchema == NotificationSchema:
+		e.Data = raw.data // read on at once, and not kept
+		return nil
+	case payloadKind(e.DataContentType) == payloadJSON:
 		if e.DataContentType == "" {
 			e.DataContentType = "application/json"
 		}
-		e.Data = bytes.Clone(raw.data)
+		e.Data = mem.data(raw.data)
 		return nil
 	}
-	r := &jsonReader{src: raw.data}
+	r := &jsonReader{src: raw.data, mem: mem}
 	if r.peek() != '"' {
-		return invalid(memberData, fmt.Sprintf("is not a string, as the content type %q requires", e.DataContentType))
+		return invalid(memberData, fmt.Sprintf("is not a string, as the content type %q requires", clip(e.DataContentType, 100)))
 	}
-	s, err := r.string()
+	s, err := r.view()
 	if err != nil {
 		return asInvalid(memberData, err)
 	}
-	e.Data = []byte(s)
+	e.Data = mem.data(s)
 	return nil
 }
 
-func decodeBase64(value []byte) ([]byte, error) {
-	r := &jsonReader{src: value}
-	s, err := r.text(memberDataBase64)
+func (raw *rawCloudEvent) takeBase64(e *Event, mem *memory) error {
+	r := &jsonReader{src: raw.base64, mem: mem}
+	if r.peek() != '"' {
+		return invalid(memberDataBase64, "is not a string")
+	}
+	s, err := r.view()
 	if err != nil {
-		return nil, err
+		return asInvalid(memberDataBase64, err)
 	}
+	e.Data = make([]byte, base64.StdEncoding.DecodedLen(len(s)))
+	n, err := base64.StdEncoding.Strict().Decode(e.Data, s)
 	// Newlines, which Go's decoder skips, are not in RFC 4648.
-	bin, err := base64.StdEncoding.Strict().DecodeString(s)
-	if err != nil || strings.ContainsAny(s, "\r\n") {
-		return nil, invalid(memberDataBase64, "is not base64 of RFC 4648 section 4, with padding")
+	if err != nil || bytes.ContainsAny(s, "\r\n") {
+		return invalid(memberDataBase64, "is not base64 of RFC 4648 section 4, with padding")
 	}
-	return bin, nil
+	e.Data = e.Data[:n]
+	return nil
+}
+
+// takeDetails sets what the data of a notification, or tocsindetails, tell of e.
+func (raw *rawCloudEvent) takeDetails(e *Event, mem *memory) error {
+	if e.DataSchema != NotificationSchema {
+		if raw.details == "" {
+			return nil
+		}
+		return parseDetails(attrDetails, []byte(raw.details), e, mem)
+	}
+	switch {
+	case payloadKind(e.DataContentType) != payloadJSON:
+		return invalid(attrDataContentType, "is not JSON, as "+attrDataSchema+" requires")
+	case raw.details != "":
+		return invalid(attrDetails, "must not be there in a notification")
+	}
+	value := e.Data
+	e.Data, e.DataContentType, e.DataSchema = nil, "", ""
+	if value == nil {
+		return nil
+	}
+	return parseDetails(memberData, value, e, mem)
 }

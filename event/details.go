@@ -1,6 +1,8 @@
 package event
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,11 +37,12 @@ func appendDetails(dst []byte, e *Event) []byte {
 
 // parseDetails reads the JSON text that [appendDetails] writes. Members that it
 // does not know are errors: nothing that a producer says is lost in silence.
-func parseDetails(attribute string, text []byte, e *Event) error {
+func parseDetails(attribute string, text []byte, e *Event, mem *memory) error {
 	r, err := newJSONReader(text)
 	if err != nil {
 		return asInvalid(attribute, err)
 	}
+	r.mem = mem
 	id, err := r.details(attribute, e, false)
 	switch {
 	case err != nil:
@@ -60,29 +63,33 @@ func (r *jsonReader) details(attribute string, e *Event, lax bool) (id string, e
 	if r.peek() != '{' {
 		return "", invalid(attribute, "is not an object")
 	}
-	err = r.object(func(name string) (err error) {
-		switch member := attribute + "." + name; {
-		case name == "id":
-			id, err = r.text(member)
-		case name == "metadata":
-			e.Metadata, err = r.fields(member)
-		case name == "entity_ids":
-			e.EntityIDs, err = r.texts(member)
-		case name == "note":
-			e.Note, err = r.text(member)
-		case name == "plugin_info" && !lax:
-			e.Plugin, err = r.plugin(member, lax)
+	err = r.object(func(name []byte) (err error) {
+		switch string(name) {
+		case "id":
+			id, err = r.text("id")
+		case "metadata":
+			e.Metadata, err = r.metadata("metadata")
+		case "entity_ids":
+			e.EntityIDs, err = r.texts("entity_ids")
+		case "note":
+			e.Note, err = r.text("note")
+		case "plugin_info":
+			if !lax {
+				e.Plugin, err = r.plugin("plugin_info", lax)
+				break
+			}
+			fallthrough
 		default:
-			err = r.unknown(member, lax)
+			err = r.unknown(name, lax)
 		}
-		return err
+		return within(attribute, err)
 	})
 	return id, err
 }
 
-func (r *jsonReader) unknown(member string, lax bool) error {
+func (r *jsonReader) unknown(member []byte, lax bool) error {
 	if !lax {
-		return invalid(member, "is not known here")
+		return invalid(string(member), "is not known here")
 	}
 	_, err := r.value(maxDataDepth)
 	return err
@@ -97,25 +104,27 @@ func (r *jsonReader) plugin(attribute string, lax bool) (*PluginInfo, error) {
 		return nil, invalid(attribute, "is not an object")
 	}
 	p := new(PluginInfo)
-	err := r.object(func(name string) (err error) {
-		member := attribute + "." + name
-		if name == "is_local" {
-			p.IsLocal, err = r.flag(member)
-			return err
+	err := r.object(func(name []byte) (err error) {
+		if string(name) == "is_local" {
+			p.IsLocal, err = r.flag("is_local")
+			return within(attribute, err)
 		}
 		field := p.text(name)
 		if field == nil {
-			return r.unknown(member, lax)
+			return within(attribute, r.unknown(name, lax))
 		}
-		*field, err = r.text(member)
+		*field, err = r.text("")
+		if inner, ok := errors.AsType[*InvalidError](err); ok {
+			err = invalid(attribute+"."+string(name), inner.Reason)
+		}
 		return err
 	})
 	return p, err
 }
 
 // text returns the text field that Vault calls name, nil when there is none.
-func (p *PluginInfo) text(name string) *string {
-	switch name {
+func (p *PluginInfo) text(name []byte) *string {
+	switch string(name) {
 	case "mount_class":
 		return &p.MountClass
 	case "mount_accessor":
@@ -160,42 +169,63 @@ func (r *jsonReader) texts(attribute string) (list []string, err error) {
 		}
 		s, err := r.string()
 		list = append(list, s)
-		return err
+		return cmp.Or(err, r.mem.counted())
 	})
 	return list, err
 }
 
-// fields consumes an object as named values; null is nil, {} is empty and not
+// metadata consumes an object as named values; null is nil, {} is empty and not
 // nil.
-func (r *jsonReader) fields(attribute string) (Fields, error) {
+func (r *jsonReader) metadata(attribute string) (Fields, error) {
 	if r.null() {
 		return nil, nil
 	}
 	if r.peek() != '{' {
 		return nil, invalid(attribute, "is not an object")
 	}
-	f := Fields{}
-	err := r.object(func(name string) error {
+	f := r.mem.metadata[:0]
+	err := r.members(func(name []byte) error {
+		x := Field{Key: r.mem.text(name)}
 		if r.peek() == '"' {
-			s, err := r.string()
-			f = append(f, Field{Key: name, Value: s})
-			return asInvalid(attribute+"."+name, err)
+			var err error
+			if x.Value, err = r.string(); err != nil {
+				return asInvalid(attribute+"."+x.Key, err)
+			}
+		} else {
+			raw, err := r.value(maxValueDepth)
+			if err != nil {
+				return err
+			}
+			r.mem.scratch = appendCompact(r.mem.scratch[:0], raw)
+			x.Value, x.JSON = r.mem.text(r.mem.scratch), true
 		}
-		raw, err := r.value(maxValueDepth)
-		if err != nil {
-			return err
-		}
-		f = append(f, Field{Key: name, Value: string(appendCompact(nil, raw)), JSON: true})
-		return nil
+		f = append(f, x)
+		return r.mem.counted()
 	})
-	f.sort()
-	return f, err
+	r.mem.metadata = f
+	if err != nil {
+		return nil, err
+	}
+	if twice := f.sort(); twice != "" {
+		return nil, invalid(attribute+"."+twice, "occurs twice")
+	}
+	return r.mem.keep(f), nil
 }
 
-// sort puts fields that were appended into order. Inserting each with Set would
-// take quadratic time, which a hostile message could use.
-func (f Fields) sort() {
-	slices.SortStableFunc(f, func(a, b Field) int { return strings.Compare(a.Key, b.Key) })
+// sort puts fields that were appended into order, and returns a key that occurs twice,
+// if one does. Inserting each with Set would take quadratic time, which a hostile
+// message could use.
+func (f Fields) sort() (twice string) {
+	byKey := func(a, b Field) int { return strings.Compare(a.Key, b.Key) }
+	if !slices.IsSortedFunc(f, byKey) {
+		slices.SortStableFunc(f, byKey)
+	}
+	for i := 1; i < len(f); i++ {
+		if f[i-1].Key == f[i].Key {
+			return f[i].Key
+		}
+	}
+	return ""
 }
 
 // checkValue returns nil when text is what [Field.Value] may be when JSON is set.

@@ -8,7 +8,8 @@ package event
 
 import (
 	"crypto/sha1"
-	"encoding/hex"
+	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,9 +88,6 @@ const (
 // named name caused.
 func SourceVault(name string) string { return "vault://" + name }
 
-// NewID returns a fresh random, time-ordered id (UUIDv7, RFC 9562).
-func NewID() string { return uuid.Must(uuid.NewV7()).String() }
-
 // idSpace is the UUIDv5 name space of derived ids. It is part of the wire
 // contract: a change would make every repeat look new.
 var idSpace = uuid.MustParse("6f1c3f0a-7a52-5d0e-9d3c-0d5b7f4b8a11")
@@ -106,14 +104,7 @@ func DeriveID(parts ...string) string {
 	sum := sha1.Sum(buf)
 	sum[6] = sum[6]&0x0f | 0x50
 	sum[8] = sum[8]&0x3f | 0x80
-	var text [36]byte
-	hex.Encode(text[0:8], sum[0:4])
-	hex.Encode(text[9:13], sum[4:6])
-	hex.Encode(text[14:18], sum[6:8])
-	hex.Encode(text[19:23], sum[8:10])
-	hex.Encode(text[24:36], sum[10:16])
-	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:])
+	return formatID((*[16]byte)(sum[:16]))
 }
 
 // Complete fills what the producer may leave out: a missing ID becomes a
@@ -151,14 +142,40 @@ const ExtraValueAtEnd = "EXTRA_VALUE_AT_END"
 // under [MetadataPath], and its Time is now. Source and Namespace are left to who sends
 // it. The texts are taken as they are.
 func NewNotification(eventType string, metadata ...string) *Event {
-	e := &Event{ID: NewID(), Type: eventType, Time: time.Now(), Metadata: make(Fields, 0, (len(metadata)+1)/2)}
-	for i := 0; i < len(metadata); i += 2 {
-		if i+1 == len(metadata) {
-			e.Metadata.Set(ExtraValueAtEnd, metadata[i])
-			break
-		}
-		e.Metadata.Set(metadata[i], metadata[i+1])
+	// A few fields lie beside the event, in the same piece of memory.
+	if len(metadata) <= 8 {
+		both := new(struct {
+			Event
+			fields [4]Field
+		})
+		both.Metadata = both.fields[:0]
+		both.SetNotification(eventType, metadata...)
+		return &both.Event
 	}
-	e.Path, _ = e.Metadata.Text(MetadataPath)
+	e := new(Event)
+	e.SetNotification(eventType, metadata...)
 	return e
 }
+
+// SetNotification makes e what [NewNotification] returns, in the memory of its former
+// Metadata if that is large enough. It is for those who use events again that nobody
+// else keeps.
+func (e *Event) SetNotification(eventType string, metadata ...string) {
+	now := time.Now().UTC()
+	fields := slices.Grow(e.Metadata[:0], (len(metadata)+1)/2)
+	for i := 0; i+1 < len(metadata); i += 2 {
+		fields.Set(metadata[i], metadata[i+1])
+	}
+	if n := len(metadata); n%2 == 1 {
+		fields.Set(ExtraValueAtEnd, metadata[n-1])
+	}
+	if fields == nil {
+		fields = Fields{}
+	}
+	*e = Event{ID: newID(now), Type: eventType, Time: now, Metadata: fields}
+	e.Path, _ = fields.Text(MetadataPath)
+}
+
+// ErrNoEvents is returned by those who send events when there is nobody to take them. A
+// program can go on without.
+var ErrNoEvents = errors.New("no event system is there: the event was not sent")

@@ -60,6 +60,10 @@ func (f Fields) All() iter.Seq[Field] { return slices.Values(f) }
 func (f Fields) Clone() Fields { return slices.Clone(f) }
 
 func (f *Fields) put(v Field) {
+	if n := len(*f); n == 0 || (*f)[n-1].Key < v.Key { // in order, as most are put
+		*f = append(*f, v)
+		return
+	}
 	i, ok := f.find(v.Key)
 	if ok {
 		(*f)[i] = v

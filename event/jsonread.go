@@ -24,6 +24,8 @@ const (
 type jsonReader struct {
 	src []byte
 	pos int
+	// mem is where strings and fields are kept; nil for readers that only skip.
+	mem *memory
 }
 
 func newJSONReader(src []byte) (*jsonReader, error) {
@@ -36,11 +38,21 @@ func newJSONReader(src []byte) (*jsonReader, error) {
 // asInvalid makes an error of reading an [*InvalidError] about attribute, unless
 // it already is one.
 func asInvalid(attribute string, err error) error {
-	var already *InvalidError
-	if err == nil || errors.As(err, &already) {
+	if err == nil {
+		return nil
+	}
+	if _, already := errors.AsType[*InvalidError](err); already || errors.Is(err, ErrTooLarge) {
 		return err
 	}
 	return invalid(attribute, err.Error())
+}
+
+// within puts attribute before the one that an [*InvalidError] names.
+func within(attribute string, err error) error {
+	if inner, ok := errors.AsType[*InvalidError](err); ok {
+		return invalid(attribute+"."+inner.Attribute, inner.Reason)
+	}
+	return err
 }
 
 // peek skips white space and returns the byte that follows, 0 at the end.
@@ -239,52 +251,85 @@ func hexValue(c byte) rune {
 	return -1
 }
 
-// string consumes a string and returns what it denotes. Half of a surrogate pair
-// denotes nothing and is an error.
-func (r *jsonReader) string() (string, error) {
+// quoted consumes a string and returns its inside, which belongs to the reader.
+func (r *jsonReader) quoted() ([]byte, error) {
 	if r.peek() != '"' {
-		return "", r.unexpected("a string")
+		return nil, r.unexpected("a string")
 	}
 	start := r.pos
 	if err := r.skipString(); err != nil {
-		return "", err
+		return nil, err
 	}
-	s, ok := unquote(r.src[start+1 : r.pos-1])
-	if !ok {
-		return "", fmt.Errorf("has half of a surrogate pair in the string at byte %d", start)
-	}
-	return s, nil
+	return r.src[start+1 : r.pos-1], nil
 }
 
-// unquote returns what the inside of a valid JSON string denotes. Half of a
-// surrogate pair becomes U+FFFD and makes ok false.
-func unquote(quoted []byte) (s string, ok bool) {
-	i := bytes.IndexByte(quoted, '\\')
-	if i < 0 {
-		return string(quoted), true
+// view consumes a string and returns what it denotes, valid until the next string is
+// read. Half of a surrogate pair denotes nothing and is an error.
+func (r *jsonReader) view() ([]byte, error) {
+	quoted, err := r.quoted()
+	if err != nil || bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted, err
 	}
+	var ok bool
+	if r.mem.scratch, ok = unquote(r.mem.scratch[:0], quoted); !ok {
+		return nil, fmt.Errorf("has half of a surrogate pair in the string before byte %d", r.pos)
+	}
+	return r.mem.scratch, nil
+}
+
+// string consumes a string and returns what it denotes, as view does.
+func (r *jsonReader) string() (string, error) {
+	b, err := r.view()
+	if err != nil {
+		return "", err
+	}
+	return r.mem.text(b), nil
+}
+
+// name consumes a member name, which is followed by a colon. What it returns stays
+// valid.
+func (r *jsonReader) name() ([]byte, error) {
+	name, err := r.quoted()
+	if err == nil && bytes.IndexByte(name, '\\') >= 0 {
+		var ok bool
+		if name, ok = unquote(nil, name); !ok {
+			err = fmt.Errorf("has half of a surrogate pair in the name before byte %d", r.pos)
+		}
+	}
+	if err == nil {
+		err = r.expect(':')
+	}
+	return name, err
+}
+
+// unquote appends what the inside of a valid JSON string denotes. Half of a
+// surrogate pair becomes U+FFFD and makes ok false.
+func unquote(dst, quoted []byte) (_ []byte, ok bool) {
 	ok = true
-	buf := append(make([]byte, 0, len(quoted)), quoted[:i]...)
-	for i < len(quoted) {
+	for i := 0; i < len(quoted); {
 		c := quoted[i]
 		if c != '\\' {
-			buf = append(buf, c)
-			i++
+			n := bytes.IndexByte(quoted[i:], '\\')
+			if n < 0 {
+				n = len(quoted) - i
+			}
+			dst = append(dst, quoted[i:i+n]...)
+			i += n
 			continue
 		}
 		c = quoted[i+1]
 		i += 2
 		switch c {
 		case 'b':
-			buf = append(buf, '\b')
+			dst = append(dst, '\b')
 		case 'f':
-			buf = append(buf, '\f')
+			dst = append(dst, '\f')
 		case 'n':
-			buf = append(buf, '\n')
+			dst = append(dst, '\n')
 		case 'r':
-			buf = append(buf, '\r')
+			dst = append(dst, '\r')
 		case 't':
-			buf = append(buf, '\t')
+			dst = append(dst, '\t')
 		case 'u':
 			char := hex4(quoted[i:])
 			i += 4
@@ -299,12 +344,12 @@ func unquote(quoted []byte) (s string, ok bool) {
 					ok = false
 				}
 			}
-			buf = utf8.AppendRune(buf, char)
+			dst = utf8.AppendRune(dst, char)
 		default: // quote, backslash, slash
-			buf = append(buf, c)
+			dst = append(dst, c)
 		}
 	}
-	return string(buf), ok
+	return dst, ok
 }
 
 // hex4 returns the number that the first four bytes, hexadecimal digits, denote.
@@ -314,7 +359,18 @@ func hex4(b []byte) rune {
 
 // object consumes an object. It calls member with each name; member must consume
 // the value.
-func (r *jsonReader) object(member func(name string) error) error {
+func (r *jsonReader) object(member func(name []byte) error) error {
+	var seen nameSet
+	return r.members(func(name []byte) error {
+		if !seen.add(name) {
+			return invalid(string(name), "occurs twice")
+		}
+		return member(name)
+	})
+}
+
+// members is object for those who find names that occur twice themselves.
+func (r *jsonReader) members(member func(name []byte) error) error {
 	if err := r.expect('{'); err != nil {
 		return err
 	}
@@ -322,16 +378,9 @@ func (r *jsonReader) object(member func(name string) error) error {
 		r.pos++
 		return nil
 	}
-	var seen nameSet
 	for {
-		name, err := r.string()
+		name, err := r.name()
 		if err != nil {
-			return err
-		}
-		if !seen.add(name) {
-			return invalid(name, "occurs twice")
-		}
-		if err := r.expect(':'); err != nil {
 			return err
 		}
 		if err := member(name); err != nil {
@@ -404,59 +453,65 @@ func (r *jsonReader) time(attribute string) (t time.Time, err error) {
 	if r.null() {
 		return t, nil
 	}
-	s, err := r.text(attribute)
-	if err != nil {
+	if r.peek() != '"' {
+		_, err := r.text(attribute)
 		return t, err
 	}
-	t, err = time.Parse(time.RFC3339Nano, s)
-	if err != nil || !strictRFC3339(s) {
-		return time.Time{}, invalid(attribute, fmt.Sprintf("%q is not a time as RFC 3339 writes it", s))
+	s, err := r.view()
+	if err != nil {
+		return t, asInvalid(attribute, err)
+	}
+	return parseTime(attribute, s)
+}
+
+// parseTime returns the time that s says in RFC 3339.
+func parseTime(attribute string, s []byte) (t time.Time, err error) {
+	if err := t.UnmarshalText(s); err != nil || !strictRFC3339(s) {
+		return time.Time{}, invalid(attribute, fmt.Sprintf("%q is not a time as RFC 3339 writes it", clip(string(s), 100)))
 	}
 	return t, nil
 }
 
-// strictRFC3339 refuses what time.Parse accepts although RFC 3339 does not: hours
+// strictRFC3339 refuses what package time accepts although RFC 3339 does not: hours
 // of one digit, a comma before the fraction, and offsets of a day and more.
-func strictRFC3339(s string) bool {
+func strictRFC3339(s []byte) bool {
 	const hour, fraction, offset = len("2006-01-02T"), len("2006-01-02T15:04:05"), len("+07:00")
 	if s[hour+1] == ':' || s[fraction] == ',' {
 		return false
 	}
 	zone := s[len(s)-offset:]
-	return s[len(s)-1] == 'Z' || zone[1:3] < "24" && zone[4:6] < "60"
+	return s[len(s)-1] == 'Z' || string(zone[1:3]) < "24" && string(zone[4:6]) < "60"
 }
 
 // nameSet finds names that occur twice. Nearly all objects have few members.
 type nameSet struct {
-	few  []string
-	many map[string]struct{}
+	few   [12][]byte
+	count int
+	many  map[string]struct{}
 }
 
-// add returns false when name is in the set already.
-func (s *nameSet) add(name string) bool {
-	const few = 16
-	if len(s.few) < few {
-		for _, other := range s.few {
-			if name == other {
+// add returns false when name is in the set already. The set keeps name.
+func (s *nameSet) add(name []byte) bool {
+	if s.count < len(s.few) {
+		for _, other := range s.few[:s.count] {
+			if string(name) == string(other) {
 				return false
 			}
 		}
-		if s.few == nil {
-			s.few = make([]string, 0, few)
-		}
-		s.few = append(s.few, name)
+		s.few[s.count] = name
+		s.count++
 		return true
 	}
 	if s.many == nil {
-		s.many = make(map[string]struct{}, 4*few)
+		s.many = make(map[string]struct{}, 4*len(s.few))
 		for _, other := range s.few {
-			s.many[other] = struct{}{}
+			s.many[string(other)] = struct{}{}
 		}
 	}
-	if _, ok := s.many[name]; ok {
+	if _, ok := s.many[string(name)]; ok {
 		return false
 	}
-	s.many[name] = struct{}{}
+	s.many[string(name)] = struct{}{}
 	return true
 }
 

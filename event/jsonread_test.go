@@ -56,7 +56,7 @@ func checkJSONReader(t *testing.T, text []byte) {
 	}
 	var s string
 	if value[0] == '"' && json.Unmarshal(value, &s) == nil {
-		if got, _ := unquote(value[1 : len(value)-1]); got != s {
+		if got, _ := unquote(nil, value[1:len(value)-1]); string(got) != s {
 			t.Errorf("%s: denotes %q, want %q", value, got, s)
 		}
 	}
@@ -89,7 +89,7 @@ func TestJSONReaderDepth(t *testing.T) {
 
 func TestUnquoteHalfSurrogates(t *testing.T) {
 	for quoted, want := range map[string]bool{`\ud83d\ude00`: true, `\ud83d`: false, `\ude00\ud83d`: false, `\ud83dA`: false, `\ud83d\u0041`: false} {
-		if _, ok := unquote([]byte(quoted)); ok != want {
+		if _, ok := unquote(nil, []byte(quoted)); ok != want {
 			t.Errorf("%s: ok is %v", quoted, ok)
 		}
 	}
@@ -119,7 +119,7 @@ func TestReadTime(t *testing.T) {
 		"12026-01-02T03:04:05Z":               false,
 		" 2026-01-02T03:04:05Z":               false,
 	} {
-		r := &jsonReader{src: []byte(`"` + text + `"`)}
+		r := &jsonReader{src: []byte(`"` + text + `"`), mem: newMemory(100)}
 		got, err := r.time("time")
 		if (err == nil) != want {
 			t.Errorf("%q: got %v, error %v", text, got, err)
@@ -136,7 +136,7 @@ func TestNameSet(t *testing.T) {
 	seen := map[string]bool{}
 	for range 200 {
 		name := string(rune('a' + g.IntN(100)))
-		if set.add(name) == seen[name] {
+		if set.add([]byte(name)) == seen[name] {
 			t.Fatalf("add(%q) is %v", name, seen[name])
 		}
 		seen[name] = true

@@ -75,9 +75,10 @@ func parseVaultEnvelope(b []byte, e *Event) error {
 	if err != nil {
 		return err
 	}
+	r.mem = newMemory(len(b))
 	var innerID string
-	err = r.object(func(name string) (err error) {
-		switch name {
+	err = r.object(func(name []byte) (err error) {
+		switch string(name) {
 		case "id":
 			e.ID, err = r.text("id")
 		case "source":
@@ -93,8 +94,8 @@ func parseVaultEnvelope(b []byte, e *Event) error {
 			if r.null() {
 				return nil
 			}
-			err = r.object(func(name string) (err error) {
-				switch name {
+			err = r.object(func(name []byte) (err error) {
+				switch string(name) {
 				case "event":
 					innerID, err = r.details("data.event", e, true)
 				case "namespace":

@@ -256,7 +256,7 @@ func TestParseVaultJSONRefuses(t *testing.T) {
 		{`{"id":"x","data":{"event_type":"t","event":{"id":"y"}}}`, "data.event.id"},
 		{`{"id":"x","data":{"event_type":"t","event":[]}}`, "data.event"},
 		{`{"id":"x","data":{"event_type":"t","event":{"metadata":5}}}`, "data.event.metadata"},
-		{`{"id":"x","data":{"event_type":"t","event":{"metadata":{"a":1,"a":1}}}}`, "a"},
+		{`{"id":"x","data":{"event_type":"t","event":{"metadata":{"a":1,"a":1}}}}`, "data.event.metadata.a"},
 		{`{"id":"x","data":{"event_type":"t","event":{"metadata":{"a":"\ud800"}}}}`, "data.event.metadata.a"},
 		{`{"id":"x","data":{"event_type":"t","event":{"entity_ids":[1]}}}`, "data.event.entity_ids"},
 		{`{"id":"x","data":{"event_type":"t","event":{"entity_ids":"e"}}}`, "data.event.entity_ids"},

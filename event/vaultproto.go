@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -161,18 +162,20 @@ func appendEntry(dst []byte, f *Field) []byte {
 func appendProtoValue(dst []byte, r *jsonReader) []byte {
 	switch c := r.peek(); c {
 	case '"':
-		start := r.pos
-		if r.skipString() != nil {
+		quoted, err := r.quoted()
+		if err != nil {
 			break
 		}
-		s, _ := unquote(r.src[start+1 : r.pos-1])
-		return appendRequiredText(dst, valueString, s)
+		if bytes.IndexByte(quoted, '\\') >= 0 {
+			quoted, _ = unquote(nil, quoted)
+		}
+		return appendRequiredText(dst, valueString, string(quoted))
 	case '{':
 		dst, message := beginMessage(dst, valueStruct)
-		r.object(func(name string) error {
+		r.object(func(name []byte) error {
 			var entry, value int
 			dst, entry = beginMessage(dst, structFields)
-			dst = appendRequiredText(dst, entryKey, name)
+			dst = appendRequiredText(dst, entryKey, string(name))
 			dst, value = beginMessage(dst, entryValue)
 			dst = appendProtoValue(dst, r)
 			dst = endMessage(endMessage(dst, value), entry)

@@ -66,6 +66,13 @@ func (id Identity) Capabilities(path string) policy.Capabilities {
 	return acl.Capabilities(path)
 }
 
+// Touches says whether some policy grants something below a path that begins with the
+// namespace and ends in "/"; see [policy.ACL.Touches].
+func (id Identity) Touches(path string) bool {
+	acl := id.acl()
+	return acl != nil && acl.Touches(path)
+}
+
 // MayConnect says whether the identity may subscribe in a namespace to the event
 // type glob typ, taken literally: whether it may read the path of the subscription,
 // without parameters. Where parameters of the query matter, ask Allows as well. What

@@ -25,13 +25,18 @@
 //	GET   * /v1/sys/health                     also HEAD
 //	GET   * /v1/sys/seal-status, /v1/sys/leader, /v1/sys/init
 //	GET     /v1/sys/experiments
-//	GET     /v1/sys/mounts, /v1/sys/auth
+//	GET     /v1/sys/mounts, /v1/sys/auth       also {path} with POST, DELETE, and {path}/tune
+//	        /v1/sys/plugins/catalog            with sudo; also reload, see plugins.go
+//	        /v1/{mount}/...                    of hosted plugins, see hosted.go
 //	GET   * /v1/sys/internal/ui/mounts         of those whom the token shows
 //	GET     /v1/sys/internal/ui/mounts/{path}
 //
 // Our own:
 //
+//	POST    /api/v1/events                     CloudEvents in, see publish.go; also OPTIONS
 //	GET     /api/v1/payloads/{name}            bytes that events refer to by dataref; root only
+//	GET     /api/v1/event-types                the catalogue, see eventtypes.go
+//	GET     /api/v1/event-types/{type}         one of it, with example and schema
 //	GET   * /api/v1/health                     all checks; 200 when all pass, else 503
 //	GET   * /api/v1/health/live                the same, 200 when live; also /ready
 //	GET   * /metrics                           Prometheus
@@ -58,11 +63,14 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/throttle"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/websocket"
@@ -83,12 +91,17 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Payloads, Health and Metrics may be nil; their paths are then unknown.
-	Payloads Payloads
-	Health   *health.Registry
-	Metrics  http.Handler
+	// Intake, Payloads, EventTypes, Health and Metrics may be nil; their paths are then
+	// unknown.
+	Intake     *publish.Intake
+	Payloads   Payloads
+	EventTypes *catalog.Catalog
+	Health     *health.Registry
+	Metrics    http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
 	GRPC *grpcapi.Server
+	// Plugins hosts plugins; nil: there are none, and none can be mounted.
+	Plugins *pluginhost.Host
 	// AllowedOrigins are the foreign web pages that may subscribe; see
 	// [websocket.Options].
 	AllowedOrigins []string
@@ -110,7 +123,10 @@ type API struct {
 	authority *access.Authority
 	trail     *trail.Trail
 	logins    map[string]access.Provider
+	publisher publisher
+	plugins   *pluginhost.Host
 	payloads  Payloads
+	types     *catalog.Catalog
 	health    *health.Registry
 	grpc      *grpcapi.Server
 	websocket websocket.Options
@@ -141,7 +157,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		payloads: o.Payloads, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, types: o.EventTypes, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -157,8 +173,16 @@ func New(o Options) *API {
 	a.routes = a.vaultRoutes()
 	a.mux.HandleFunc("/", unknownPath)
 	a.mux.HandleFunc("/v1/", a.vault)
+	if o.Intake != nil {
+		a.publisher = publisher{o.Intake, newBodies(maxBodiesBytes), o.Counters.Component("publish", "http")}
+		a.mux.HandleFunc(eventsPath, a.events)
+	}
 	if o.Payloads != nil {
 		a.mux.Handle("/api/v1/payloads/{name...}", getOnly(http.HandlerFunc(a.payload)))
+	}
+	if o.EventTypes != nil {
+		a.mux.Handle("/api/v1/event-types", getOnly(http.HandlerFunc(a.eventTypes)))
+		a.mux.Handle("/api/v1/event-types/{type...}", getOnly(http.HandlerFunc(a.eventType)))
 	}
 	if o.Health != nil {
 		a.mux.Handle("/api/v1/health", getOnly(o.Health.Handler()))
@@ -200,7 +224,7 @@ func (a *API) Shutdown(ctx context.Context) error {
 }
 
 func unknownPath(w http.ResponseWriter, r *http.Request) {
-	fail(w, http.StatusNotFound, "unknown path "+strconv.Quote(r.URL.Path)+"; there are /v1/sys/events/subscribe/{type}, /api/v1/health and /metrics")
+	fail(w, http.StatusNotFound, "unknown path "+strconv.Quote(r.URL.Path)+"; there are /v1/sys/events/subscribe/{type}, /api/v1/events, /api/v1/health and /metrics")
 }
 
 func getOnly(h http.Handler) http.Handler {

@@ -28,6 +28,12 @@ type reply struct {
 	// bare is the whole body, for paths without envelope; status is 200 if 0.
 	bare   any
 	status int
+	// raw is a body that is not JSON, or not ours; nil if there is none.
+	raw         []byte
+	contentType string // of raw
+	// leaseID and leaseDuration, in seconds, are told and mean nothing here.
+	leaseID       string
+	leaseDuration int64
 }
 
 // envelope is the body of Vault's answers.
@@ -35,7 +41,7 @@ type envelope struct {
 	RequestID     string         `json:"request_id"`
 	LeaseID       string         `json:"lease_id"`
 	Renewable     bool           `json:"renewable"`
-	LeaseDuration int            `json:"lease_duration"`
+	LeaseDuration int64          `json:"lease_duration"`
 	Data          map[string]any `json:"data"`
 	WrapInfo      *struct{}      `json:"wrap_info"`
 	Warnings      []string       `json:"warnings"`
@@ -74,6 +80,15 @@ func newAuth(value string, e *token.Entry, now time.Time) *authBlock {
 
 // answer writes a reply.
 func (r *reply) answer(w http.ResponseWriter, mountType string) {
+	if r.raw != nil {
+		w.Header().Set("Content-Type", r.contentType)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(r.status)
+		if r.status != http.StatusNoContent && r.status != http.StatusNotModified {
+			_, _ = w.Write(r.raw)
+		}
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if r.bare != nil {
 		if r.status != 0 {
@@ -88,7 +103,7 @@ func (r *reply) answer(w http.ResponseWriter, mountType string) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	e := envelope{RequestID: uuid.NewString(), Data: r.data, Warnings: r.warnings, Auth: r.auth, MountType: mountType}
+	e := envelope{RequestID: uuid.NewString(), LeaseID: r.leaseID, LeaseDuration: r.leaseDuration, Data: r.data, Warnings: r.warnings, Auth: r.auth, MountType: mountType}
 	if !r.flat {
 		_ = json.NewEncoder(w).Encode(e)
 		return

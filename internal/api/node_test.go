@@ -28,8 +28,8 @@ import (
 type node struct {
 	t         testing.TB
 	journal   *journal.Journal
-	trailed   *gate
-	published *gate
+	trailed   *gate // journal of the trail
+	published *gate // journal of what is published
 	intake    *publish.Intake
 	calls     *grpcapi.Server
 	authority *access.Authority
@@ -53,11 +53,14 @@ func (g *gate) fail(err error) {
 	g.err = err
 }
 
-func (g *gate) Append(ctx context.Context, events ...*event.Event) (journal.Position, error) {
+func (g *gate) failed() error {
 	g.mu.Lock()
-	err := g.err
-	g.mu.Unlock()
-	if err != nil {
+	defer g.mu.Unlock()
+	return g.err
+}
+
+func (g *gate) Append(ctx context.Context, events ...*event.Event) (journal.Position, error) {
+	if err := g.failed(); err != nil {
 		return journal.Position{}, err
 	}
 	return g.Journal.Append(ctx, events...)
@@ -114,7 +117,8 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Hub: n.hub, Positions: j, Authority: n.authority, Trail: record, Payloads: payloads{}, Health: n.health, GRPC: n.calls,
+	o := Options{Hub: n.hub, Positions: j, Authority: n.authority, Trail: record, Payloads: payloads{}, Health: n.health,
+		Intake: n.intake, GRPC: n.calls,
 		Version: "1.2.3", Logger: log,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tocsin_up 1\n") })}
 	if change != nil {
@@ -122,6 +126,9 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	}
 	n.hub = o.Hub
 	ready.Done()
+	if o.Intake != nil && o.Intake != n.intake {
+		t.Cleanup(func() { _ = o.Intake.Close(context.Background()) })
+	}
 	n.api = New(o)
 	server := NewServer(n.api, log)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

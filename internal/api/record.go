@@ -36,6 +36,7 @@ type attempt struct {
 	id                         access.Identity
 	request                    *http.Request
 	shown                      string // path that is not of Vault's API
+	count                      int    // how many were refused together; 0: one
 }
 
 // beyond is why those are refused who ask for more than they may give away.
@@ -61,6 +62,9 @@ func (a *API) recordRefusal(t attempt, refused *refusal) {
 		}
 		r.Namespace, r.Path = "", ""
 		r.Fields.Set("request_path", t.shown)
+	}
+	if t.count > 1 {
+		r.Fields.Set("count", strconv.Itoa(t.count))
 	}
 	a.trail.Record(r)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/policy"
 	"github.com/tocsin-events/tocsin/internal/token"
 )
@@ -22,12 +23,6 @@ import (
 // changeTimeout bounds a change and its record, which go on when the client does not
 // wait for them.
 const changeTimeout = 30 * time.Second
-
-// Bounds of the namespace of a request.
-const (
-	maxNamespaceBytes    = 512
-	maxNamespaceSegments = 32
-)
 
 // operation is what a request wants to do with a path, whatever its method.
 type operation string
@@ -115,7 +110,12 @@ func (a *API) vaultRoutes() []route {
 		{path: "sys/init", read: a.initialized, update: a.initialize, open: true},
 		{path: "sys/experiments", read: a.experiments, mountType: system},
 		{path: "sys/mounts", read: a.secretMounts, mountType: system},
+		{path: "sys/mounts/*", read: a.readMount, update: a.writeMount, delete: a.disableMount, fields: mountFields, mountType: system, changes: true},
 		{path: "sys/auth", read: a.authMounts, mountType: system},
+		{path: "sys/auth/*", read: a.readMount, update: a.writeMount, delete: a.disableMount, fields: mountFields, sudo: true, mountType: system, changes: true},
+		{path: "sys/plugins/catalog", read: a.listAllPlugins, list: a.listAllPlugins, sudo: true, mountType: system},
+		{path: "sys/plugins/catalog/*", read: a.readPlugin, list: a.listPlugins, update: a.registerPlugin, delete: a.deregisterPlugin, fields: pluginFields, sudo: true, mountType: system, changes: true},
+		{path: "sys/plugins/reload/*", update: a.reloadPlugin, fields: []string{"plugin", "mounts", "scope"}, sudo: true, mountType: system, changes: true},
 		{path: "sys/internal/ui/mounts", read: a.visibleMounts, open: true},
 		{path: "sys/internal/ui/mounts/*", read: a.mountOf, open: true},
 	}
@@ -166,9 +166,10 @@ type call struct {
 	namespace string // canonical
 	path      string // within the namespace
 	operation operation
-	name      string          // what the "*" of the route stands for
-	id        access.Identity // zero on open paths
-	arguments arguments       // of the body, or of the query
+	name      string            // what the "*" of the route stands for
+	mount     *pluginhost.Mount // nil for paths of the API
+	id        access.Identity   // zero on open paths
+	arguments arguments         // of the body, or of the query
 }
 
 // token returns the token that the client presented.
@@ -179,31 +180,33 @@ const maxUnread = 256 << 10
 
 // vault serves Vault's API.
 func (a *API) vault(w http.ResponseWriter, r *http.Request) {
-	namespace, path, refused := locate(r)
-	if refused != nil {
+	c := &call{r: r, ctx: r.Context()}
+	if refused := a.place(c); refused != nil {
 		refused.answer(w)
 		return
 	}
-	if typ, ok := strings.CutPrefix(path, subscribePath); ok {
-		a.subscribe(w, r, namespace, typ)
+	if typ, ok := strings.CutPrefix(c.path, subscribePath); ok && c.mount == nil {
+		a.subscribe(w, r, c.namespace, typ)
 		return
 	}
-	c := &call{r: r, ctx: r.Context(), namespace: namespace, path: path}
 	reply, mountType, err := a.serve(c, w)
 	if err != nil {
 		refused := a.refusalOf(c, err)
 		a.requests.Refused(refused.reason()).Inc()
-		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: namespace, path: path, operation: string(c.operation), id: c.id, request: r}, refused)
+		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: c.namespace, path: c.path, operation: string(c.operation), id: c.id, request: r}, refused)
 		if refused.status != http.StatusTooManyRequests {
-			// A client that is still sending its body sees the answer only after that;
-			// those who send more may see a broken connection instead.
-			_, _ = io.CopyN(io.Discard, r.Body, maxUnread)
+			discard(r.Body, maxUnread)
 		}
 		refused.answer(w)
 		return
 	}
 	reply.answer(w, mountType)
 }
+
+// discard reads a body that is not wanted: a client that is still sending it sees the
+// answer only after that. Those who send more than most bytes may see a broken connection
+// instead.
+func discard(body io.Reader, most int64) { _, _ = io.CopyN(io.Discard, body, most) }
 
 // serve checks everything that does not depend on the path, in Vault's order except
 // that nothing of the body is read before the token was checked, and serves the
@@ -221,6 +224,9 @@ func (a *API) serve(c *call, w http.ResponseWriter) (*reply, string, error) {
 	if c.operation == opList {
 		c.path = strings.TrimSuffix(c.path, "/")
 		aclPath = c.path + "/"
+	}
+	if c.mount != nil {
+		return a.serveHosted(c, w, aclPath)
 	}
 	var route *route
 	if route, c.name = a.routeOf(c.path); route == nil {
@@ -346,6 +352,12 @@ func (a *API) refusalOf(c *call, err error) *refusal {
 	if refused, ok := errors.AsType[*refusal](err); ok {
 		return refused
 	}
+	if refused := hostedRefusal(err); refused != nil {
+		if refused.status >= http.StatusInternalServerError {
+			a.warn("a plugin did not serve a request", "path", c.namespace+c.path, "error", err)
+		}
+		return refused
+	}
 	switch {
 	case errors.Is(err, access.ErrDenied):
 		return &refusal{status: http.StatusForbidden, text: errorList(err.Error())}
@@ -421,25 +433,8 @@ func headerNamespace(r *http.Request) (string, *refusal) {
 // with it, so that it must not have what is special in those.
 func joinNamespace(header, inPath string) (string, *refusal) {
 	namespace := header + event.CanonicalNamespace(inPath)
-	if namespace == "" {
-		return "", nil
-	}
-	if len(namespace) > maxNamespaceBytes || strings.Count(namespace, "/") > maxNamespaceSegments {
-		return "", badRequest("the namespace is too long; at most %d bytes and %d levels are allowed", maxNamespaceBytes, maxNamespaceSegments)
-	}
-	if !utf8.ValidString(namespace) {
-		return "", badRequest("the namespace is not valid UTF-8")
-	}
-	for segment := range strings.SplitSeq(strings.TrimSuffix(namespace, "/"), "/") {
-		switch {
-		case segment == "", segment == ".", segment == "..":
-			return "", badRequest("namespace %q: a segment is %q", namespace, segment)
-		case segment == "sys", segment == "auth":
-			// Rules for the API of the namespace above would be about all of this one.
-			return "", badRequest("namespace %q: %q begins the paths of the API and cannot be part of a namespace", namespace, segment)
-		case strings.ContainsFunc(segment, func(r rune) bool { return r <= ' ' || r == '*' || r == '+' || 0x7f <= r && r <= 0x9f }):
-			return "", badRequest("namespace %q: spaces, control characters, * and + are not allowed", namespace)
-		}
+	if err := policy.CheckNamespace(namespace); err != nil {
+		return "", badRequest("%v", err)
 	}
 	return namespace, nil
 }

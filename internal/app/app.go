@@ -1,5 +1,5 @@
 // Package app builds the program from its configuration: listener, journal, trail,
-// tokens and policies, sources, hub, HTTP server, in that order, and takes it down in
+// tokens and policies, sources, plugins, hub, HTTP server, in that order, and takes it down in
 // reverse, so that what ends last can still be recorded. It
 // touches no flags, no signals and no global state (of the environment it reads
 // what systemd sets), so tests run any number of apps in one process.
@@ -22,12 +22,14 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/api"
+	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
@@ -55,9 +57,11 @@ type App struct {
 	health   health.Registry
 	journal  *journal.Journal
 	trail    *trail.Trail
+	catalog  *catalog.Catalog
+	intake   *publish.Intake
 	access   *access.Authority
 	logins   map[string]access.Provider
-	intake   *publish.Intake
+	plugins  *pluginhost.Host        // nil: none are hosted
 	hub      atomic.Pointer[hub.Hub] // nil while New runs
 	listener net.Listener
 	server   *http.Server
@@ -137,9 +141,20 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.onStop("trail", a.stopTrail)
 
+	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
+		return nil, err
+	}
+	secrets, err := a.secretRules(c.Publish.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	a.intake = publish.New(publish.Options{
 		Journal: a.journal,
 		Limits:  c.Limits.Event(),
+		Secrets: secrets,
+		Catalog: a.catalog,
+		Window:  time.Duration(c.Publish.Deduplicate.Window),
+		MaxIDs:  c.Publish.Deduplicate.MaxIDs,
 		Metrics: common,
 		Logger:  component(a.log, "publish"),
 	})
@@ -152,6 +167,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("sources", a.sources.stop)
+	if err := a.openPlugins(ctx); err != nil {
+		return nil, err
+	}
 
 	h := hub.New(hub.Options{
 		Journal:          hub.FromJournal(a.journal),
@@ -173,10 +191,13 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Authority:      a.access,
 		Trail:          a.trail,
 		Logins:         a.logins,
+		Intake:         a.intake,
+		Plugins:        a.plugins,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
 		GRPC:           calls,
+		EventTypes:     a.catalog,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

@@ -74,6 +74,9 @@ func (a *App) Run(ctx context.Context) error {
 		}
 	})
 	a.sources.start(a.log)
+	if a.plugins != nil {
+		a.plugins.Start()
+	}
 	running.Go(func() { a.systemd.watch(ctx, func() bool { return a.health.Report().Live }) })
 	a.tell("READY=1")
 	a.log.Info("Ready.", "address", a.URL(), "data_dir", a.config.DataDir, "sources", len(a.config.Sources))

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -74,6 +75,23 @@ func documentedKinds(t *testing.T) map[string]bool {
 	return kinds
 }
 
+// publishEvent publishes an event with a token and returns the status of the answer.
+func publishEvent(t *testing.T, a *App, token string) int {
+	t.Helper()
+	r, err := http.NewRequest("POST", a.URL()+"/api/v1/events", strings.NewReader(`{"specversion":"1.0","id":"1","source":"/shop","type":"shop/order-made"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Vault-Token", token)
+	r.Header.Set("Content-Type", "application/cloudevents+json")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
 // Each kind of record that the documentation has is made, no other, and there is a
 // token in none.
 func TestEveryKindIsRecorded(t *testing.T) {
@@ -108,12 +126,14 @@ func TestEveryKindIsRecorded(t *testing.T) {
 	denied(wrong, "kv*")
 	refused(call(t, a, team, "GET", "auth/token/accessors?list=true", nil))
 	refused(call(t, a, wrong, "GET", "auth/token/lookup-self", nil))
+	refused(publishEvent(t, a, team), nil)
 	must(call(t, a, jwt, "GET", "auth/token/lookup-self", nil))                                                           // as it is, with the policy "default"
 	login, _ := must(call(t, a, "", "POST", "auth/ci/login", map[string]any{"jwt": jwt + "\n"}))["client_token"].(string) // as read from a file
 	refused(call(t, a, "", "POST", "auth/ci/login", map[string]any{"jwt": jwt + "x"}))
 	must(call(t, a, root, "POST", "auth/token/revoke", map[string]any{"token": team}))
 	must(call(t, a, login, "POST", "auth/token/revoke-self", nil))
 	must(call(t, a, root, "DELETE", "sys/policies/acl/team", nil))
+	must(publishEvent(t, a, root), nil)
 
 	want := documentedKinds(t)
 	delete(want, "tocsin/trail-lost") // when the journal is full; see internal/trail

@@ -34,7 +34,7 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{"evnts", `unknown command "evnts"; did you mean "events"?`},
-		{"frobnicate", `unknown command "frobnicate"; known are audit, config, dev, events, login, logout, policy, server, status, token, version`},
+		{"frobnicate", `unknown command "frobnicate"; known are audit, config, dev, events, login, logout, plugin, policy, server, status, token, version`},
 		{"events subscrib", `unknown command "subscrib"; did you mean "subscribe"?`},
 		{"events subscribe", `the event TYPE ("*" for all) is missing`},
 		{"events subscribe a b", `unexpected argument "b"`},
@@ -46,6 +46,14 @@ func TestUsageErrors(t *testing.T) {
 		{"events subscribe --count many *", `invalid argument "many"`},
 		{"events subscribe --output xml *", `must be json or pretty`},
 		{"events subscribe --format avro *", `must be vault or cloudevents`},
+		{"events publish", `the event TYPE is missing`},
+		{"events publish a/b c", `"c" is not KEY=VALUE`},
+		{"events publish a/b =c", `"=c" is not KEY=VALUE`},
+		{"events publish a/b path=x --path y", `--path is "y" and the metadata say path=x`},
+		{"events publish a/b --content-type text/plain", `--content-type needs --data`},
+		{"events publish a/b --wait soon", `"soon" is not a duration`},
+		{"events publish --cloudevents a/b", `unexpected argument "a/b"`},
+		{"events publish --cloudevents --source /x", `--source has no meaning with --cloudevents`},
 		{"audit events", `the FILE is missing`},
 		{"audit events --kv-version secret/=3 x", `the version must be 1 or 2`},
 		{"config check", `the configuration FILE is missing`},
@@ -95,7 +103,7 @@ func TestRootTokenMustFitIntoAHeader(t *testing.T) {
 // Every command has a help text with an example.
 func TestHelp(t *testing.T) {
 	for _, args := range []string{
-		"", "dev", "server", "events", "events subscribe", "audit", "audit events", "config", "config show", "config check", "version",
+		"", "dev", "server", "events", "events subscribe", "events publish", "audit", "audit events", "config", "config show", "config check", "version",
 		"policy", "policy fmt", "policy test", "policy write", "policy read", "policy list", "policy delete",
 		"token", "token create", "token list", "token lookup", "token renew", "token revoke", "token capabilities", "login", "logout", "status",
 	} {

@@ -25,7 +25,8 @@ when it ends (unless --data-dir names one).
 
 --demo replays the audit log of a real OpenBao server again and again, as if it were
 written now. --audit-file follows a real audit log from its beginning. Both can be
-combined.
+combined. --plugin-dir allows Vault plugins to be mounted; "tocsin plugin run" is shorter
+for one of them.
 
 For anything else use "tocsin server".`
 
@@ -39,6 +40,7 @@ type devFlags struct {
 	demo        bool
 	auditFile   string
 	dataDir     string
+	pluginDir   string
 	rootToken   string
 	listen      string
 	addressFile string
@@ -64,6 +66,7 @@ func newDev(s *Streams) *cobra.Command {
 	flags.BoolVar(&f.demo, "demo", false, "replay a recorded audit log")
 	flags.StringVar(&f.auditFile, "audit-file", "", "follow this audit log; it may not exist yet")
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
+	flags.StringVar(&f.pluginDir, "plugin-dir", "", "`directory` with Vault plugins that can be registered and mounted")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
 	flags.StringVar(&f.listen, "listen", config.Default().Listen.Address, "loopback `address` to listen on; port 0 takes a free one")
 	flags.StringVar(&f.addressFile, "address-file", "", "write the URL that the hub listens on to this `file` when it is ready")
@@ -82,6 +85,9 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 	if strings.ContainsFunc(f.rootToken, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return usagef(cmd, "--root-token: only printable ASCII characters without spaces fit into a header")
 	}
+	if info, err := os.Stat(f.pluginDir); f.pluginDir != "" && (err != nil || !info.IsDir()) {
+		return fmt.Errorf("--plugin-dir %s is not a directory", f.pluginDir)
+	}
 	if info, err := os.Stat(f.auditFile); err == nil && info.IsDir() {
 		return fmt.Errorf("--audit-file %s is a directory; name the audit log in it", f.auditFile)
 	}
@@ -97,6 +103,14 @@ func (f *devFlags) run(ctx context.Context, s *Streams) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	c := f.config(dir)
+	if f.pluginDir != "" {
+		if c.Plugins.Directory, err = filepath.Abs(f.pluginDir); err != nil {
+			return fmt.Errorf("--plugin-dir: %w", err)
+		}
+		if c.Plugins.StorageKey, err = f.storageKey(); err != nil {
+			return err
+		}
+	}
 	if err := c.Validate(); err != nil {
 		return err
 	}
@@ -207,6 +221,9 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 			note = fmt.Sprintf(" (cannot be read yet: %v)", err)
 		}
 		row("Source", "%s%s", f.auditFile, note)
+	}
+	if f.pluginDir != "" {
+		row("Plugins", "%s (\"tocsin plugin register\", then mount; or just \"tocsin plugin run\")", f.pluginDir)
 	}
 	row("Health", "%s/api/v1/health", a.URL())
 	row("Metrics", "%s/metrics", a.URL())

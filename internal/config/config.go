@@ -35,6 +35,8 @@ type Config struct {
 	Subscriptions Subscriptions `yaml:"subscriptions" doc:"Live subscribers."`
 	Auth          Auth          `yaml:"auth" doc:"Who may use the server."`
 	Sources       []Source      `yaml:"sources" doc:"What is read. Each source has these fields:"`
+	Publish       Publish       `yaml:"publish" doc:"What applications and plugins publish."`
+	Plugins       Plugins       `yaml:"plugins" doc:"Vault plugins that run below the hub. Their storage is encrypted, but the hub is a test bench and a source of events, not a manager of secrets: see docs/plugins.md."`
 	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
 }
 
@@ -133,6 +135,8 @@ func Default() Config {
 		},
 		Subscriptions: Subscriptions{Max: 20_000, MemoryBytes: 64 << 20},
 		Auth:          defaultAuth(),
+		Publish:       defaultPublish(),
+		Plugins:       defaultPlugins(),
 		Log:           Log{Level: "info", Format: "text"},
 	}
 }

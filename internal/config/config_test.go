@@ -98,6 +98,33 @@ sources:
   - name: bao-2
     type: vault_audit_file
     path: "/var/log/bao.log"
+publish:
+  deduplicate: {window: 1h, max_ids: 5000}
+  secrets:
+    action: mask
+    actions: {jwt: refuse, secret-name: allow}
+    except_types: [legacy/*]
+    detectors:
+      - {name: acme, pattern: 'acme_[a-z0-9]{32}', action: refuse}
+      - {name: staff, pattern: 'staff-\d{6}'}
+  types:
+    - type: shop/order
+      description: An order was made or paid.
+      metadata: {order: number of the order}
+      schema_file: /etc/tocsin/order.json
+      mode: refuse
+    - {type: shop/*, description: Something of the shop.}
+plugins:
+  storage_key: {file: /etc/tocsin/plugin-key}
+  directory: /usr/lib/tocsin/plugins
+  start_timeout: 10s
+  request_timeout: 30s
+  mounts:
+    - {path: secret, type: secret, namespace: ns1, name: kv, command: /usr/lib/tocsin/plugins/vault-plugin-secrets-kv, args: [-v], env: {A: b}, pass_env: [TOKEN],
+       sha256: 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a, version: v0.25.0, description: for tests, options: {version: "2"},
+       default_lease_ttl: 1h, max_lease_ttl: 24h}
+    - {path: legacy, name: kv}
+    - {path: users, type: auth, command: /x/vault-plugin-auth-users, reload_on_change: true, login_policies: ["team-*"]}
 log: {level: debug, format: json}
 `
 
@@ -153,7 +180,19 @@ func fullConfig() Config {
 			},
 			{Name: "bao-2", Type: VaultAuditFile, Path: "/var/log/bao.log", From: FromStart, MaxLine: 64 << 20},
 		},
-		Log: Log{Level: "debug", Format: "json"},
+		Publish: Publish{
+			Deduplicate: Deduplicate{Duration(time.Hour), 5000},
+			Secrets: Secrets{
+				Action: "mask", Actions: Texts{"jwt": "refuse", "secret-name": "allow"}, ExceptTypes: []string{"legacy/*"},
+				Detectors: []OwnSecret{{"acme", `acme_[a-z0-9]{32}`, "refuse"}, {"staff", `staff-\d{6}`, "default"}},
+			},
+			Types: []EventType{
+				{"shop/order", "An order was made or paid.", Texts{"order": "number of the order"}, "/etc/tocsin/order.json", "refuse"},
+				{Type: "shop/*", Description: "Something of the shop.", Mode: "warn"},
+			},
+		},
+		Plugins: fullPlugins(),
+		Log:     Log{Level: "debug", Format: "json"},
 	}
 }
 
@@ -283,6 +322,26 @@ func TestProblems(t *testing.T) {
 		{"source type", "sources: [{name: a, path: a, type: vault-audit-file}]\n", `t.yaml:1:36: sources[0].type: "vault-audit-file" is not one of vault_audit_file; did you mean "vault_audit_file"?`},
 		{"kv version", "sources: [{name: a, path: a, kv_versions: {secret/: 3}}]\n", `t.yaml:1:53: sources[0].kv_versions.secret/: must be 1 or 2, but is "3"`},
 		{"kv versions list", "sources: [{name: a, path: a, kv_versions: [1]}]\n", `t.yaml:1:43: sources[0].kv_versions: must map mount paths to versions, for example {secret/: 2}, but is a list`},
+		{"secret action", "publish: {secrets: {action: mask it}}\n", `t.yaml:1:29: publish.secrets.action: "mask it" is not one of refuse, mask, allow`},
+		{"secret actions", "publish: {secrets: {actions: {vault-tokens: mask, jwt: hide}}}\n", strings.Join([]string{
+			`t.yaml:1:30: publish.secrets.actions: "hide" of "jwt" is not one of refuse, mask, allow`,
+			`t.yaml:1:30: publish.secrets.actions: there is no detector "vault-tokens"; did you mean "vault-token"?`,
+		}, "\n")},
+		{"secret detectors", "publish: {secrets: {detectors: [{name: jwt, pattern: x}, {name: a, pattern: '(?=x)'}, {name: a, pattern: x}, {name: b, pattern: x, action: no}]}}\n", strings.Join([]string{
+			`t.yaml:1:33: publish.secrets.detectors[0]: the name is taken by a built-in detector`,
+			"t.yaml:1:58: publish.secrets.detectors[1]: the pattern is no regular expression of RE2: invalid or unsupported Perl syntax: \"(?=\"",
+			`t.yaml:1:94: publish.secrets.detectors[2].name: "a" is already the name of publish.secrets.detectors[1]`,
+			`t.yaml:1:140: publish.secrets.detectors[3].action: "no" is not one of default, refuse, mask, allow`,
+		}, "\n")},
+		{"detector that finds masks", "publish: {secrets: {detectors: [{name: a, pattern: '[a-z]+'}]}}\n",
+			`t.yaml:1:32: publish.secrets.detectors: detector "a": its pattern fits "<masked:vault-token>", which stands where a secret was; make it narrower`},
+		{"event types", "publish: {types: [{description: a}, {type: a b, description: x}, {type: a/b}, {type: a/b, schema_file: x}, {type: c, schema_file: x, mode: no}]}\n", strings.Join([]string{
+			`t.yaml:1:19: publish.types[0]: has no type; add "type:" with an event type or a pattern of some`,
+			`t.yaml:1:44: publish.types[1].type: "a b" is no event type: it has spaces or control characters`,
+			`t.yaml:1:66: publish.types[2]: says nothing about "a/b"; add a description or a schema_file`,
+			`t.yaml:1:86: publish.types[3].type: "a/b" is already described by publish.types[2]`,
+			`t.yaml:1:140: publish.types[4].mode: "no" is not one of warn, refuse`,
+		}, "\n")},
 		{"key where none can be", "log:\n  level: info\n bad: 1\n", `t.yaml:3: not valid YAML: did not find expected key`},
 		{"syntax", "log:\n  level: [info\nlisten: 5\n", "t.yaml:2: not valid YAML: did not find expected ',' or ']'"},
 		{"tab", "log:\n\tlevel: info\n", `t.yaml:2: not valid YAML: found character that cannot start any token`},

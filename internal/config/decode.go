@@ -121,6 +121,12 @@ func elementDefault(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(DefaultSource())
 	case reflect.TypeFor[JWT]():
 		return reflect.ValueOf(DefaultJWT())
+	case reflect.TypeFor[OwnSecret]():
+		return reflect.ValueOf(DefaultOwnSecret())
+	case reflect.TypeFor[EventType]():
+		return reflect.ValueOf(DefaultEventType())
+	case reflect.TypeFor[Mount]():
+		return reflect.ValueOf(DefaultMount())
 	}
 	return reflect.Zero(t)
 }

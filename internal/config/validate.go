@@ -122,6 +122,8 @@ func (v *validator) rules(c *Config) {
 		v.journal(c.Journal, c.Limits.MaxEvent)
 	}
 	v.sources(c.Sources)
+	v.publish(c.Publish)
+	v.plugins(c.Plugins)
 }
 
 // What the journal needs beside its own limits: it takes units of up to four of

@@ -1,5 +1,10 @@
 package derivation
 
+import (
+	"slices"
+	"strings"
+)
+
 // When says which entry of a request gives the event of a [Rule].
 type When uint8
 
@@ -21,6 +26,36 @@ type Rule struct {
 	Type       string
 	Unmodified bool   // metadata "modified" is "false"
 	Extra      string // further metadata, separated by spaces: see extraMetadata
+}
+
+// Metadata returns the keys of the event's metadata beside path, operation and modified,
+// in the order of the path and of Extra. Those that the stream does not tell are left out
+// of an event.
+func (r Rule) Metadata() []string {
+	var keys []string
+	add := func(key string) {
+		if !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	for element := range strings.SplitSeq(r.Path, "/") {
+		if name := strings.Trim(element, "{.}"); element != "" && element[0] == '{' && name != "_" {
+			add(name)
+		}
+	}
+	for extra := range strings.FieldsSeq(r.Extra) {
+		switch extra { // see extraMetadata
+		case "issued":
+			for _, key := range []string{"display_name", "entity_id", "policies", "token_type"} {
+				add(key)
+			}
+		case "lease":
+			add("lease_id")
+		default:
+			add(extra)
+		}
+	}
+	return keys
 }
 
 const (
@@ -218,8 +253,18 @@ var Rules = []Rule{
 	{"ssh", "secret", "roles/{name}", "delete", OnSuccess, "ssh/role-delete", false, ""},
 }
 
-// GeneralRule is an event that no path decides.
-type GeneralRule struct{ When, Type, Metadata string }
+// GeneralRule is an event that no path decides. Under Extra is what metadata it has beside
+// path, operation and modified, for people.
+type GeneralRule struct{ When, Type, Extra string }
+
+// Metadata returns the keys of the event's metadata beside path, operation and modified.
+func (g GeneralRule) Metadata() []string {
+	keys := strings.Split(g.Extra, ", ")
+	for i, key := range keys {
+		keys[i], _, _ = strings.Cut(key, " ") // without the remark behind it
+	}
+	return keys
+}
 
 // GeneralRules describes the events that are found without the table.
 var GeneralRules = []GeneralRule{

@@ -191,20 +191,8 @@ func ruleTable() string {
 			where += ", refused"
 		}
 		add(paths, r.Type, where)
-		for element := range strings.SplitSeq(r.Path, "/") {
-			if name := strings.Trim(element, "{.}"); element[0] == '{' && name != "_" {
-				add(metadata, r.Type, name)
-			}
-		}
-		for extra := range strings.FieldsSeq(r.Extra) {
-			switch extra {
-			case "issued":
-				add(metadata, r.Type, "display_name, entity_id, policies, token_type")
-			case "lease":
-				add(metadata, r.Type, "lease_id")
-			default:
-				add(metadata, r.Type, extra)
-			}
+		for _, key := range r.Metadata() {
+			add(metadata, r.Type, key)
 		}
 	}
 	var b strings.Builder
@@ -213,7 +201,7 @@ func ruleTable() string {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", kind, strings.Join(paths[kind], "; "), strings.Join(metadata[kind], ", "))
 	}
 	for _, g := range GeneralRules {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", g.Type, g.When, g.Metadata)
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", g.Type, g.When, g.Extra)
 	}
 	return b.String()
 }

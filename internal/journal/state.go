@@ -41,6 +41,17 @@ func (j *Journal) State(ctx context.Context, bucket string) (jetstream.KeyValue,
 	return kv, nil
 }
 
+// RemoveState removes the bucket of that name with all that is in it; one that there is
+// not is no error. Handles of it must not be used any more.
+func (j *Journal) RemoveState(ctx context.Context, bucket string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
+	if err := j.js.DeleteKeyValue(ctx, bucket); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
+		return fmt.Errorf("remove state %s: %w", bucket, err)
+	}
+	return nil
+}
+
 // Objects returns the object store of that name, made when missing, for states too
 // large for a key. Otherwise it is like [Journal.State].
 func (j *Journal) Objects(ctx context.Context, bucket string) (jetstream.ObjectStore, error) {

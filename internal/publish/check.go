@@ -74,6 +74,9 @@ func (c *checker) checkRights(e *event.Event) *Refusal {
 	}
 	path := e.Namespace + PathPrefix + e.Type
 	if e.Type != c.allowedType || e.Namespace != c.allowedNamespace {
+		if err := policy.CheckNamespace(e.Namespace); err != nil {
+			return &Refusal{Code: Invalid, Text: err.Error()}
+		}
 		if !strings.HasPrefix(e.Namespace, c.request.Namespace) {
 			return &Refusal{Code: Denied, Text: "namespace: is not that of the request, nor below it"}
 		}

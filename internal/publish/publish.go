@@ -22,6 +22,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -241,20 +242,25 @@ func (i *Intake) Submit(ctx context.Context, r Request) (*Receipt, error) {
 	edge := i.edge(r.Edge)
 	edge.Received.Add(float64(len(r.Events)))
 	receipt := new(Receipt)
-	events := r.Events[:0] // those that pass
+	events := r.Events // those that pass
 	c := checker{Intake: i, request: &r, now: time.Now()}
 	for index, e := range r.Events {
 		warning, refused := c.check(e)
 		if refused != nil {
 			edge.Refused(string(refused.Code)).Inc()
 			refused.Index, refused.ID = index, shown(e.ID)
+			if len(receipt.result.Refused) == 0 {
+				events = slices.Clone(events[:index])
+			}
 			receipt.result.Refused = append(receipt.result.Refused, refused)
 			continue
 		}
 		if warning != "" {
 			receipt.result.Warnings = append(receipt.result.Warnings, Warning{index, warning})
 		}
-		events = append(events, e)
+		if len(receipt.result.Refused) > 0 {
+			events = append(events, e)
+		}
 	}
 	if len(receipt.result.Refused) > 0 && !r.Partial {
 		return nil, &RefusedError{receipt.result.Refused}

@@ -111,6 +111,8 @@ func TestRules(t *testing.T) {
 		{name: "namespace below", event: event.Event{Type: "app/x", Namespace: "ns1"}},
 		{name: "another namespace", namespace: "ns1/", event: event.Event{Type: "app/x", Namespace: "ns2/"}, code: Denied,
 			text: "namespace: is not that of the request, nor below it"},
+		{name: "namespace that looks like a right", event: event.Event{Type: "x", Namespace: "sys/events/publish/app/"}, code: Invalid,
+			text: `namespace "sys/events/publish/app/": "sys" begins the paths of the API and cannot be part of a namespace`},
 		{name: "no right there", event: event.Event{Type: "app/x", Namespace: "ns2/"}, code: Denied,
 			text: `type: publishing it needs the capability create on "ns2/sys/events/publish/app/x"`},
 		{name: "no right", event: event.Event{Type: "other/x"}, code: Denied,

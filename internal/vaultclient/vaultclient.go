@@ -111,6 +111,27 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	return parse(text)
 }
 
+// Own makes one request to the hub's own API: the path is below /api/v1/, and the answer is
+// the whole body, which has no envelope. Otherwise it is like Do.
+func (c *Client) Own(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	own := *c
+	own.base.Path = strings.TrimSuffix(c.base.Path, "v1/") + "api/v1/"
+	request, err := own.request(ctx, method, path, query, body)
+	if err != nil {
+		return nil, err
+	}
+	response, text, err := c.send(request)
+	switch {
+	case err != nil:
+		return nil, err
+	case response.StatusCode >= 300:
+		return nil, statusError(response, text)
+	}
+	return text, nil
+}
+
 // Fetch gets a page of the server outside the API, without the token. A status that is
 // no success is no error.
 func (c *Client) Fetch(ctx context.Context, page string) (status int, body []byte, err error) {

@@ -72,6 +72,7 @@ func TestStories(t *testing.T) {
 			"readenv":    readEnv,
 			"freeport":   freePort,
 			"http":       request,
+			"post":       post,
 			"lines":      lines,
 			"exits":      exits,
 			"certs":      certificates,
@@ -159,9 +160,22 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: http STATUS URL [HEADER: VALUE]...")
 	}
-	r, err := http.NewRequest(http.MethodGet, args[1], nil)
+	exchange(ts, http.MethodGet, args[0], args[1], nil, args[2:])
+}
+
+// post STATUS URL FILE [HEADER: VALUE]... makes a POST request with the content of a file,
+// checks the status, and prints the body.
+func post(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: post STATUS URL FILE [HEADER: VALUE]...")
+	}
+	exchange(ts, http.MethodPost, args[0], args[1], strings.NewReader(ts.ReadFile(args[2])), args[3:])
+}
+
+func exchange(ts *testscript.TestScript, method, status, url string, content io.Reader, headers []string) {
+	r, err := http.NewRequest(method, url, content)
 	ts.Check(err)
-	for _, h := range args[2:] {
+	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ":")
 		r.Header.Set(name, strings.TrimSpace(value))
 	}
@@ -171,8 +185,8 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	body, err := io.ReadAll(response.Body)
 	ts.Check(err)
 	ts.Stdout().Write(body)
-	if got := fmt.Sprint(response.StatusCode); got != args[0] {
-		ts.Fatalf("status %s, want %s: %s", got, args[0], body)
+	if got := fmt.Sprint(response.StatusCode); got != status {
+		ts.Fatalf("status %s, want %s: %s", got, status, body)
 	}
 }
 

@@ -34,6 +34,7 @@ func TestAuditorSeesTheWholeTrail(t *testing.T) {
 	paths := []string{
 		"auth/token/create", "auth/token/revoke-accessor", "auth/kubernetes/login", "auth/upstream",
 		"sys/policies/acl/team", "sys/events/subscribe/kv*", "sys/failed-authentications", "sys/trail", "sys/audit/vault",
+		"sys/mounts/secret", "sys/auth/users", "sys/plugins/catalog/secret/kv", "sys/plugins/reload/backend",
 	}
 	for _, rule := range usual.Rules {
 		paths = append(paths, strings.TrimSuffix(rule.Pattern, "*"))

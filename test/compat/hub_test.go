@@ -62,6 +62,9 @@ func TestMain(m *testing.M) {
 	if program, err := binary(); err == nil {
 		os.RemoveAll(filepath.Dir(program))
 	}
+	if dir, err := pluginDir(); err == nil {
+		os.RemoveAll(dir)
+	}
 	os.Exit(code)
 }
 

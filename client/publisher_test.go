@@ -1,0 +1,829 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/plugin"
+)
+
+func numbered(n int) *event.Event {
+	e := event.NewNotification("app/thing-done", "path", fmt.Sprintf("things/%d", n))
+	e.ID = fmt.Sprintf("id-%06d", n)
+	return e
+}
+
+func numberedMany(n int) (events []*event.Event) {
+	for i := range n {
+		events = append(events, numbered(i))
+	}
+	return events
+}
+
+func soon(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !reached(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so after 20 s: %s", what)
+		}
+	}
+}
+
+// checkSums finds what the counters of a publisher do not account for.
+func checkSums(t *testing.T, s Stats) {
+	t.Helper()
+	if sum := s.Acknowledged + s.Refused + s.Lost + uint64(s.Waiting); sum != s.Taken {
+		t.Errorf("%d events were taken, and %d are accounted for: %+v", s.Taken, sum, s)
+	}
+}
+
+func TestSendEvent(t *testing.T) {
+	h := newPublishHub(t)
+	var request atomic.Pointer[http.Request]
+	h.setHook(func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		request.Store(r)
+		return false
+	})
+	p := h.publisher(t, PublisherOptions{Token: "secret", Namespace: "team1/"})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := SendEvent(ended, p, "app/order-placed", "path", "orders/1", "operation", "place", "operation", "replace", "odd"); err != nil {
+		t.Fatal(err)
+	}
+	if err := plugin.SendEvent(ended, p, "app/empty"); err != nil {
+		t.Fatal(err)
+	}
+	own := &event.Event{ID: "mine", Type: "app/own", Source: "/me", Namespace: "team1/a", Data: []byte("x"), DataContentType: "text/plain"}
+	if err := p.SendEvent(ended, own); err != nil {
+		t.Fatal(err)
+	}
+	if own.Namespace != "team1/a" || !own.Time.IsZero() {
+		t.Error("the event of the caller was changed")
+	}
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := request.Load()
+	if r.Header.Get("X-Vault-Token") != "secret" || r.Header.Get("X-Vault-Namespace") != "team1/" || r.URL.Query().Get("partial") != "true" || strings.Contains(r.URL.String(), "secret") {
+		t.Errorf("the request was %v %v", r.URL, r.Header)
+	}
+	e := h.events[0]
+	if len(e.ID) != 36 || e.Path != "orders/1" || time.Since(e.Time).Abs() > time.Minute || !strings.HasPrefix(e.Source, "tocsin-client://") || !strings.HasSuffix(e.Source, "/client.test") {
+		t.Errorf("got %+v", e)
+	}
+	want := event.Fields{{Key: "EXTRA_VALUE_AT_END", Value: "odd"}, {Key: "operation", Value: "replace"}, {Key: "path", Value: "orders/1"}}
+	if !slices.Equal(e.Metadata, want) {
+		t.Errorf("the metadata are %v", e.Metadata)
+	}
+	if e := h.events[1]; e.Metadata == nil || len(e.Metadata) > 0 || e.ID == h.events[0].ID {
+		t.Errorf("got %+v", e)
+	}
+	if e := h.events[2]; e.ID != "mine" || e.Source != "/me" || e.Namespace != "team1/a/" || string(e.Data) != "x" || e.Time.IsZero() {
+		t.Errorf("got %+v", e)
+	}
+	checkSums(t, p.Stats())
+}
+
+func TestNoPublisher(t *testing.T) {
+	var p *Publisher
+	ctx := t.Context()
+	for name, err := range map[string]error{
+		"client.SendEvent": SendEvent(ctx, p, "app/x"),
+		"plugin.SendEvent": plugin.SendEvent(ctx, p, "app/x"),
+		"nil sender":       plugin.SendEvent(ctx, nil, "app/x"),
+		"SendEvent":        p.SendEvent(ctx, numbered(1)),
+		"Queue":            p.Queue(ctx, numbered(1)),
+		"Publish":          p.Publish(ctx, numbered(1)),
+	} {
+		if !errors.Is(err, plugin.ErrNoEvents) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := errors.Join(p.Flush(ctx), p.Sync(ctx), p.Close(ctx)); err != nil {
+		t.Error(err)
+	}
+	if s := p.Stats(); s != (Stats{}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestPublisherOptions(t *testing.T) {
+	for name, o := range map[string]PublisherOptions{
+		"no address":        {},
+		"token in the URL":  {Address: "http://u:p@hub"},
+		"negative bound":    {Address: "http://hub", MaxQueueEvents: -1},
+		"directory of file": {Address: "http://hub", Spool: &Spool{Dir: "/dev/null/x"}},
+	} {
+		if p, err := NewPublisher(o); err == nil {
+			p.Close(t.Context())
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// What no hub takes is refused at once, and breaks nothing.
+func TestInvalidEvent(t *testing.T) {
+	h := newPublishHub(t)
+	p := h.publisher(t, PublisherOptions{})
+	broken := numbered(1)
+	broken.Metadata.SetJSON("k", `1}],"`)
+	for name, e := range map[string]*event.Event{
+		"nil":      nil,
+		"no type":  {ID: "x"},
+		"JSON":     broken,
+		"too long": {Type: "x", Data: make([]byte, 9<<20)},
+	} {
+		if p.SendEvent(t.Context(), e) == nil {
+			t.Errorf("%s: is sent", name)
+		}
+		if err := p.Publish(t.Context(), numbered(2), e); err == nil || !strings.HasPrefix(err.Error(), "event 1: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := SendEvent(t.Context(), p, ""); !errors.Is(err, event.ErrInvalid) {
+		t.Error(err)
+	}
+	if err := p.Publish(t.Context(), numbered(3)); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.ids(); !slices.Equal(got, []string{"id-000003"}) {
+		t.Errorf("stored are %q", got)
+	}
+}
+
+// unreliable makes a hub fail in every way there is, two times of three.
+func unreliable(h *publishHub) {
+	h.setHook(func(n int, w http.ResponseWriter, r *http.Request) bool {
+		drop := func() {
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				c.Close()
+			}
+		}
+		switch n % 12 {
+		case 0: // nothing arrived
+			drop()
+		case 1: // it is stored, and nobody hears of it
+			h.publish(httptest.NewRecorder(), r)
+			drop()
+		case 2: // the answer is cut off
+			h.publish(httptest.NewRecorder(), r)
+			w.Header().Set("Content-Length", "100")
+			w.Write([]byte(`{"accepted":`))
+		case 3:
+			w.Header().Set("Retry-After", "0")
+			sorry(w, http.StatusServiceUnavailable, "journal full")
+		case 4:
+			sorry(w, http.StatusTooManyRequests, "too many")
+		case 5: // some proxy
+			fmt.Fprint(w, "<html>welcome</html>")
+		case 6: // stored, but what is told makes no sense
+			h.publish(httptest.NewRecorder(), r)
+			answerJSON(w, http.StatusOK, map[string]int{"accepted": -1, "duplicates": 2})
+		case 7:
+			sorry(w, http.StatusBadGateway, "")
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+func TestNothingLostNothingTwice(t *testing.T) {
+	for _, connections := range []int{1, 3} {
+		t.Run(fmt.Sprint(connections), func(t *testing.T) {
+			h := newPublishHub(t)
+			unreliable(h)
+			p := h.publisher(t, PublisherOptions{Connections: connections, MaxBatchEvents: 50})
+			const total, publishers = 6000, 4
+			var group sync.WaitGroup
+			for i := range publishers {
+				group.Go(func() {
+					for n := i; n < total; n += publishers {
+						if err := p.Queue(t.Context(), numbered(n)); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			group.Wait()
+			if err := p.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ids := h.ids()
+			slices.Sort(ids)
+			for n := range total {
+				if n >= len(ids) || ids[n] != fmt.Sprintf("id-%06d", n) {
+					t.Fatalf("of %d events, %d are stored; event %d is not", total, len(ids), n)
+				}
+			}
+			s := p.Stats()
+			checkSums(t, s)
+			if len(ids) != total || h.twice == 0 || s.Duplicates == 0 || s.Retries == 0 || s.Acknowledged != total {
+				t.Errorf("%d events, %d repeats, %+v", len(ids), h.twice, s)
+			}
+		})
+	}
+}
+
+// With one connection the order is kept, whatever happens.
+func TestOrder(t *testing.T) {
+	h := newPublishHub(t)
+	unreliable(h)
+	p := h.publisher(t, PublisherOptions{MaxBatchEvents: 7})
+	events := numberedMany(2000)
+	for i := 0; i < len(events); i += 10 {
+		for _, e := range events[i : i+5] {
+			if err := p.SendEvent(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Queue(t.Context(), events[i+5:i+10]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.ids(); len(got) != len(events) || !slices.IsSorted(got) {
+		t.Errorf("%d of %d events in this order: %q...", len(got), len(events), got[:min(len(got), 50)])
+	}
+}
+
+// The hub goes away and comes back at the same address, with requests under way.
+func TestHubRestarts(t *testing.T) {
+	kept := newStore()
+	var address string
+	start := func() (stop func()) {
+		h := &publishHub{store: kept, maxBody: 8 << 20}
+		server := httptest.NewUnstartedServer(h)
+		if address != "" {
+			soon(t, "the address is free", func() bool {
+				l, err := net.Listen("tcp", address)
+				if err != nil {
+					return false
+				}
+				server.Listener.Close()
+				server.Listener = l
+				return true
+			})
+		}
+		server.Start()
+		address = server.Listener.Addr().String()
+		return func() {
+			server.CloseClientConnections()
+			server.Close()
+		}
+	}
+	stop := start()
+	var mu sync.Mutex
+	var kinds []NoticeKind
+	p, err := newPublisher(PublisherOptions{Address: address, MaxBatchEvents: 100, Notify: func(n Notice) {
+		mu.Lock()
+		defer mu.Unlock()
+		kinds = append(kinds, n.Kind)
+	}}, quickPublish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const total = 30_000
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for n := range total {
+			if err := p.Queue(t.Context(), numbered(n)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i := range 3 {
+		soon(t, "some events arrive", func() bool { return kept.count() > (i+1)*total/5 })
+		stop()
+		soon(t, "the publisher notices", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(kinds) > 0 && kinds[len(kinds)-1] == Disconnected
+		})
+		stop = start()
+	}
+	<-sent
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if got := kept.ids(); len(got) != total || !slices.IsSorted(got) {
+		t.Errorf("%d of %d events", len(got), total)
+	}
+	if !slices.Contains(kinds, Reconnected) || kinds[len(kinds)-1] != Reconnected {
+		t.Errorf("the notices are %v", kinds)
+	}
+}
+
+// blocked makes a hub answer nothing until the returned function is called.
+func blocked(h *publishHub) (release func()) {
+	gate := make(chan struct{})
+	h.setHook(func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		<-gate
+		return false
+	})
+	return sync.OnceFunc(func() { close(gate) })
+}
+
+// A hub that does not answer blocks nobody, and what has no room is refused and counted.
+func TestQueueFull(t *testing.T) {
+	for name, o := range map[string]PublisherOptions{
+		"events": {MaxQueueEvents: 100},
+		"bytes":  {MaxQueueBytes: 20_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newPublishHub(t)
+			release := blocked(h)
+			defer release()
+			p := h.publisher(t, o)
+			taken, dropped := 0, uint64(0)
+			for n := range 500 {
+				err := p.SendEvent(t.Context(), numbered(n))
+				var full *QueueFullError
+				switch {
+				case err == nil:
+					taken++
+				case errors.As(err, &full) && errors.Is(err, ErrQueueFull) && full.Events == taken && full.Bytes > 0:
+					dropped++
+				default:
+					t.Fatal(err)
+				}
+			}
+			if taken < 50 || taken > 150 || dropped == 0 {
+				t.Fatalf("%d were taken, %d dropped", taken, dropped)
+			}
+			s := p.Stats()
+			checkSums(t, s)
+			if s.Dropped != dropped || s.Taken != uint64(taken) || s.Unsafe != taken || s.QueueBytes > 20_000 && name == "bytes" {
+				t.Errorf("%+v", s)
+			}
+			// Who rather waits gives up with its context, and goes on when there is room.
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cause := errors.New("the user is impatient")
+			cancel(cause)
+			if err := p.Queue(ctx, numbered(1000)); !errors.Is(err, ErrQueueFull) || !errors.Is(err, cause) {
+				t.Error(err)
+			}
+			if err := p.Publish(ctx, numbered(1000)); !errors.Is(err, ErrQueueFull) || !errors.Is(err, cause) {
+				t.Error(err)
+			}
+			queued := make(chan error)
+			go func() { queued <- p.Publish(t.Context(), numbered(1001), numbered(1002)) }()
+			release()
+			if err := <-queued; err != nil {
+				t.Fatal(err)
+			}
+			if got := h.count(); got != taken+2 {
+				t.Errorf("%d events are stored of %d", got, taken+2)
+			}
+			if s := p.Stats(); s.QueueBytes != 0 || s.Unsafe != 0 || s.Waiting != 0 || s.Dropped != dropped {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// One event that is larger than the queue is no reason to refuse it for ever.
+func TestLargeEvent(t *testing.T) {
+	h := newPublishHub(t)
+	p := h.publisher(t, PublisherOptions{MaxQueueBytes: 1000, MaxBatchBytes: 1000})
+	large := numbered(1)
+	large.Data, large.DataContentType = make([]byte, 100_000), "application/octet-stream"
+	if err := p.Publish(t.Context(), numbered(0), large, numbered(2)); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.ids(); !slices.Equal(got, []string{"id-000000", "id-000001", "id-000002"}) {
+		t.Errorf("%q", got)
+	}
+	if s := p.Stats(); s.QueueBytes != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestCloseUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // nobody listens there
+	hub := newPublishHub(t)
+	release := blocked(hub) // and this one does not answer
+	defer release()
+	for name, address := range map[string]string{"refuses": l.Addr().String(), "silent": hub.URL} {
+		t.Run(name, func(t *testing.T) {
+			p, err := NewPublisher(PublisherOptions{Address: address})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 10 {
+				if err := p.SendEvent(t.Context(), numbered(n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			waiting := make(chan error)
+			go func() { waiting <- p.Publish(context.Background(), numbered(10)) }()
+			soon(t, "it waits", func() bool { return p.Stats().Taken == 11 })
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			err = p.Close(ctx)
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			var left *UndeliveredError
+			if !errors.As(err, &left) || left.Lost != 11 || left.Spooled != 0 || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrUndelivered) {
+				t.Errorf("%v", err)
+			}
+			if err := <-waiting; !errors.Is(err, ErrPublisherClosed) {
+				t.Error(err)
+			}
+			for what, err := range map[string]error{
+				"SendEvent": p.SendEvent(t.Context(), numbered(1)), "Queue": p.Queue(t.Context(), numbered(1)),
+				"Publish": p.Publish(t.Context(), numbered(1)), "client.SendEvent": SendEvent(t.Context(), p, "x"),
+			} {
+				if !errors.Is(err, ErrPublisherClosed) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			if again := p.Close(t.Context()); again != err {
+				t.Errorf("the second time %v", again)
+			}
+			checkSums(t, p.Stats())
+		})
+	}
+}
+
+// Every Publish is told which of its own events were refused, whoever publishes at the
+// same time, and through all ways to refuse.
+func TestRefused(t *testing.T) {
+	for _, o := range []PublisherOptions{{}, {Connections: 3, MaxBatchEvents: 13}} {
+		t.Run(fmt.Sprint(o.Connections), func(t *testing.T) {
+			h := newPublishHub(t)
+			h.refuse = func(e *event.Event) (code, message string) {
+				if strings.HasSuffix(e.Path, "7") {
+					return "denied", "type: not for you"
+				}
+				return "", ""
+			}
+			var told sync.Map
+			var notices atomic.Int64
+			o.Notify = func(n Notice) {
+				if n.Kind == Refused {
+					notices.Add(1)
+					told.Store(n.Refusal.ID, n.Refusal)
+					if !errors.Is(n.Err, ErrRefused) {
+						t.Error(n.Err)
+					}
+				}
+			}
+			p := h.publisher(t, o)
+			const publishers, each = 20, 50
+			var group sync.WaitGroup
+			for i := range publishers {
+				group.Go(func() {
+					var events []*event.Event
+					var want []int
+					for n := range each {
+						number := i*each + n
+						events = append(events, numbered(number))
+						if number%10 == 7 {
+							want = append(want, n)
+						}
+					}
+					err := p.Publish(t.Context(), events...)
+					var refused *RefusedError
+					if !errors.As(err, &refused) || !errors.Is(err, ErrRefused) {
+						t.Errorf("%v", err)
+						return
+					}
+					var got []int
+					for _, r := range refused.Refused {
+						got = append(got, r.Index)
+						e, err := event.ParseCloudEvent(r.Event)
+						if err != nil || e.ID != r.ID || r.ID != events[r.Index].ID || r.Code != "denied" || r.Message != "type: not for you" {
+							t.Errorf("%+v: %v", r, err)
+						}
+					}
+					slices.Sort(got)
+					if !slices.Equal(got, want) {
+						t.Errorf("refused were %v, want %v", got, want)
+					}
+				})
+			}
+			group.Wait()
+			s := p.Stats()
+			checkSums(t, s)
+			if n := publishers * each / 10; s.Refused != uint64(n) || int(notices.Load()) != n || h.count() != 9*n {
+				t.Errorf("%d notices, %d stored, %+v", notices.Load(), h.count(), s)
+			}
+			if len(p.waiters) > 0 || len(p.flights) > 0 || len(p.barriers) > 0 {
+				t.Error("something is left behind")
+			}
+		})
+	}
+}
+
+// In a notice the index says which event of all it was.
+func TestRefusalIndex(t *testing.T) {
+	h := newPublishHub(t)
+	h.refuse = func(e *event.Event) (string, string) {
+		if e.ID == "id-000002" {
+			return "invalid", "no"
+		}
+		return "", ""
+	}
+	refusals := make(chan *Refusal, 1)
+	p := h.publisher(t, PublisherOptions{Notify: func(n Notice) { refusals <- n.Refusal }})
+	for n := range 5 {
+		if err := p.SendEvent(t.Context(), numbered(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := <-refusals; r.Index != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Where the hub refuses a request as a whole, the events are tried in smaller ones, until
+// it is known which it means.
+func TestSplit(t *testing.T) {
+	for name, hook := range map[string]func(w http.ResponseWriter, texts []json.RawMessage) bool{
+		"413": func(w http.ResponseWriter, texts []json.RawMessage) bool {
+			if len(texts) > 3 {
+				http.Error(w, "too large for this proxy", http.StatusRequestEntityTooLarge)
+			} else if strings.Contains(string(slices.Concat(texts...)), "id-000017") {
+				sorry(w, http.StatusRequestEntityTooLarge, "the body is too large")
+			} else {
+				return false
+			}
+			return true
+		},
+		"400": func(w http.ResponseWriter, texts []json.RawMessage) bool {
+			if !strings.Contains(string(slices.Concat(texts...)), "id-000017") {
+				return false
+			}
+			sorry(w, http.StatusBadRequest, "the body is not understood")
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newPublishHub(t)
+			h.setHook(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				texts, body := tee(r)
+				if hook(w, texts) {
+					return true
+				}
+				r.Body = body
+				return false
+			})
+			p := h.publisher(t, PublisherOptions{})
+			err := p.Publish(t.Context(), numberedMany(40)...)
+			var refused *RefusedError
+			if !errors.As(err, &refused) || len(refused.Refused) != 1 || refused.Refused[0].Index != 17 || refused.Refused[0].Message == "" {
+				t.Fatal(err)
+			}
+			if got := h.ids(); len(got) != 39 || !slices.IsSorted(got) {
+				t.Errorf("%q", got)
+			}
+			checkSums(t, p.Stats())
+		})
+	}
+}
+
+// A request that is refused as a whole because of each of its events.
+func TestRefusedAsAWhole(t *testing.T) {
+	h := newPublishHub(t)
+	h.setHook(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		texts, _ := tee(r)
+		var all []refusal
+		for i := range texts {
+			all = append(all, refusal{i, "", "denied", "type: no"})
+		}
+		answerJSON(w, http.StatusForbidden, map[string]any{"errors": []string{"permission denied"}, "refused": all})
+		return true
+	})
+	p := h.publisher(t, PublisherOptions{})
+	var refused *RefusedError
+	if err := p.Publish(t.Context(), numberedMany(3)...); !errors.As(err, &refused) || len(refused.Refused) != 3 || refused.Refused[2].Code != "denied" {
+		t.Error(err)
+	}
+}
+
+// A token that is not valid any more loses nothing: it may be renewed.
+func TestTokenRenewed(t *testing.T) {
+	h := newPublishHub(t)
+	h.setHook(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("X-Vault-Token") == "new" {
+			return false
+		}
+		sorry(w, http.StatusForbidden, "permission denied")
+		return true
+	})
+	var token atomic.Pointer[string]
+	notices := make(chan Notice, 100)
+	p := h.publisher(t, PublisherOptions{
+		TokenFunc: func(context.Context) (string, error) {
+			if s := token.Load(); s != nil {
+				return *s, nil
+			}
+			return "", errors.New("the file is not there")
+		},
+		Notify: func(n Notice) { notices <- n },
+	})
+	published := make(chan error)
+	go func() { published <- p.Publish(t.Context(), numbered(1)) }()
+	if n := <-notices; n.Kind != Disconnected || !strings.Contains(n.Err.Error(), "the file is not there") {
+		t.Errorf("%+v", n)
+	}
+	old := "old"
+	token.Store(&old)
+	for n := range notices {
+		if errors.Is(n.Err, ErrPermission) {
+			break
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Flush(ctx); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrPermission) {
+		t.Error(err)
+	}
+	next := "new"
+	token.Store(&next)
+	if err := <-published; err != nil || h.count() != 1 {
+		t.Error(err, h.count())
+	}
+}
+
+// Publish that gives up leaves its events to be sent.
+func TestPublishGivesUp(t *testing.T) {
+	h := newPublishHub(t)
+	release := blocked(h)
+	defer release()
+	p := h.publisher(t, PublisherOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := p.Publish(ctx, numbered(1)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	release()
+	if err := p.Publish(t.Context(), numbered(1)); err != nil { // the same again
+		t.Error(err)
+	}
+	if s := p.Stats(); h.count() != 1 || s.Duplicates != 1 || len(p.waiters) != 0 {
+		t.Errorf("%d stored, %+v", h.count(), s)
+	}
+}
+
+// Retry-After is respected.
+func TestRetryAfter(t *testing.T) {
+	h := newPublishHub(t)
+	h.setHook(func(n int, w http.ResponseWriter, r *http.Request) bool {
+		if n > 0 {
+			return false
+		}
+		w.Header().Set("Retry-After", "1")
+		sorry(w, http.StatusServiceUnavailable, "journal is full")
+		return true
+	})
+	p := h.publisher(t, PublisherOptions{})
+	start := time.Now()
+	if err := p.Publish(t.Context(), numbered(1)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took < time.Second {
+		t.Errorf("it was repeated after %v", took)
+	}
+	if s := p.Stats(); s.Retries != 1 || !errors.Is(s.LastError, ErrUnavailable) || !strings.Contains(s.LastError.Error(), "journal is full") {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A hub that never answers is given up and tried again.
+func TestSilentHub(t *testing.T) {
+	h := newPublishHub(t)
+	gate := make(chan struct{})
+	defer close(gate)
+	h.setHook(func(n int, _ http.ResponseWriter, _ *http.Request) bool {
+		if n == 0 {
+			<-gate
+		}
+		return false
+	})
+	timing := quickPublish
+	timing.attempt = 20 * time.Millisecond
+	p, err := newPublisher(PublisherOptions{Address: h.URL}, timing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	if err := p.Publish(t.Context(), numbered(1)); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.Stats(); s.Retries == 0 || !strings.Contains(s.LastError.Error(), "no answer within 20ms") {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A redirect, as a standby answers it, is followed with the body, but not out of TLS.
+func TestPublishRedirect(t *testing.T) {
+	h := newPublishHub(t)
+	standby := httptest.NewServer(http.RedirectHandler(h.URL+"/api/v1/events?partial=true", http.StatusTemporaryRedirect))
+	defer standby.Close()
+	p, err := newPublisher(PublisherOptions{Address: standby.URL}, quickPublish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	if err := p.Publish(t.Context(), numbered(1)); err != nil || h.count() != 1 {
+		t.Error(err, h.count())
+	}
+}
+
+func TestUnderstand(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		text   string
+		events int
+		want   string
+	}{
+		"all":              {200, `{"accepted":2,"duplicates":1}`, 3, "settled 2 1 0"},
+		"some":             {207, `{"accepted":1,"duplicates":0,"refused":[{"index":1,"code":"invalid"}]}`, 2, "settled 1 0 1"},
+		"none":             {207, `{"accepted":0,"duplicates":0,"refused":[{"index":0},{"index":1}]}`, 2, "settled 0 0 2"},
+		"too few":          {200, `{"accepted":2,"duplicates":0}`, 3, "again"},
+		"too many":         {200, `{"accepted":9223372036854775807,"duplicates":9223372036854775807}`, 3, "again"},
+		"negative":         {200, `{"accepted":-1,"duplicates":4}`, 3, "again"},
+		"index twice":      {207, `{"accepted":1,"refused":[{"index":1},{"index":1}]}`, 3, "again"},
+		"index below":      {207, `{"accepted":1,"refused":[{"index":-1}]}`, 2, "again"},
+		"index above":      {207, `{"accepted":1,"refused":[{"index":2}]}`, 2, "again"},
+		"empty":            {200, ``, 1, "again"},
+		"page":             {200, `<html>`, 1, "again"},
+		"no content":       {204, ``, 1, "again"},
+		"moved":            {301, ``, 1, "again"},
+		"whole":            {400, `{"errors":["x"],"refused":[{"index":0},{"index":1}]}`, 2, "settled 0 0 2"},
+		"whole, partly":    {400, `{"errors":["x"],"refused":[{"index":0}]}`, 2, "split"},
+		"bad, many":        {400, `{"errors":["x"]}`, 2, "split"},
+		"bad, one":         {400, `{"errors":["x"]}`, 1, "settled 0 0 1"},
+		"bad, of a proxy":  {400, `The plain HTTP request was sent to HTTPS port`, 1, "again"},
+		"large, many":      {413, ``, 2, "split"},
+		"large, one":       {413, ``, 1, "settled 0 0 1"},
+		"token":            {403, `{"errors":["permission denied"]}`, 2, "again"},
+		"no token":         {401, ``, 1, "again"},
+		"denied":           {403, `{"errors":["x"],"refused":[{"index":0,"code":"denied"}]}`, 1, "settled 0 0 1"},
+		"no hub":           {404, ``, 1, "again"},
+		"no such type":     {415, ``, 1, "again"},
+		"full":             {503, `{"errors":["full"],"refused":[{"index":0}]}`, 1, "again"},
+		"refused, not all": {413, `{"accepted":1,"refused":[{"index":0}]}`, 2, "split"},
+	} {
+		r := &http.Response{StatusCode: c.status, Header: http.Header{}}
+		a := understand(r, []byte(c.text), c.events)
+		got := fmt.Sprintf("settled %d %d %d", a.accepted, a.duplicates, len(a.refused))
+		if a.split {
+			got = "split"
+		} else if a.err != nil {
+			got = "again"
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s (%v)", name, got, c.want, a.err)
+		}
+	}
+}
+
+func FuzzUnderstand(f *testing.F) {
+	f.Add(200, []byte(`{"accepted":2,"duplicates":1}`), 3)
+	f.Add(207, []byte(`{"accepted":1,"refused":[{"index":1,"id":"x","code":"invalid","message":"m"}],"warnings":[{"index":0}]}`), 2)
+	f.Add(400, []byte(`{"errors":["x"]}`), 1)
+	f.Fuzz(func(t *testing.T, status int, text []byte, events int) {
+		if events < 1 || events > 100 {
+			return
+		}
+		a := understand(&http.Response{StatusCode: status, Header: http.Header{}}, text, events)
+		if a.err == nil && a.accepted+a.duplicates+len(a.refused) != events {
+			t.Errorf("%d of %d events are settled", a.accepted+a.duplicates+len(a.refused), events)
+		}
+		for i, r := range a.refused {
+			if a.err == nil && (r.Index < 0 || r.Index >= events || i > 0 && r.Index <= a.refused[i-1].Index) {
+				t.Errorf("index %d of %d events", r.Index, events)
+			}
+		}
+		if a.split && events < 2 {
+			t.Error("one event cannot be split")
+		}
+	})
+}

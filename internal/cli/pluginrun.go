@@ -1,0 +1,373 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-events/tocsin/client"
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/app"
+	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/strongbox"
+)
+
+const pluginRunLong = `Run a hub with a Vault plugin mounted in it, until Ctrl-C, and print the events that the
+plugin sends. The plugin is an executable built with HashiCorp's or OpenBao's SDK; it is
+not changed in any way, and what works here works in a server.
+
+The hub listens on loopback only, has one root token that it prints, and removes its data
+when it ends (unless --data-dir names a directory). It speaks Vault's API: use vault, bao,
+curl or any client library.
+
+When the executable is built again the plugin is reloaded, without losing a request and
+with its storage kept. What the plugin logs is on standard error.
+
+--path can be repeated to mount the plugin several times; --option belongs to the --path
+before it, or to all if there is none before it. Arguments of the plugin come after "--".`
+
+const pluginRunExample = `  tocsin plugin run ./vault-plugin-secrets-kv --path secret --option version=2
+
+  # In another terminal, or with curl:
+  vault kv put secret/app password=x
+
+  # The same plugin twice, in one process.
+  tocsin plugin run ./vault-plugin-secrets-kv --path secret --option version=2 --path legacy
+
+  # An auth plugin whose logins give the policy "team-a".
+  tocsin plugin run ./vault-plugin-auth-mine --type auth --login-policy team-a`
+
+// pluginMounts are the mounts that --path and --option stand for, in their order.
+type pluginMounts struct {
+	mounts  []config.Mount
+	options config.Texts // for all
+}
+
+type pathFlag struct{ *pluginMounts }
+
+func (f pathFlag) String() string { return "" }
+func (f pathFlag) Type() string   { return "path" }
+func (f pathFlag) Set(v string) error {
+	if strings.Trim(v, "/") == "" {
+		return errors.New("must not be empty")
+	}
+	m := config.DefaultMount()
+	m.Path = strings.Trim(v, "/")
+	f.mounts = append(f.mounts, m)
+	return nil
+}
+
+type optionFlag struct{ *pluginMounts }
+
+func (f optionFlag) String() string { return "" }
+func (f optionFlag) Type() string   { return "key=value" }
+func (f optionFlag) Set(v string) error {
+	target := &f.options
+	if n := len(f.mounts); n > 0 {
+		target = &f.mounts[n-1].Options
+	}
+	values := keyValues(*target)
+	if err := values.Set(v); err != nil {
+		return err
+	}
+	*target = config.Texts(values)
+	return nil
+}
+
+type pluginRunFlags struct {
+	devFlags
+	mounts        pluginMounts
+	class         string
+	name          string
+	namespace     string
+	env           keyValues
+	loginPolicies []string
+	noReload      bool
+	output        outputFlag
+	all           bool
+}
+
+func newPluginRun(s *Streams) *cobra.Command {
+	f := pluginRunFlags{devFlags: devFlags{logLevel: "warn"}, output: outputPretty}
+	cmd := &cobra.Command{
+		Use:     "run EXECUTABLE [-- ARGUMENT...]",
+		Short:   "Run a Vault plugin and print its events",
+		Long:    pluginRunLong,
+		Example: pluginRunExample,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef(cmd, "the EXECUTABLE of the plugin is missing")
+			}
+			if dash := cmd.ArgsLenAtDash(); len(args) > 1 && dash != 1 {
+				return usagef(cmd, "unexpected argument %q; arguments of the plugin come after \"--\"", args[1])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(cmd); err != nil {
+				return err
+			}
+			if f.class != string(config.MountSecret) && f.class != string(config.MountAuth) {
+				return usagef(cmd, "--type must be secret or auth, it is %q", f.class)
+			}
+			return f.run(cmd.Context(), s, args[0], args[1:])
+		},
+	}
+	flags := cmd.Flags()
+	flags.Var(pathFlag{&f.mounts}, "path", "mount the plugin here (default: its name); repeatable")
+	flags.Var(optionFlag{&f.mounts}, "option", "option of the mount, for example version=2; repeatable")
+	flags.StringVar(&f.class, "type", string(config.MountSecret), "what the plugin is: secret or auth")
+	flags.StringVar(&f.name, "name", "", "`name` of the plugin (default: that of the executable without vault-plugin-secrets- or the like)")
+	flags.StringVar(&f.namespace, "namespace", "", "`namespace` to mount it in")
+	flags.Var(&f.env, "env", "variable of its environment; repeatable")
+	flags.StringArrayVar(&f.loginPolicies, "login-policy", nil, "`policy` that logins of an auth plugin may give; repeatable")
+	flags.BoolVar(&f.noReload, "no-reload", false, "do not reload the plugin when its executable changes")
+	flags.VarP(&f.output, "output", "o", "how events are printed: pretty or json (Vault's form)")
+	flags.BoolVar(&f.all, "all", false, "print also what happens to the hub itself, such as logins and subscriptions")
+	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory`, with the key of the storage beside it, instead of a temporary one")
+	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
+	flags.StringVar(&f.listen, "listen", config.Default().Listen.Address, "loopback `address` to listen on; port 0 takes a free one")
+	flags.StringVar(&f.addressFile, "address-file", "", "write the URL that the hub listens on to this `file` when it is ready")
+	flags.Var(&f.logLevel, "log-level", "least important messages on standard error: debug, info, warn or error")
+	return cmd
+}
+
+// pluginConfig adds the plugin to a configuration.
+func (f *pluginRunFlags) pluginConfig(c *config.Config, executable string, args []string) error {
+	if !strings.ContainsRune(executable, filepath.Separator) {
+		if found, err := exec.LookPath(executable); err == nil {
+			executable = found
+		}
+	}
+	executable, err := filepath.Abs(executable)
+	if err != nil {
+		return fmt.Errorf("find the plugin: %w", err)
+	}
+	info, err := os.Stat(executable)
+	switch {
+	case err != nil:
+		return fmt.Errorf("find the plugin: %w", err)
+	case info.IsDir():
+		return fmt.Errorf("%s is a directory; name the executable in it", executable)
+	case info.Mode()&0o111 == 0:
+		return &adviceError{fmt.Errorf("%s is not executable", executable), "Build it with \"go build\", or make it executable with chmod +x."}
+	}
+	if len(f.mounts.mounts) == 0 {
+		named := config.Mount{Name: f.name, Command: executable}
+		if err := (pathFlag{&f.mounts}).Set(named.PluginName()); err != nil {
+			return err
+		}
+	}
+	for i, m := range f.mounts.mounts {
+		m.Type, m.Name, m.Namespace, m.LoginPolicies = config.MountClass(f.class), f.name, f.namespace, f.loginPolicies
+		m.Command, m.Args, m.Env, m.ReloadOnChange = executable, args, config.Texts(f.env), !f.noReload
+		for key, value := range f.mounts.options {
+			if m.Options == nil {
+				m.Options = make(config.Texts)
+			}
+			if _, own := m.Options[key]; !own {
+				m.Options[key] = value
+			}
+		}
+		f.mounts.mounts[i] = m
+	}
+	c.Plugins.Mounts = f.mounts.mounts
+	return nil
+}
+
+// keyFile is where the key of the storage is in a data directory for development.
+const keyFile = "plugin-storage.key"
+
+// storageKey returns the key of the storage: one that is in memory only, or that of a
+// data directory that is kept.
+func (f *devFlags) storageKey() (config.Secret, error) {
+	if f.dataDir == "" {
+		return config.SecretValue(strongbox.NewKey().Encode()), nil
+	}
+	path := filepath.Join(f.dataDir, keyFile)
+	if err := os.MkdirAll(f.dataDir, 0o700); err != nil {
+		return config.Secret{}, fmt.Errorf("make the data directory: %w", err)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return config.SecretFromFile(path), nil
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(file, strongbox.NewKey().Encode())
+		err = errors.Join(err, file.Sync(), file.Close())
+	}
+	if err != nil {
+		return config.Secret{}, fmt.Errorf("store the key of the plugin storage: %w", err)
+	}
+	return config.SecretFromFile(path), nil
+}
+
+func (f *pluginRunFlags) run(ctx context.Context, s *Streams, executable string, args []string) (err error) {
+	key, err := f.storageKey()
+	if err != nil {
+		return err
+	}
+	dir := f.dataDir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "tocsin-plugin-"); err != nil {
+			return fmt.Errorf("make a temporary data directory: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	c := f.config(dir)
+	c.Plugins.StorageKey = key
+	if err := f.pluginConfig(&c, executable, args); err != nil {
+		return err
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	a, err := app.New(ctx, app.Options{Config: c, Logger: newLogger(s.Err, c.Log), Version: version()})
+	if err != nil {
+		return startError(err, c, "--listen", "--data-dir")
+	}
+	token, err := c.Auth.RootToken.Reveal()
+	if err != nil {
+		return errors.Join(err, a.Close())
+	}
+	if remove, err := writeDevToken(a.Addr().String(), token); err == nil {
+		defer remove()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		if err := f.watch(ctx, s, a, token, dir); err != nil && ctx.Err() == nil {
+			cancel(err)
+		}
+	})
+	err = a.Run(ctx)
+	cancel(nil)
+	watching.Wait()
+	return err
+}
+
+// watch waits for the plugin, says how to use it, and prints its events.
+func (f *pluginRunFlags) watch(ctx context.Context, s *Streams, a *app.App, token, dir string) error {
+	sub, err := client.Subscribe(ctx, "*", client.Options{Address: a.URL(), Token: token, Namespaces: []string{"*"}})
+	if err != nil {
+		return fmt.Errorf("subscribe to the events: %w", err)
+	}
+	defer sub.Close()
+	state := f.waitForPlugin(ctx, a)
+	if ctx.Err() != nil {
+		return nil
+	}
+	out := s.Out
+	fmt.Fprint(out, f.pluginBanner(a, token, dir, state))
+	if err := writeAddress(f.addressFile, a); err != nil {
+		return err
+	}
+	p := newPrinter(out, f.output)
+	for {
+		m, err := sub.Next(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if !f.all && strings.HasPrefix(m.Event.Type, "tocsin/") && !strings.HasPrefix(m.Event.Type, "tocsin/plugin-") {
+			continue
+		}
+		if f.output == outputPretty {
+			m.Event = withoutNoise(m.Event)
+		}
+		if err := p.message(m, false); err != nil {
+			return err
+		}
+	}
+}
+
+// withoutNoise returns an event without what its type and path have told.
+func withoutNoise(e *event.Event) *event.Event {
+	if !strings.HasPrefix(e.Type, "tocsin/") {
+		return e
+	}
+	short := *e
+	short.Metadata = e.Metadata.Clone()
+	for _, key := range []string{"mount_accessor", "mount_class", "mount_path", "outcome", "plugin"} {
+		short.Metadata.Delete(key)
+	}
+	return &short
+}
+
+// waitForPlugin waits until the plugin runs, or has failed to start, and says which.
+func (f *pluginRunFlags) waitForPlugin(ctx context.Context, a *app.App) string {
+	const patience = time.Minute
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); ; {
+		running, err := a.Plugins()
+		switch {
+		case err != nil:
+			return fmt.Sprintf("DOES NOT START: %v\n%15s It is tried again; build it anew, and it is started at once.", err, "")
+		case running:
+			return "runs"
+		case time.Now().After(deadline):
+			return "is still being started"
+		}
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-ticker.C:
+		}
+	}
+}
+
+// pluginBanner says what runs and how to use it. What is printed can be copied.
+func (f *pluginRunFlags) pluginBanner(a *app.App, token, dir, state string) string {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	b.WriteString("Tocsin with a plugin: loopback only, no TLS, one root token. A test bench, not a manager of secrets.\n\n")
+	first := f.mounts.mounts[0]
+	row("Plugin", "%s, %s, %s", first.PluginName(), first.Command, state)
+	for _, m := range f.mounts.mounts {
+		row("Mount", "%s", strings.TrimSpace(f.mountedAt(m)+" "+pairs(m.Options)))
+	}
+	row("Address", "%s", a.URL())
+	row("Root token", "%s", token)
+	if f.dataDir == "" {
+		row("Data", "%s (removed at exit, like the key of the storage)", dir)
+	} else {
+		row("Data", "%s (the key of the storage is in it: %s)", dir, keyFile)
+	}
+	at := f.mountedAt(first)
+	fmt.Fprintf(&b, "\nIn another terminal:\n\n  export VAULT_ADDR=%s VAULT_TOKEN=%s\n  curl -H \"X-Vault-Token: $VAULT_TOKEN\" \"$VAULT_ADDR/v1/%s?help=1\"\n", a.URL(), token, at)
+	switch {
+	case first.PluginName() == "kv":
+		fmt.Fprintf(&b, "  vault kv put %sapp password=x\n", at)
+	case first.Type == config.MountSecret:
+		fmt.Fprintf(&b, "  vault write %sPATH key=value\n", at)
+	}
+	b.WriteString("\nEvents of the plugin appear here. ")
+	if !f.noReload {
+		b.WriteString("Build the executable again and it is reloaded. ")
+	}
+	b.WriteString("Ctrl-C ends it.\n\n")
+	return b.String()
+}
+
+// mountedAt returns the path of a mount as it is behind /v1/.
+func (f *pluginRunFlags) mountedAt(m config.Mount) string {
+	path := m.Path + "/"
+	if m.Type == config.MountAuth {
+		path = "auth/" + path
+	}
+	return event.CanonicalNamespace(m.Namespace) + path
+}

@@ -1,0 +1,12 @@
+//go:build !linux
+
+package vaultplugin
+
+import (
+	"os"
+	"time"
+)
+
+func descriptorPath(*os.File) (string, bool) { return "", false }
+
+func changeTime(info os.FileInfo) time.Time { return info.ModTime() }
