@@ -31,7 +31,7 @@ func TestKillDuringStream(t *testing.T) {
 	}
 	k := newKilled(t)
 	k.start()
-	p := &producer{T: t}
+	p := &streamer{T: t}
 	for round := range rounds {
 		stop := make(chan struct{})
 		ended := make(chan error, 1)
@@ -79,8 +79,8 @@ func TestKillDuringStream(t *testing.T) {
 	t.Logf("%d events", p.acknowledged*perRequest)
 }
 
-// producer has events with the ids 0, 1, ... to say, for ever.
-type producer struct {
+// streamer has events with the ids 0, 1, ... to say, for ever.
+type streamer struct {
 	*testing.T
 	acknowledged uint64 // requests
 }
@@ -89,7 +89,7 @@ const perRequest = 20
 
 // produce sends requests from the first that was not acknowledged on, one at least,
 // until stop is closed or the stream fails.
-func (p *producer) produce(address string, stop <-chan struct{}) error {
+func (p *streamer) produce(address string, stop <-chan struct{}) error {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
