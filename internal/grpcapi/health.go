@@ -59,6 +59,7 @@ func (h *healthServer) Watch(r *healthpb.HealthCheckRequest, stream healthpb.Hea
 	defer tick.Stop()
 	told := healthpb.HealthCheckResponse_UNKNOWN
 	for {
+		ended := c.ended.Err() != nil // before the status, so that it is that of the end
 		now := healthpb.HealthCheckResponse_SERVICE_UNKNOWN
 		if knownService(r.GetService()) {
 			now = h.status()
@@ -71,7 +72,7 @@ func (h *healthServer) Watch(r *healthpb.HealthCheckRequest, stream healthpb.Hea
 			c.writeBy(time.Time{})
 			told = now
 		}
-		if c.ended.Err() != nil {
+		if ended {
 			return context.Cause(c.ended)
 		}
 		select {
