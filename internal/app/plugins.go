@@ -32,7 +32,7 @@ const (
 )
 
 // openPlugins makes the host of plugins, if there is to be one.
-func (a *App) openPlugins(ctx context.Context, common *metrics.Metrics) error {
+func (a *App) openPlugins(ctx context.Context, o Options, common *metrics.Metrics) error {
 	c := a.config.Plugins
 	if !c.Enabled() {
 		return nil
@@ -68,6 +68,7 @@ func (a *App) openPlugins(ctx context.Context, common *metrics.Metrics) error {
 		ReservedAuth:   reserved,
 		StartTimeout:   time.Duration(c.StartTimeout),
 		RequestTimeout: time.Duration(c.RequestTimeout),
+		Launch:         o.launch,
 		Incident:       a.recordIncident,
 		Registry:       a.registry,
 		Logger:         component(a.log, "plugins"),

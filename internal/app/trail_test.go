@@ -79,6 +79,7 @@ func documentedKinds(t *testing.T) map[string]bool {
 func TestEveryKindIsRecorded(t *testing.T) {
 	o := options(t)
 	jwt := issuer(t, &o)
+	plugins := hostFakes(t, &o)
 	a, _ := start(t, o)
 	must := func(status int, answer map[string]any) map[string]any {
 		t.Helper()
@@ -114,6 +115,17 @@ func TestEveryKindIsRecorded(t *testing.T) {
 	must(call(t, a, root, "POST", "auth/token/revoke", map[string]any{"token": team}))
 	must(call(t, a, login, "POST", "auth/token/revoke-self", nil))
 	must(call(t, a, root, "DELETE", "sys/policies/acl/team", nil))
+
+	must(call(t, a, root, "PUT", "sys/plugins/catalog/secret/fake", map[string]any{"command": "fake", "sha256": plugins.sum, "env": "PASSWORD=" + login}))
+	must(call(t, a, root, "POST", "sys/mounts/f", map[string]any{"type": "fake", "options": map[string]string{"password": login}}))
+	must(call(t, a, root, "POST", "sys/mounts/f/tune", map[string]any{"description": "x"}))
+	must(call(t, a, root, "PUT", "sys/plugins/reload/backend", map[string]any{"plugin": "fake"}))
+	plugins.crash()
+	for running := false; !running || plugins.count() < 3; running, _ = a.Plugins() { // mounted, reloaded, restarted
+		time.Sleep(time.Millisecond)
+	}
+	must(call(t, a, root, "DELETE", "sys/mounts/f", nil))
+	must(call(t, a, root, "DELETE", "sys/plugins/catalog/secret/fake", nil))
 
 	want := documentedKinds(t)
 	delete(want, "tocsin/trail-lost") // when the journal is full; see internal/trail

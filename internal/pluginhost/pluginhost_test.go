@@ -481,6 +481,7 @@ func TestReload(t *testing.T) {
 	b.put("b/warm", "1")
 	var writing sync.WaitGroup
 	var stop atomic.Bool
+	var done atomic.Int64
 	written := make([]int, 4)
 	for w := range written {
 		writing.Go(func() {
@@ -491,10 +492,13 @@ func TestReload(t *testing.T) {
 					return
 				}
 				written[w] = n
+				done.Add(1)
 			}
 		})
 	}
 	for i := range 5 {
+		before := done.Load()
+		b.eventually("writes", func() bool { return done.Load() > before+10 })
 		b.write("fake", fmt.Sprintf("version %d", i+2))
 		mounts, err := b.host.Reload(t.Context(), Secret, "fake")
 		if err != nil || len(mounts) != 2 {
