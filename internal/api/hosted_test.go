@@ -393,6 +393,29 @@ func TestHostedLogin(t *testing.T) {
 	}
 }
 
+// With an auth mount its tokens end, and no others.
+func TestRevokeLogins(t *testing.T) {
+	h := startHosting(t)
+	_, b := h.do(ask{method: "POST", path: "/v1/auth/users/login/good", token: "-", body: `{}`})
+	of, _ := b.auth()["client_token"].(string)
+	other := h.newToken(`{"policies":["p"]}`)
+	r, err := http.NewRequestWithContext(t.Context(), "DELETE", "/v1/sys/auth/users", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.api.revokeLogins(&call{r: r, ctx: t.Context(), path: "sys/auth/users", operation: opDelete}, "auth/users/"); err != nil {
+		t.Fatal(err)
+	}
+	for token, want := range map[string]int{of: 403, other: 200} {
+		if status, _ := h.do(ask{method: "GET", path: "/v1/auth/token/lookup-self", token: token}); status != want {
+			t.Errorf("token %s: %d, want %d", token[:8], status, want)
+		}
+	}
+	if e := h.await("token-revoke", 1); field(e, "reason") != "auth mount disabled" || field(e, "target_display_name") == "" {
+		t.Errorf("record %+v", e)
+	}
+}
+
 // Attempts to log in at a plugin are limited as others are.
 func TestHostedLoginLimit(t *testing.T) {
 	h := startHosting(t)

@@ -2,12 +2,16 @@ package api
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
+	"github.com/tocsin-events/tocsin/internal/token"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
 
@@ -145,13 +149,43 @@ func (a *API) disableMount(c *call) (*reply, error) {
 	if tune {
 		return nil, unsupportedOperation()
 	}
+	logins := pluginhost.MountConfig{Class: class, Path: strings.Trim(path, "/") + "/"}
+	if class == pluginhost.Auth && slices.ContainsFunc(host.Mounts(class, c.namespace), func(m *pluginhost.Mount) bool { return m.Record().Path == logins.Path }) {
+		if err := a.revokeLogins(c, logins.Relative()); err != nil {
+			return nil, err
+		}
+	}
 	gone, err := host.Disable(c.ctx, class, c.namespace, path)
 	if err != nil || gone == nil {
 		return &reply{}, err
 	}
+	if class == pluginhost.Auth { // those of the last moment
+		if err := a.revokeLogins(c, gone.Relative()); err != nil {
+			a.log.Error("Tokens of an auth mount that was disabled could not all be revoked; they live until they expire.", "mount", gone.Full(), "error", err)
+		}
+	}
 	record := c.change("unmount")
 	setMount(&record, gone)
 	return &reply{}, a.commit(c.ctx, record, "the plugin was unmounted"+notRecorded)
+}
+
+// revokeLogins ends the tokens that logins at an auth mount have given, and their children.
+func (a *API) revokeLogins(c *call, mount string) error {
+	tokens := a.authority.Tokens()
+	for _, accessor := range tokens.Accessors(c.namespace) {
+		e, err := tokens.ByAccessor(accessor)
+		if err != nil || !strings.HasPrefix(e.Path, mount) {
+			continue // it has ended, or is of another one
+		}
+		if err := tokens.Revoke(c.ctx, e.ID); err != nil && !errors.Is(err, token.ErrNotFound) {
+			return fmt.Errorf("%w: revoke the tokens of the mount: %w", access.ErrUnavailable, err)
+		}
+		record := c.change("token-revoke")
+		record.SetTarget(e)
+		record.Fields.Set("reason", "auth mount disabled")
+		a.trail.Record(record)
+	}
+	return nil
 }
 
 // pluginTarget takes the path TYPE/NAME apart.

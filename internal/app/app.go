@@ -32,6 +32,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/trail"
+	"github.com/tocsin-events/tocsin/internal/vaultplugin"
 )
 
 // Options are what an App is made of. Config and Logger are required.
@@ -39,6 +40,8 @@ type Options struct {
 	Config  config.Config
 	Logger  *slog.Logger
 	Version string
+
+	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
 }
 
 // ErrListen is wrapped by the error of New when the address cannot be listened
@@ -167,7 +170,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("sources", a.sources.stop)
-	if err := a.openPlugins(ctx); err != nil {
+	if err := a.openPlugins(ctx, o); err != nil {
 		return nil, err
 	}
 

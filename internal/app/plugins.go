@@ -30,7 +30,7 @@ const (
 )
 
 // openPlugins makes the host of plugins, if there is to be one.
-func (a *App) openPlugins(ctx context.Context) error {
+func (a *App) openPlugins(ctx context.Context, o Options) error {
 	c := a.config.Plugins
 	if !c.Enabled() {
 		return nil
@@ -66,6 +66,7 @@ func (a *App) openPlugins(ctx context.Context) error {
 		ReservedAuth:   reserved,
 		StartTimeout:   time.Duration(c.StartTimeout),
 		RequestTimeout: time.Duration(c.RequestTimeout),
+		Launch:         o.launch,
 		Incident:       a.recordIncident,
 		Registry:       a.registry,
 		Logger:         component(a.log, "plugins"),

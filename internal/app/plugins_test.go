@@ -1,14 +1,20 @@
 package app
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/strongbox"
+	"github.com/tocsin-events/tocsin/internal/vaultplugin"
 )
 
 // A hub that has the wrong key for its storage does not start, says which key it wants, and
@@ -94,3 +100,67 @@ func TestPluginDoesNotStart(t *testing.T) {
 		t.Errorf("mounts: %d", status)
 	}
 }
+
+// fakes are plugins that are no processes and answer nothing.
+type fakes struct {
+	sum string // of the executable "fake"
+	mu  sync.Mutex
+	all []*fakeProcess
+}
+
+// hostFakes configures a hub that hosts fakes.
+func hostFakes(t *testing.T, o *Options) *fakes {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "fake"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(nil)
+	f := &fakes{sum: hex.EncodeToString(sum[:])}
+	o.Config.Plugins.Directory = dir
+	o.Config.Plugins.StorageKey = config.SecretValue(strongbox.NewKey().Encode())
+	o.launch = func(context.Context, vaultplugin.Options) (pluginhost.Process, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		p := &fakeProcess{exited: make(chan struct{})}
+		f.all = append(f.all, p)
+		return p, nil
+	}
+	return f
+}
+
+// crash ends all plugins.
+func (f *fakes) crash() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.all {
+		p.Kill()
+	}
+}
+
+func (f *fakes) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.all)
+}
+
+type fakeProcess struct {
+	vaultplugin.Backend
+	once   sync.Once
+	exited chan struct{}
+}
+
+func (p *fakeProcess) Open(context.Context, vaultplugin.Setup) (pluginhost.Backend, error) {
+	return p, nil
+}
+func (p *fakeProcess) Multiplexed() bool                { return true }
+func (p *fakeProcess) Exited() <-chan struct{}          { return p.exited }
+func (p *fakeProcess) ExitError() error                 { return errors.New("exit status 2") }
+func (p *fakeProcess) PID() int                         { return 0 }
+func (p *fakeProcess) Stop(context.Context)             { p.Kill() }
+func (p *fakeProcess) Kill()                            { p.once.Do(func() { close(p.exited) }) }
+func (p *fakeProcess) Type() vaultplugin.Type           { return vaultplugin.TypeSecret }
+func (p *fakeProcess) Version() string                  { return "" }
+func (p *fakeProcess) SpecialPaths() vaultplugin.Paths  { return vaultplugin.Paths{} }
+func (p *fakeProcess) Initialize(context.Context) error { return nil }
+func (p *fakeProcess) Close(context.Context)            {}

@@ -97,6 +97,7 @@ func publishEvent(t *testing.T, a *App, token string) int {
 func TestEveryKindIsRecorded(t *testing.T) {
 	o := options(t)
 	jwt := issuer(t, &o)
+	plugins := hostFakes(t, &o)
 	a, _ := start(t, o)
 	must := func(status int, answer map[string]any) map[string]any {
 		t.Helper()
@@ -134,6 +135,17 @@ func TestEveryKindIsRecorded(t *testing.T) {
 	must(call(t, a, login, "POST", "auth/token/revoke-self", nil))
 	must(call(t, a, root, "DELETE", "sys/policies/acl/team", nil))
 	must(publishEvent(t, a, root), nil)
+
+	must(call(t, a, root, "PUT", "sys/plugins/catalog/secret/fake", map[string]any{"command": "fake", "sha256": plugins.sum, "env": "PASSWORD=" + login}))
+	must(call(t, a, root, "POST", "sys/mounts/f", map[string]any{"type": "fake", "options": map[string]string{"password": login}}))
+	must(call(t, a, root, "POST", "sys/mounts/f/tune", map[string]any{"description": "x"}))
+	must(call(t, a, root, "PUT", "sys/plugins/reload/backend", map[string]any{"plugin": "fake"}))
+	plugins.crash()
+	for running := false; !running || plugins.count() < 3; running, _ = a.Plugins() { // mounted, reloaded, restarted
+		time.Sleep(time.Millisecond)
+	}
+	must(call(t, a, root, "DELETE", "sys/mounts/f", nil))
+	must(call(t, a, root, "DELETE", "sys/plugins/catalog/secret/fake", nil))
 
 	want := documentedKinds(t)
 	delete(want, "tocsin/trail-lost") // when the journal is full; see internal/trail

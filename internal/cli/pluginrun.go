@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -92,11 +94,12 @@ type pluginRunFlags struct {
 	loginPolicies []string
 	noReload      bool
 	output        outputFlag
+	pluginLevel   logLevelFlag
 	all           bool
 }
 
 func newPluginRun(s *Streams) *cobra.Command {
-	f := pluginRunFlags{devFlags: devFlags{logLevel: "warn"}, output: outputPretty}
+	f := pluginRunFlags{devFlags: devFlags{logLevel: "warn"}, pluginLevel: "info", output: outputPretty}
 	cmd := &cobra.Command{
 		Use:     "run EXECUTABLE [-- ARGUMENT...]",
 		Short:   "Run a Vault plugin and print its events",
@@ -136,7 +139,8 @@ func newPluginRun(s *Streams) *cobra.Command {
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
 	flags.StringVar(&f.listen, "listen", config.Default().Listen.Address, "loopback `address` to listen on; port 0 takes a free one")
 	flags.StringVar(&f.addressFile, "address-file", "", "write the URL that the hub listens on to this `file` when it is ready")
-	flags.Var(&f.logLevel, "log-level", "least important messages on standard error: debug, info, warn or error")
+	flags.Var(&f.pluginLevel, "plugin-log-level", "least important messages of the plugin on standard error: debug, info, warn or error")
+	flags.Var(&f.logLevel, "log-level", "the same of the hub")
 	return cmd
 }
 
@@ -230,7 +234,7 @@ func (f *pluginRunFlags) run(ctx context.Context, s *Streams, executable string,
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	a, err := app.New(ctx, app.Options{Config: c, Logger: newLogger(s.Err, c.Log), Version: version()})
+	a, err := app.New(ctx, app.Options{Config: c, Logger: f.logger(s, c.Log), Version: version()})
 	if err != nil {
 		return startError(err, c, "--listen", "--data-dir")
 	}
@@ -253,6 +257,33 @@ func (f *pluginRunFlags) run(ctx context.Context, s *Streams, executable string,
 	cancel(nil)
 	watching.Wait()
 	return err
+}
+
+// logger shows of the plugin, whose author is looking, more than of the hub.
+func (f *pluginRunFlags) logger(s *Streams, c config.Log) *slog.Logger {
+	ours := newLogger(s.Err, c).Handler()
+	c.Level = config.LogLevel(f.pluginLevel)
+	return slog.New(pluginFirst{ours, newLogger(s.Err, c).Handler()})
+}
+
+// pluginFirst is a handler with a level of its own for what has the attribute "plugin",
+// which loggers of plugins are made with.
+type pluginFirst struct{ hub, plugin slog.Handler }
+
+func (h pluginFirst) Enabled(ctx context.Context, l slog.Level) bool { return h.hub.Enabled(ctx, l) }
+
+func (h pluginFirst) Handle(ctx context.Context, r slog.Record) error { return h.hub.Handle(ctx, r) }
+
+func (h pluginFirst) WithAttrs(attrs []slog.Attr) slog.Handler {
+	next := pluginFirst{h.hub.WithAttrs(attrs), h.plugin.WithAttrs(attrs)}
+	if slices.ContainsFunc(attrs, func(a slog.Attr) bool { return a.Key == "plugin" }) {
+		return next.plugin
+	}
+	return next
+}
+
+func (h pluginFirst) WithGroup(name string) slog.Handler {
+	return pluginFirst{h.hub.WithGroup(name), h.plugin.WithGroup(name)}
 }
 
 // watch waits for the plugin, says how to use it, and prints its events.

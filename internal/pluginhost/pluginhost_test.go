@@ -6,14 +6,17 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -481,6 +484,7 @@ func TestReload(t *testing.T) {
 	b.put("b/warm", "1")
 	var writing sync.WaitGroup
 	var stop atomic.Bool
+	var done atomic.Int64
 	written := make([]int, 4)
 	for w := range written {
 		writing.Go(func() {
@@ -491,10 +495,13 @@ func TestReload(t *testing.T) {
 					return
 				}
 				written[w] = n
+				done.Add(1)
 			}
 		})
 	}
 	for i := range 5 {
+		before := done.Load()
+		b.eventually("writes", func() bool { return done.Load() > before+10 })
 		b.write("fake", fmt.Sprintf("version %d", i+2))
 		mounts, err := b.host.Reload(t.Context(), Secret, "fake")
 		if err != nil || len(mounts) != 2 {
@@ -817,4 +824,69 @@ func TestEverythingAtOnce(t *testing.T) {
 	b.eventually("it answers", func() bool { return b.put("a/x", "last") == "nothing" && b.put("b/x", "last") == "nothing" })
 	b.eventually("one process", func() bool { return b.farm.alive() == 1 })
 	b.stop()
+}
+
+// slowMatch says the same as matchPattern, by a regular expression.
+func slowMatch(pattern, path string) bool {
+	pattern, prefix := strings.CutSuffix(pattern, "*")
+	elements := strings.Split(pattern, "/")
+	for i, e := range elements {
+		if elements[i] = regexp.QuoteMeta(e); e == "+" {
+			elements[i] = "[^/]+"
+		}
+	}
+	end := "$"
+	if prefix {
+		end = ""
+	}
+	return regexp.MustCompile("(?s)^" + strings.Join(elements, "/") + end).MatchString(path)
+}
+
+func FuzzMatchPattern(f *testing.F) {
+	for _, seed := range [][2]string{{"login/*", "login/a"}, {"+/login", "a/login"}, {"a/+/b*", "a/x/bc"}, {"", ""}, {"*", "x"}, {"+*", "a/b"}, {"/", "/"}, {"a/+", "a/"}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, pattern, path string) {
+		if !utf8.ValidString(pattern) || !utf8.ValidString(path) {
+			return
+		}
+		if got := matchPattern(pattern, path); got != slowMatch(pattern, path) {
+			t.Errorf("%q matches %q: %v", pattern, path, got)
+		}
+	})
+}
+
+// The mount of a path is that with the longest path which begins it.
+func TestFindModel(t *testing.T) {
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	path := func() string {
+		elements := make([]string, 1+random.IntN(4))
+		for i := range elements {
+			elements[i] = []string{"a", "b", "auth", "ab", ""}[random.IntN(5)]
+		}
+		return strings.Join(elements, "/")
+	}
+	m := newMetrics(nil)
+	for range 2000 {
+		var mounts []*Mount
+		for range random.IntN(5) {
+			mounts = append(mounts, newMount(&Host{metrics: m}, Record{MountConfig: MountConfig{Class: Secret, Path: path() + "/"}}, nil))
+		}
+		table, full := newTable(mounts), path()
+		want, rest := "", ""
+		for _, mount := range mounts {
+			at := mount.Record().Full()
+			if strings.HasPrefix(full, at) && len(at) > len(want) {
+				want, rest = at, full[len(at):]
+			}
+		}
+		if want == "" && slices.ContainsFunc(mounts, func(m *Mount) bool { return m.Record().Full() == full+"/" }) {
+			want = full + "/"
+		}
+		got, gotRest := table.find(full)
+		if (got == nil) != (want == "") || got != nil && (got.Record().Full() != want || gotRest != rest) {
+			t.Fatalf("seed %d: %q is at %v with %q, want %q with %q", seed, full, got, gotRest, want, rest)
+		}
+	}
 }
