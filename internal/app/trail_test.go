@@ -148,7 +148,7 @@ func TestEveryKindIsRecorded(t *testing.T) {
 	must(call(t, a, root, "DELETE", "sys/plugins/catalog/secret/fake", nil))
 
 	want := documentedKinds(t)
-	delete(want, "tocsin/trail-lost") // when the journal is full; see internal/trail
+	delete(want, "tocsin/trail-lost")                      // when the journal is full; see internal/trail
 	maps.DeleteFunc(want, func(kind string, _ bool) bool { // with plugins; see internal/api and test/compat
 		return strings.HasPrefix(kind, "tocsin/plugin-") || strings.Contains(kind, "mount")
 	})

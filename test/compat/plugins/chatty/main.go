@@ -297,6 +297,18 @@ func (b *backend) sendNil(ctx context.Context, _ *logical.Request, _ *framework.
 	return nil, b.events.SendEvent(ctx, "chatty/nil", nil)
 }
 
+// sendOne sends one of many, with an id of its own if the first has a number.
+func (b *backend) sendOne(ctx context.Context, first interface{}, i int) error {
+	if first == nil {
+		return logical.SendEvent(ctx, b.events, "chatty/many", "path", fmt.Sprintf("many/%d", i), "operation", "send", "modified", "false", "n", strconv.Itoa(i))
+	}
+	from, err := strconv.Atoi(fmt.Sprint(first))
+	if err != nil {
+		return err
+	}
+	return b.events.SendEvent(ctx, "chatty/numbered", &logical.EventData{Id: strconv.Itoa(from + i)})
+}
+
 // sendMany sends count events with callers in parallel and says how many failed.
 func (b *backend) sendMany(ctx context.Context, r *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	count, _ := strconv.Atoi(fmt.Sprint(r.Data["count"]))
@@ -311,7 +323,7 @@ func (b *backend) sendMany(ctx context.Context, r *logical.Request, _ *framework
 		go func() {
 			defer wg.Done()
 			for i := c; i < count; i += callers {
-				err := logical.SendEvent(ctx, b.events, "chatty/many", "path", fmt.Sprintf("many/%d", i), "operation", "send", "modified", "false", "n", strconv.Itoa(i))
+				err := b.sendOne(ctx, r.Data["first"], i)
 				if err != nil {
 					mu.Lock()
 					failed++
