@@ -24,7 +24,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)
 
 fault: ## hundreds of kill -9 rounds, and the disk-full test
-	TOCSIN_FAULT_ROUNDS=300 $(GO) test -count=1 -timeout 60m -v -run 'Kill|Crash|DiskFull' ./internal/journal ./internal/source/vaultaudit ./test/acceptance
+	TOCSIN_FAULT_ROUNDS=300 $(GO) test -count=1 -timeout 60m -v -run 'Kill|Crash|DiskFull' ./internal/journal ./internal/source/vaultaudit ./client ./test/acceptance
 
 compat: ## foreign clients against the real hub, in their own module
 	cd test/compat && $(GO) test -count=1 ./...
