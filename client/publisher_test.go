@@ -124,11 +124,35 @@ func TestPublisherOptions(t *testing.T) {
 		"no address":        {},
 		"token in the URL":  {Address: "http://u:p@hub"},
 		"negative bound":    {Address: "http://hub", MaxQueueEvents: -1},
+		"source":            {Address: "http://hub", Source: "a\nb"},
 		"directory of file": {Address: "http://hub", Spool: &Spool{Dir: "/dev/null/x"}},
 	} {
 		if p, err := NewPublisher(o); err == nil {
 			p.Close(t.Context())
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestSendEventAllocates(t *testing.T) {
+	h := newPublishHub(t)
+	release := blocked(h) // so that only the calls are measured
+	defer release()
+	p := h.publisher(t, PublisherOptions{})
+	for name, send := range map[string]func() error{
+		"client": func() error {
+			return SendEvent(t.Context(), p, "app/order-placed", "path", "orders/4711", "operation", "place", "customer", "17")
+		},
+		"plugin": func() error {
+			return plugin.SendEvent(t.Context(), p, "app/order-placed", "path", "orders/4711", "operation", "place", "customer", "17")
+		},
+	} {
+		if n := testing.AllocsPerRun(5000, func() {
+			if err := send(); err != nil {
+				t.Error(err)
+			}
+		}); n > 2 {
+			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
 }
