@@ -452,7 +452,9 @@ func (p *Publisher) close(ctx context.Context) error {
 	p.mu.Unlock()
 	p.stop()
 	p.group.Wait() // the spooler writes what is left
-	p.http.CloseIdleConnections()
+	if p.options.HTTPClient == nil {
+		p.http.CloseIdleConnections()
+	}
 	if p.spool != nil {
 		p.spool.Close()
 	}
