@@ -182,6 +182,9 @@ func newPublisher(o PublisherOptions, t publishTiming) (*Publisher, error) {
 	o.MaxBatchEvents = cmp.Or(o.MaxBatchEvents, DefaultMaxBatchEvents)
 	o.Connections = cmp.Or(o.Connections, 1)
 	o.Source = cmp.Or(o.Source, defaultSource())
+	if err := publishLimits.Check(&event.Event{ID: "x", Type: "x", Source: o.Source, Time: time.Now()}); err != nil {
+		return nil, fmt.Errorf("the source of a publisher: %w", err)
+	}
 	u.Path += "/api/v1/events"
 	u.RawQuery = "partial=true"
 	p := &Publisher{options: o, target: u.String(), timing: t, http: publishClient(&o), ended: make(chan struct{})}
@@ -449,7 +452,9 @@ func (p *Publisher) close(ctx context.Context) error {
 	p.mu.Unlock()
 	p.stop()
 	p.group.Wait() // the spooler writes what is left
-	p.http.CloseIdleConnections()
+	if p.options.HTTPClient == nil {
+		p.http.CloseIdleConnections()
+	}
 	if p.spool != nil {
 		p.spool.Close()
 	}

@@ -102,14 +102,9 @@ type UndeliveredError struct {
 }
 
 func (e *UndeliveredError) Error() string {
-	var text string
-	switch {
-	case e.Spooled == 0:
-		text = fmt.Sprintf("%d events were not delivered", e.Lost)
-	case e.Lost == 0:
-		text = fmt.Sprintf("%d events were not delivered and are in the spool", e.Spooled)
-	default:
-		text = fmt.Sprintf("%d events were not delivered, %d others are in the spool", e.Lost, e.Spooled)
+	text := fmt.Sprintf("events not delivered: %d", e.Lost)
+	if e.Spooled > 0 {
+		text = fmt.Sprintf("events not delivered: %d are in the spool, %d are lost", e.Spooled, e.Lost)
 	}
 	if e.Cause != nil {
 		text += ": " + e.Cause.Error()

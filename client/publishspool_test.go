@@ -106,7 +106,7 @@ func TestSpoolAcrossRestart(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	var left *UndeliveredError
-	if err := p.Close(ended); !errors.As(err, &left) || left.Spooled != 100 || left.Lost != 0 || !strings.Contains(err.Error(), "100 events were not delivered and are in the spool") {
+	if err := p.Close(ended); !errors.As(err, &left) || left.Spooled != 100 || left.Lost != 0 || !strings.Contains(err.Error(), "events not delivered: 100 are in the spool, 0 are lost") {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "LOCK")); err != nil {
