@@ -151,7 +151,7 @@ func newPluginRun(s *Streams) *cobra.Command {
 	flags.Var(&f.env, "env", "variable of its environment; repeatable")
 	flags.StringArrayVar(&f.loginPolicies, "login-policy", nil, "`policy` that logins of an auth plugin may give; repeatable")
 	flags.BoolVar(&f.noReload, "no-reload", false, "do not reload the plugin when its executable changes")
-	flags.VarP(&f.output, "output", "o", "how events are printed: pretty or json (Vault's form)")
+	flags.VarP(&f.output, "output", "o", "how events are printed: pretty or json (Vault's form, and nothing else on standard output)")
 	flags.BoolVar(&f.all, "all", false, "print also what happens to the hub itself, such as logins and subscriptions")
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory`, with the key of the storage beside it, instead of a temporary one")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
@@ -316,7 +316,11 @@ func (f *pluginRunFlags) watch(ctx context.Context, s *Streams, a *app.App, toke
 		return nil
 	}
 	out := s.Out
-	fmt.Fprint(out, f.pluginBanner(a, token, dir, state))
+	about := out
+	if f.output == outputJSON {
+		about = s.Err // programs read the events
+	}
+	fmt.Fprint(about, f.pluginBanner(a, token, dir, state))
 	if err := writeAddress(f.addressFile, a); err != nil {
 		return err
 	}
