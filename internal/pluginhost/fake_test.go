@@ -244,7 +244,10 @@ func newRecorder() *recorder {
 	return r
 }
 
-func (r *recorder) Submit(_ context.Context, events ...*event.Event) (*journal.Receipt, error) {
+func (r *recorder) Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.fail) > 0 {

@@ -670,12 +670,18 @@ func TestEvents(t *testing.T) {
 	if len(b.intake.all()) != before+1 {
 		t.Error("the event was not published")
 	}
+	// So does one whose request was cancelled.
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	who, _ := b.host.Find("", "auth/u/x")
+	if err := who.sendEvent(cancelled, "", "who/cancelled", &vaultplugin.EventData{ID: "c"}); err != nil || len(b.intake.all()) != before+2 {
+		t.Errorf("a cancelled request: %v", err)
+	}
 	// One that does not is told to the plugin.
 	b.intake.mu.Lock()
 	b.intake.fail = []error{&journal.PushbackError{RetryAfter: time.Hour}}
 	b.intake.mu.Unlock()
-	m, _ := b.host.Find("", "auth/u/x")
-	if err := m.sendEvent(t.Context(), "", "who/late", &vaultplugin.EventData{ID: "q"}); err == nil {
+	if err := who.sendEvent(t.Context(), "", "who/late", &vaultplugin.EventData{ID: "q"}); err == nil {
 		t.Error("the plugin is not told")
 	}
 	b.stop()
