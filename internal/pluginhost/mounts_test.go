@@ -87,6 +87,20 @@ func TestConfiguredMounts(t *testing.T) {
 	}
 	b.stop()
 
+	// Disabled while it is detached, its storage is gone.
+	b.config.Mounts = b.config.Mounts[:1]
+	b.start()
+	if gone, err := b.host.Disable(t.Context(), Secret, "", "deep/er"); err != nil || gone == nil {
+		t.Errorf("disable a detached mount: %v, %v", gone, err)
+	}
+	b.stop()
+	b.config.Mounts = append(b.config.Mounts, secretMount("deep/er"))
+	b.start()
+	if got := b.do(vaultplugin.ReadOperation, "deep/er/a", nil); got != "nothing" {
+		t.Errorf("after it was disabled: %s", got)
+	}
+	b.stop()
+
 	for name, mount := range map[string]MountConfig{
 		"another plugin": {Class: Secret, Path: "deep/er", Plugin: "other"}, "overlap": secretMount("secret/more"), "bad path": secretMount("a/../b"),
 	} {
