@@ -141,6 +141,9 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 	reply, err := a.hostedReply(c, request, response, err)
 	if refused, ok := errors.AsType[*refusal](err); ok && needs.Open && refused.status/100 == 4 && refused.status != http.StatusNotFound {
 		a.failed(c.r, "")
+		if mount.Class == pluginhost.Auth {
+			a.recordRefusal(attempt{what: "login-denied", namespace: c.namespace, path: c.path, operation: string(c.operation), request: c.r}, permissionDenied())
+		}
 	}
 	return reply, mount.Plugin, err
 }

@@ -393,6 +393,16 @@ func TestHostedLogin(t *testing.T) {
 	}
 }
 
+// A login that the plugin refuses is recorded, without what it was given.
+func TestHostedLoginDenied(t *testing.T) {
+	h := startHosting(t)
+	h.do(ask{method: "POST", path: "/v1/auth/users/login/bad", token: "-", body: `{"password":"s3cret"}`})
+	e := h.await("login-denied", 1)
+	if e.Path != "auth/users/login/bad" || field(e, "outcome") != "refused" || field(e, "remote_address") != "127.0.0.1" || strings.Contains(string(event.AppendCloudEvent(nil, e, "")), "s3cret") {
+		t.Errorf("record %+v", e)
+	}
+}
+
 // With an auth mount its tokens end, and no others.
 func TestRevokeLogins(t *testing.T) {
 	h := startHosting(t)
