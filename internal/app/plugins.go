@@ -44,8 +44,6 @@ func (a *App) openPlugins(ctx context.Context, o Options) error {
 		Remove: a.journal.RemoveState,
 		Keys:   keys,
 		From:   from,
-		// What is left on a full disk is for what the hub itself has to keep.
-		Ready:  func() error { return fullOnly(a.journal.Health()) },
 		Logger: component(a.log, "storage"),
 	})
 	if err != nil {
@@ -67,9 +65,11 @@ func (a *App) openPlugins(ctx context.Context, o Options) error {
 		StartTimeout:   time.Duration(c.StartTimeout),
 		RequestTimeout: time.Duration(c.RequestTimeout),
 		Launch:         o.launch,
-		Incident:       a.recordIncident,
-		Registry:       a.registry,
-		Logger:         component(a.log, "plugins"),
+		// What is left on a full disk is for what the hub itself has to keep.
+		Ready:    func() error { return fullOnly(a.journal.Health()) },
+		Incident: a.recordIncident,
+		Registry: a.registry,
+		Logger:   component(a.log, "plugins"),
 	})
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -85,6 +86,9 @@ func (h *Host) reconcile(ctx context.Context) error {
 				full, r.Plugin, c.Plugin, r.Path)
 		}
 		r.MountConfig, r.Origin, r.State = c, FromConfig, ""
+		if reflect.DeepEqual(r, *existing.Record()) {
+			continue // so that the hub starts on a full disk
+		}
 		if err := h.store(ctx, r); err != nil {
 			return err
 		}
@@ -226,7 +230,7 @@ func (h *Host) Disable(ctx context.Context, class Class, namespace, path string)
 		return nil, nil
 	}
 	r := *m.Record()
-	if r.Origin == FromConfig && r.State != Detached {
+	if m.Configured() {
 		return nil, invalidf("the mount %s is in the configuration of the hub; remove it there first", r.Full())
 	}
 	r.State = removing

@@ -147,7 +147,7 @@ func (m *Mount) replace(ctx context.Context) error {
 		m.host.processes.release(context.WithoutCancel(ctx), former)
 	}
 	if err == nil {
-		m.host.log.Info("A plugin was reloaded.", "mount", r.Full(), "pid", inst.process.PID(), "version", inst.version, "sha256", inst.process.sha256)
+		m.host.log.Info("A plugin was reloaded.", "mount", r.Full(), "pid", inst.process.PID(), "version", *inst.version.Load(), "sha256", inst.process.sha256)
 	}
 	return err
 }
