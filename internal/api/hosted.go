@@ -116,7 +116,7 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 			return nil, "", permissionDenied()
 		}
 		if strings.HasSuffix(c.path, "/") {
-			return nil, "", badRequest("cannot write to a path that ends in \"/\"")
+			return nil, "", endsInSlash()
 		}
 		exists, err := c.mount.Exists(c.ctx, request)
 		if err != nil {
@@ -133,6 +133,9 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 		if !allows(c.operation.capability()) {
 			return nil, "", permissionDenied()
 		}
+		if c.operation == opPatch && strings.HasSuffix(c.path, "/") {
+			return nil, "", endsInSlash()
+		}
 	}
 	if c.operation != opRead && c.operation != opList {
 		c.ctx = context.WithoutCancel(c.ctx) // the host bounds it
@@ -141,6 +144,9 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 	reply, err := a.hostedReply(c, request, response, err)
 	if refused, ok := errors.AsType[*refusal](err); ok && needs.Open && refused.status/100 == 4 && refused.status != http.StatusNotFound {
 		a.failed(c.r, "")
+		if mount.Class == pluginhost.Auth {
+			refused.why = loginRefused
+		}
 	}
 	return reply, mount.Plugin, err
 }

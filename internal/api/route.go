@@ -193,7 +193,7 @@ func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		refused := a.refusalOf(c, err)
 		a.requests.Refused(refused.reason()).Inc()
-		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: c.namespace, path: c.path, operation: string(c.operation), id: c.id, request: r}, refused)
+		a.recordRefusal(attempt{what: c.deniedWhat(refused), namespace: c.namespace, path: c.path, operation: string(c.operation), id: c.id, request: r}, refused)
 		if refused.status != http.StatusTooManyRequests {
 			discard(r.Body, maxUnread)
 		}
@@ -255,7 +255,7 @@ func (a *API) serve(c *call, w http.ResponseWriter) (*reply, string, error) {
 	case serve == nil:
 		return nil, "", unsupportedOperation()
 	case c.operation == opUpdate && strings.HasSuffix(c.path, "/"):
-		return nil, "", badRequest("cannot write to a path that ends in \"/\"")
+		return nil, "", endsInSlash()
 	}
 	if route.changes {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), changeTimeout)
@@ -340,8 +340,8 @@ func (c *call) readMethod() *refusal {
 }
 
 // deniedWhat is what a denial is called in the trail.
-func (c *call) deniedWhat() string {
-	if strings.HasPrefix(c.path, "auth/") && strings.HasSuffix(c.path, "/login") {
+func (c *call) deniedWhat(refused *refusal) string {
+	if refused.why == loginRefused || strings.HasPrefix(c.path, "auth/") && strings.HasSuffix(c.path, "/login") {
 		return "login-denied"
 	}
 	return "request-denied"
