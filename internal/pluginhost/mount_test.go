@@ -158,3 +158,33 @@ func TestVersionIsAName(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A mount keeps the version that it was made with, whatever else is registered later.
+func TestMountKeepsItsVersion(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	sum := sha256.Sum256([]byte("version 1"))
+	p := Plugin{Class: Secret, Name: "fake", Version: "v1", Command: "fake", SHA256: hex.EncodeToString(sum[:])}
+	if err := b.host.Register(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	m, err := b.host.Enable(t.Context(), secretMount("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p.Version = range []string{"v2", ""} {
+		if err := b.host.Register(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.host.Deregister(t.Context(), Secret, "fake", "v1"); !errors.Is(err, ErrInvalid) {
+			t.Errorf("deregister what is in use: %v", err)
+		}
+		if _, err := b.host.ReloadMounts(t.Context(), "a/"); err != nil {
+			t.Error(err)
+		}
+		if version, _ := m.Running(); version != "v1" {
+			t.Errorf("version %q runs", version)
+		}
+	}
+	b.stop()
+}

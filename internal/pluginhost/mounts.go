@@ -171,9 +171,11 @@ func (h *Host) Enable(ctx context.Context, c MountConfig) (*Mount, error) {
 	if len(t.all) >= MaxMounts {
 		return nil, invalidf("there are %d mounts already", MaxMounts)
 	}
-	if _, err := h.selectPlugin(c.Class, c.Plugin, c.Version); err != nil {
+	p, err := h.selectPlugin(c.Class, c.Plugin, c.Version)
+	if err != nil {
 		return nil, invalidf("%w", err)
 	}
+	c.Version = p.Version // whatever else is registered later
 	r := newRecord(c, FromAPI)
 	r.State = creating
 	if err := h.store(ctx, r); err != nil {
