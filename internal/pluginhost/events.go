@@ -25,6 +25,9 @@ var reserved = []string{"audit/", "tocsin/"}
 // errEscape is for paths in metadata that are not below the mount.
 var errEscape = errors.New("leads out of the mount")
 
+// errRepeated is for an id that another event has had, of whatever mount.
+var errRepeated = errors.New("an event with this id was published already")
+
 // sendEvent publishes an event of the plugin, and returns when it is on the disk.
 //
 // An event that is not as it should be is refused, counted and logged, and the plugin is
@@ -42,10 +45,13 @@ func (m *Mount) sendEvent(ctx context.Context, pluginVersion, eventType string, 
 	request := publish.Request{By: publish.Host, Namespace: m.Record().Namespace, Events: []*event.Event{e}}
 	patience := time.Now().Add(publishPatience)
 	for {
-		_, err := m.host.config.Intake.Publish(ctx, request)
+		result, err := m.host.config.Intake.Publish(ctx, request)
 		refused, isRefused := errors.AsType[*publish.RefusedError](err)
 		pushback, isPushback := errors.AsType[*journal.PushbackError](err)
 		switch {
+		case err == nil && result.Duplicates > 0:
+			m.refuse("duplicate", eventType, errRepeated)
+			return nil
 		case err == nil:
 			m.events.published.Inc()
 			return nil

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/vaultplugin"
 )
@@ -185,6 +187,24 @@ func TestMountKeepsItsVersion(t *testing.T) {
 		if version, _ := m.Running(); version != "v1" {
 			t.Errorf("version %q runs", version)
 		}
+	}
+	b.stop()
+}
+
+// An event whose id was seen is not published, and not counted as if it were.
+func TestRepeatedID(t *testing.T) {
+	b := newBench(t)
+	b.config.Plugins = []Plugin{b.fake()}
+	b.config.Mounts = []MountConfig{secretMount("a")}
+	b.start()
+	m := b.host.at(Secret, "", "a")
+	for range 2 {
+		if err := m.sendEvent(t.Context(), "", "fake/x", &vaultplugin.EventData{ID: "1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if published, repeated := testutil.ToFloat64(m.events.published), testutil.ToFloat64(m.events.refused("duplicate")); published != 1 || repeated != 1 {
+		t.Errorf("%v published, %v repeated", published, repeated)
 	}
 	b.stop()
 }
