@@ -194,7 +194,7 @@ func (m *Mount) start() {
 	}
 	again := m.failures > 0 || !m.upSince.IsZero()
 	m.mu.Unlock()
-	inst, err := m.open(m.host.ctx, nil)
+	inst, err := m.open(m.host.ctx, m.Record(), nil)
 	m.mu.Lock()
 	if err == nil && m.over {
 		m.mu.Unlock()
@@ -259,10 +259,9 @@ func (m *Mount) died(inst *instance) {
 	m.close(m.host.ctx, inst)
 }
 
-// open makes a backend of the mount, in a process that is given, or else in that of its
-// plugin.
-func (m *Mount) open(ctx context.Context, in *process) (*instance, error) {
-	r := m.Record()
+// open makes a backend of the mount by a record, in a process that is given, or else in
+// that of its plugin.
+func (m *Mount) open(ctx context.Context, r *Record, in *process) (*instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.host.config.StartTimeout)
 	defer cancel()
 	if in == nil {

@@ -201,7 +201,7 @@ func (h *Host) begin(ctx context.Context, r Record) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	inst, err := m.open(ctx, nil)
+	inst, err := m.open(ctx, &r, nil)
 	if err != nil {
 		return nil, invalidf("the plugin cannot be mounted: %w", err)
 	}
@@ -304,12 +304,11 @@ func (h *Host) Tune(ctx context.Context, class Class, namespace, path string, t 
 	if err := h.store(ctx, r); err != nil {
 		return err
 	}
-	m.record.Store(&r)
 	if maps.Equal(r.Options, before.Options) {
+		m.record.Store(&r)
 		return nil
 	}
-	if err := h.reload(ctx, []*Mount{m}, false); err != nil {
-		m.record.Store(before)
+	if err := m.replace(ctx, &r); err != nil {
 		if undo := h.store(context.WithoutCancel(ctx), *before); undo != nil {
 			h.log.Error("The former options of a mount could not be stored again.", "mount", r.Full(), "error", undo)
 		}
