@@ -84,6 +84,13 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 	if err != nil {
 		return nil, "", err
 	}
+	if bare, slash := strings.CutSuffix(within, "/"); slash && c.operation != opList { // see call.allows
+		of, err := c.mount.Access(c.ctx, bare)
+		if err != nil {
+			return nil, "", err
+		}
+		needs.Sudo, needs.Open = needs.Sudo || of.Sudo, needs.Open && of.Open
+	}
 	largest := int64(maxHostedBody)
 	if needs.Open {
 		largest = maxLoginBody
@@ -107,7 +114,7 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 		if needs.Sudo {
 			needed |= policy.Sudo
 		}
-		return needs.Open || c.id.Allows(needed, c.namespace+aclPath, c.arguments)
+		return needs.Open || c.allows(needed, aclPath)
 	}
 	switch request.Operation {
 	case vaultplugin.HelpOperation: // for everybody who has a token, as in Vault

@@ -76,3 +76,42 @@ func TestKVAliasKeepsOptions(t *testing.T) {
 		}
 	}
 }
+
+// Some plugins take "x/" for "x", as the hub itself does with names of mounts, so that who
+// may not use the one may not use the other. Paths that need sudo are no other with it.
+func TestTrailingSlash(t *testing.T) {
+	h := startHosting(t)
+	h.putPolicy("", "p", `
+path "secret/*"             { capabilities = ["read", "update", "delete", "list"] }
+path "secret/metadata/x"    { capabilities = ["deny"] }
+path "sys/mounts/*"         { capabilities = ["create", "read", "update", "delete"] }
+path "sys/mounts/mine"      { capabilities = ["deny"] }
+path "sys/mounts/mine/tune" { capabilities = ["deny"] }
+`)
+	token := h.newToken(`{"policies":["p"]}`)
+	h.must(ask{method: "POST", path: "/v1/sys/mounts/mine", body: `{"type":"kv"}`})
+	for _, tt := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "secret/metadata/x", 403},
+		{"GET", "secret/metadata/x/", 403},
+		{"GET", "secret/metadata/x%2F", 403},
+		{"DELETE", "secret/metadata/x/", 403},
+		{"GET", "secret/metadata/x/?list=true", 403},
+		{"GET", "secret/metadata/y/?list=true", 404},
+		{"GET", "secret/metadata/y/", 404},
+		{"GET", "secret/", 404},
+		{"GET", "secret/only/", 403},
+		{"DELETE", "sys/mounts/mine", 403},
+		{"DELETE", "sys/mounts/mine/", 403},
+		{"GET", "sys/mounts/mine/tune/", 403},
+		{"DELETE", "sys/mounts/%2Fmine", 400},
+		{"POST", "sys/mounts/mine%2F%2Ftune", 400},
+		{"GET", "sys/mounts/secret/", 200},
+	} {
+		if status, b := h.do(ask{method: tt.method, path: "/v1/" + tt.path, token: token, body: `{}`}); status != tt.status {
+			t.Errorf("%s %s: %d %v, want %d", tt.method, tt.path, status, b, tt.status)
+		}
+	}
+}

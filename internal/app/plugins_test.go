@@ -164,6 +164,7 @@ func (p *fakeProcess) Version() string                  { return "" }
 func (p *fakeProcess) SpecialPaths() vaultplugin.Paths  { return vaultplugin.Paths{} }
 func (p *fakeProcess) Initialize(context.Context) error { return nil }
 func (p *fakeProcess) Close(context.Context)            {}
+
 // Mounts of the configuration use its plugins, not others of the same name that are
 // registered while the hub runs.
 func TestPluginConfigVersion(t *testing.T) {
