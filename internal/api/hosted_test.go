@@ -99,7 +99,7 @@ func (m *fakeMount) Type() vaultplugin.Type {
 }
 func (m *fakeMount) Version() string { return "v0.1.0" }
 func (m *fakeMount) SpecialPaths() vaultplugin.Paths {
-	return vaultplugin.Paths{Root: []string{"admin/*"}, Unauthenticated: []string{"login/*"}}
+	return vaultplugin.Paths{Root: []string{"admin/*", "only"}, Unauthenticated: []string{"login/*"}}
 }
 func (m *fakeMount) Initialize(context.Context) error            { return nil }
 func (m *fakeMount) InvalidateKey(context.Context, string) error { return nil }
