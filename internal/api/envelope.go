@@ -198,6 +198,8 @@ func unsupportedOperation() *refusal {
 	return &refusal{status: http.StatusMethodNotAllowed, text: errorList("unsupported operation")}
 }
 
+func endsInSlash() *refusal { return badRequest("cannot write to a path that ends in \"/\"") }
+
 // nothing is the answer of reading and listing what there is not.
 func nothing() *refusal { return &refusal{status: http.StatusNotFound} }
 

@@ -84,6 +84,13 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 	if err != nil {
 		return nil, "", err
 	}
+	if bare, slash := strings.CutSuffix(within, "/"); slash && c.operation != opList { // see call.allows
+		of, err := c.mount.Access(c.ctx, bare)
+		if err != nil {
+			return nil, "", err
+		}
+		needs.Sudo, needs.Open = needs.Sudo || of.Sudo, needs.Open && of.Open
+	}
 	largest := int64(maxHostedBody)
 	if needs.Open {
 		largest = maxLoginBody
@@ -107,7 +114,7 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 		if needs.Sudo {
 			needed |= policy.Sudo
 		}
-		return needs.Open || c.id.Allows(needed, c.namespace+aclPath, c.arguments)
+		return needs.Open || c.allows(needed, aclPath)
 	}
 	switch request.Operation {
 	case vaultplugin.HelpOperation: // for everybody who has a token, as in Vault
@@ -116,7 +123,7 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 			return nil, "", permissionDenied()
 		}
 		if strings.HasSuffix(c.path, "/") {
-			return nil, "", badRequest("cannot write to a path that ends in \"/\"")
+			return nil, "", endsInSlash()
 		}
 		exists, err := c.mount.Exists(c.ctx, request)
 		if err != nil {
@@ -133,6 +140,9 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 		if !allows(c.operation.capability()) {
 			return nil, "", permissionDenied()
 		}
+		if c.operation == opPatch && strings.HasSuffix(c.path, "/") {
+			return nil, "", endsInSlash()
+		}
 	}
 	if c.operation != opRead && c.operation != opList {
 		c.ctx = context.WithoutCancel(c.ctx) // the host bounds it
@@ -141,6 +151,9 @@ func (a *API) serveHosted(c *call, w http.ResponseWriter, aclPath string) (*repl
 	reply, err := a.hostedReply(c, request, response, err)
 	if refused, ok := errors.AsType[*refusal](err); ok && needs.Open && refused.status/100 == 4 && refused.status != http.StatusNotFound {
 		a.failed(c.r, "")
+		if mount.Class == pluginhost.Auth {
+			refused.why = loginRefused
+		}
 	}
 	return reply, mount.Plugin, err
 }

@@ -99,7 +99,7 @@ func (m *fakeMount) Type() vaultplugin.Type {
 }
 func (m *fakeMount) Version() string { return "v0.1.0" }
 func (m *fakeMount) SpecialPaths() vaultplugin.Paths {
-	return vaultplugin.Paths{Root: []string{"admin/*"}, Unauthenticated: []string{"login/*"}}
+	return vaultplugin.Paths{Root: []string{"admin/*", "only"}, Unauthenticated: []string{"login/*"}}
 }
 func (m *fakeMount) Initialize(context.Context) error            { return nil }
 func (m *fakeMount) InvalidateKey(context.Context, string) error { return nil }
@@ -390,6 +390,16 @@ func TestHostedLogin(t *testing.T) {
 		if status != want || b["auth"] != nil {
 			t.Errorf("%s: %d %v", path, status, b)
 		}
+	}
+}
+
+// A login that the plugin refuses is recorded, without what it was given.
+func TestHostedLoginDenied(t *testing.T) {
+	h := startHosting(t)
+	h.do(ask{method: "POST", path: "/v1/auth/users/login/bad", token: "-", body: `{"password":"s3cret"}`})
+	e := h.await("login-denied", 1)
+	if e.Path != "auth/users/login/bad" || field(e, "outcome") != "refused" || field(e, "remote_address") != "127.0.0.1" || strings.Contains(string(event.AppendCloudEvent(nil, e, "")), "s3cret") {
+		t.Errorf("record %+v", e)
 	}
 }
 

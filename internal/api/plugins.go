@@ -34,6 +34,15 @@ func (a *API) hosting() (*pluginhost.Host, error) {
 	return a.plugins, nil
 }
 
+// ofRoot refuses what is about the plugins of all namespaces, and must not be for those to
+// say who have rights in one of them.
+func (c *call) ofRoot() error {
+	if c.namespace != "" {
+		return badRequest("plugins belong to all namespaces; this can be done in the root namespace only")
+	}
+	return nil
+}
+
 // target says which mount a path of sys/mounts or sys/auth is about.
 func (c *call) target() (class pluginhost.Class, path string, tune bool) {
 	class = pluginhost.Secret
@@ -93,7 +102,10 @@ func (a *API) writeMount(c *call) (*reply, error) {
 	}
 	if m.Plugin == "kv-v2" || m.Plugin == "kv-v1" { // what Vault calls the plugin kv with an option
 		if _, err := host.Plugin(class, m.Plugin, m.Version); err != nil {
-			m.Options = map[string]string{"version": m.Plugin[len("kv-v"):]}
+			if m.Options == nil {
+				m.Options = make(map[string]string)
+			}
+			m.Options["version"] = m.Plugin[len("kv-v"):]
 			m.Plugin = "kv"
 		}
 	}
@@ -149,20 +161,18 @@ func (a *API) disableMount(c *call) (*reply, error) {
 	if tune {
 		return nil, unsupportedOperation()
 	}
-	logins := pluginhost.MountConfig{Class: class, Path: strings.Trim(path, "/") + "/"}
-	if class == pluginhost.Auth && slices.ContainsFunc(host.Mounts(class, c.namespace), func(m *pluginhost.Mount) bool { return m.Record().Path == logins.Path }) {
-		if err := a.revokeLogins(c, logins.Relative()); err != nil {
-			return nil, err
+	// Only mounts of the configuration give tokens, and one that can be disabled is not in it
+	// any more and runs no more, so that no further ones come.
+	for _, m := range host.Mounts(class, c.namespace) {
+		if r := m.Record(); class == pluginhost.Auth && r.Path == strings.Trim(path, "/")+"/" && !m.Configured() {
+			if err := a.revokeLogins(c, r.Relative()); err != nil {
+				return nil, err
+			}
 		}
 	}
 	gone, err := host.Disable(c.ctx, class, c.namespace, path)
 	if err != nil || gone == nil {
 		return &reply{}, err
-	}
-	if class == pluginhost.Auth { // those of the last moment
-		if err := a.revokeLogins(c, gone.Relative()); err != nil {
-			a.log.Error("Tokens of an auth mount that was disabled could not all be revoked; they live until they expire.", "mount", gone.Full(), "error", err)
-		}
 	}
 	record := c.change("unmount")
 	setMount(&record, gone)
@@ -250,6 +260,9 @@ func (a *API) readPlugin(c *call) (*reply, error) {
 	if refused != nil {
 		return nil, refused
 	}
+	if err := c.ofRoot(); err != nil {
+		return nil, err
+	}
 	if a.plugins == nil {
 		return nil, nothing()
 	}
@@ -288,6 +301,9 @@ func (a *API) registerPlugin(c *call) (*reply, error) {
 		p.Command, p.Args = command, strings.Fields(args)
 	}
 	p.Command = cmp.Or(p.Command, name)
+	if err := c.ofRoot(); err != nil {
+		return nil, err
+	}
 	if err := host.Register(c.ctx, p); err != nil {
 		return nil, err
 	}
@@ -308,6 +324,9 @@ func (a *API) deregisterPlugin(c *call) (*reply, error) {
 	class, name, refused := c.pluginTarget()
 	if refused != nil {
 		return nil, refused
+	}
+	if err := c.ofRoot(); err != nil {
+		return nil, err
 	}
 	if err := host.Deregister(c.ctx, class, name, c.r.URL.Query().Get("version")); err != nil {
 		return nil, err
@@ -342,6 +361,9 @@ func (a *API) reloadPlugin(c *call) (*reply, error) {
 	case plugin != "" && len(paths) > 0:
 		return nil, badRequest("give a plugin or mounts, not both")
 	case plugin != "":
+		if err := c.ofRoot(); err != nil {
+			return nil, err
+		}
 		record.Fields.Set("plugin", plugin)
 		mounts, err = host.Reload(c.ctx, class, plugin)
 	case len(paths) > 0:

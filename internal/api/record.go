@@ -42,18 +42,27 @@ type attempt struct {
 // beyond is why those are refused who ask for more than they may give away.
 const beyond = "beyond own rights"
 
+// loginRefused is why those are refused whom an auth plugin does not let in, whatever
+// status it gives them.
+const loginRefused = "login"
+
 // recordRefusal records a denial, and nothing of refusals for other reasons. Of those of
 // one address it records as many as may fail to authenticate, and counts the others: else
 // everybody who has a token, even one without rights, could fill the journal until
 // retention removes what others did.
 func (a *API) recordRefusal(t attempt, refused *refusal) {
-	if refused.why != beyond && (refused.status != http.StatusForbidden || refused.why != "") {
+	switch {
+	case refused.why == beyond, refused.why == loginRefused:
+	case refused.why != "", refused.status != http.StatusForbidden:
 		return
 	}
 	if !a.denials.take(source(t.request)) {
 		return
 	}
 	r := trail.Record{What: t.what, Namespace: t.namespace, Path: t.path, Operation: t.operation, Who: who(t.id, t.request), Error: denial(refused.text)}
+	if refused.why == loginRefused {
+		r.Error = "the plugin refused the login" // its own text may have anything in it
+	}
 	// Whoever may see events of a path sees the record. So that nobody can have events
 	// made on paths of others, those that are not of the API are no path of the record.
 	if !strings.HasPrefix(t.path, "sys/") && !strings.HasPrefix(t.path, "auth/") {

@@ -193,7 +193,7 @@ func (a *API) vault(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		refused := a.refusalOf(c, err)
 		a.requests.Refused(refused.reason()).Inc()
-		a.recordRefusal(attempt{what: c.deniedWhat(), namespace: c.namespace, path: c.path, operation: string(c.operation), id: c.id, request: r}, refused)
+		a.recordRefusal(attempt{what: c.deniedWhat(refused), namespace: c.namespace, path: c.path, operation: string(c.operation), id: c.id, request: r}, refused)
 		if refused.status != http.StatusTooManyRequests {
 			discard(r.Body, maxUnread)
 		}
@@ -228,6 +228,9 @@ func (a *API) serve(c *call, w http.ResponseWriter) (*reply, string, error) {
 	if c.mount != nil {
 		return a.serveHosted(c, w, aclPath)
 	}
+	if strings.Contains(c.path, "//") {
+		return nil, "", badRequest("the path has an empty segment")
+	}
 	var route *route
 	if route, c.name = a.routeOf(c.path); route == nil {
 		route = &unknownRoute
@@ -255,7 +258,7 @@ func (a *API) serve(c *call, w http.ResponseWriter) (*reply, string, error) {
 	case serve == nil:
 		return nil, "", unsupportedOperation()
 	case c.operation == opUpdate && strings.HasSuffix(c.path, "/"):
-		return nil, "", badRequest("cannot write to a path that ends in \"/\"")
+		return nil, "", endsInSlash()
 	}
 	if route.changes {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), changeTimeout)
@@ -278,7 +281,7 @@ func (c *call) mayUse(route *route, aclPath string) bool {
 	if route.sudo {
 		needed |= policy.Sudo
 	}
-	if !c.id.Allows(needed, c.namespace+aclPath, c.arguments) {
+	if !c.allows(needed, aclPath) {
 		return false
 	}
 	if route.folded && !c.id.Allows(needed, c.namespace+strings.TrimSuffix(route.path, "*")+policyName(c), c.arguments) {
@@ -294,6 +297,18 @@ func (c *call) mayUse(route *route, aclPath string) bool {
 		twin += "/" // of a list, whatever the method
 	}
 	return !c.id.Capabilities(c.namespace + twin).Has(policy.Deny)
+}
+
+// allows says whether the policies of who makes the request allow something on its path.
+// Handlers and plugins may take "x/" for "x", except in lists; so the right to that is needed
+// as well, else a rule about it would be got round.
+func (c *call) allows(needed policy.Capabilities, aclPath string) bool {
+	if !c.id.Allows(needed, c.namespace+aclPath, c.arguments) {
+		return false
+	}
+	bare, slash := strings.CutSuffix(aclPath, "/")
+	return !slash || c.operation == opList || c.mount != nil && aclPath == c.mount.Record().Relative() ||
+		c.id.Allows(needed, c.namespace+bare, c.arguments)
 }
 
 // unknownRoute stands for paths that there are not: who may not use them is not told
@@ -340,8 +355,8 @@ func (c *call) readMethod() *refusal {
 }
 
 // deniedWhat is what a denial is called in the trail.
-func (c *call) deniedWhat() string {
-	if strings.HasPrefix(c.path, "auth/") && strings.HasSuffix(c.path, "/login") {
+func (c *call) deniedWhat(refused *refusal) string {
+	if refused.why == loginRefused || strings.HasPrefix(c.path, "auth/") && strings.HasSuffix(c.path, "/login") {
 		return "login-denied"
 	}
 	return "request-denied"

@@ -44,8 +44,6 @@ func (a *App) openPlugins(ctx context.Context, o Options) error {
 		Remove: a.journal.RemoveState,
 		Keys:   keys,
 		From:   from,
-		// What is left on a full disk is for what the hub itself has to keep.
-		Ready:  func() error { return fullOnly(a.journal.Health()) },
 		Logger: component(a.log, "storage"),
 	})
 	if err != nil {
@@ -67,9 +65,11 @@ func (a *App) openPlugins(ctx context.Context, o Options) error {
 		StartTimeout:   time.Duration(c.StartTimeout),
 		RequestTimeout: time.Duration(c.RequestTimeout),
 		Launch:         o.launch,
-		Incident:       a.recordIncident,
-		Registry:       a.registry,
-		Logger:         component(a.log, "plugins"),
+		// What is left on a full disk is for what the hub itself has to keep.
+		Ready:    func() error { return fullOnly(a.journal.Health()) },
+		Incident: a.recordIncident,
+		Registry: a.registry,
+		Logger:   component(a.log, "plugins"),
 	})
 	if err != nil {
 		return err
@@ -162,10 +162,14 @@ func runKeyCommand(ctx context.Context, argv []string) (string, error) {
 
 // pluginConfig returns the plugins and mounts of the configuration.
 func pluginConfig(c config.Plugins) (plugins []pluginhost.Plugin, mounts []pluginhost.MountConfig) {
+	find := func(m config.Mount) int {
+		return slices.IndexFunc(plugins, func(p pluginhost.Plugin) bool {
+			return p.Class == pluginhost.Class(m.Type) && p.Name == m.PluginName()
+		})
+	}
 	for _, m := range c.Mounts {
 		class, name := pluginhost.Class(m.Type), m.PluginName()
-		known := slices.ContainsFunc(plugins, func(p pluginhost.Plugin) bool { return p.Class == class && p.Name == name })
-		if m.Command != "" && !known {
+		if m.Command != "" && find(m) < 0 {
 			p := pluginhost.Plugin{Class: class, Name: name, Version: m.Version, Command: m.Command, Args: m.Args, SHA256: m.SHA256, Watch: m.ReloadOnChange}
 			for key, value := range m.Env {
 				p.Env = append(p.Env, key+"="+value)
@@ -182,6 +186,11 @@ func pluginConfig(c config.Plugins) (plugins []pluginhost.Plugin, mounts []plugi
 			Class: class, Namespace: m.Namespace, Path: m.Path, Plugin: name, Description: m.Description, Options: m.Options,
 			DefaultLeaseTTL: time.Duration(m.DefaultLeaseTTL), MaxLeaseTTL: time.Duration(m.MaxLeaseTTL), LoginPolicies: m.LoginPolicies,
 		})
+	}
+	for i, m := range c.Mounts { // its own plugin, whatever is registered under the same name
+		if at := find(m); at >= 0 {
+			mounts[i].Version = plugins[at].Version
+		}
 	}
 	return plugins, mounts
 }

@@ -164,3 +164,18 @@ func (p *fakeProcess) Version() string                  { return "" }
 func (p *fakeProcess) SpecialPaths() vaultplugin.Paths  { return vaultplugin.Paths{} }
 func (p *fakeProcess) Initialize(context.Context) error { return nil }
 func (p *fakeProcess) Close(context.Context)            {}
+
+// Mounts of the configuration use its plugins, not others of the same name that are
+// registered while the hub runs.
+func TestPluginConfigVersion(t *testing.T) {
+	_, mounts := pluginConfig(config.Plugins{Mounts: []config.Mount{
+		{Path: "b", Type: config.MountSecret, Name: "kv"},
+		{Path: "a", Type: config.MountSecret, Name: "kv", Command: "/kv", Version: "v1"},
+		{Path: "c", Type: config.MountAuth, Name: "kv", Command: "/kv"},
+	}})
+	for i, want := range []string{"v1", "v1", ""} {
+		if mounts[i].Version != want {
+			t.Errorf("mount %s has the version %q, want %q", mounts[i].Path, mounts[i].Version, want)
+		}
+	}
+}

@@ -71,7 +71,7 @@ func (p *Plugin) check() error {
 		return err
 	}
 	if p.Version != "" {
-		if err := checkPluginName(strings.ReplaceAll(p.Version, "+", "-")); err != nil {
+		if err := checkPluginName(strings.ReplaceAll(p.Version, "+", "-")); err != nil || p.Version == "-" { // which stands for none where it is stored
 			return invalidf("the version %.40q is not one like v1.2.3", p.Version)
 		}
 	}
@@ -310,16 +310,16 @@ const maxExecutable = 2 << 30
 
 // checksum returns the SHA-256 of an executable.
 func checksum(file string) ([]byte, error) {
+	if info, err := os.Stat(file); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() { // to open a pipe would block
+		return nil, fmt.Errorf("%s is not a file", file)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", file)
-	}
 	h := sha256.New()
 	n, err := io.Copy(h, io.LimitReader(f, maxExecutable+1))
 	if err != nil {

@@ -29,7 +29,9 @@ var errEscape = errors.New("leads out of the mount")
 //
 // An event that is not as it should be is refused, counted and logged, and the plugin is
 // not told: with Vault it would not be either, and many a plugin would then report a write
-// as failed that was done. It is told when the journal does not take the event in time.
+// as failed that was done. It is told when the journal does not take the event in time. An
+// event does not go with the request that it is about: when ctx ends it is published all the
+// same.
 func (m *Mount) sendEvent(ctx context.Context, pluginVersion, eventType string, data *vaultplugin.EventData) error {
 	e, err := m.event(pluginVersion, eventType, data)
 	if err != nil {
@@ -39,13 +41,18 @@ func (m *Mount) sendEvent(ctx context.Context, pluginVersion, eventType string, 
 	if data.ID == "" {
 		m.events.completed.Inc()
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishPatience)
+	defer cancel()
 	request := publish.Request{By: publish.Host, Edge: "plugin", Namespace: m.Record().Namespace, Events: []*event.Event{e}}
 	patience := time.Now().Add(publishPatience)
 	for {
-		_, err := m.host.config.Intake.Publish(ctx, request)
+		result, err := m.host.config.Intake.Publish(ctx, request)
 		refused, isRefused := errors.AsType[*publish.RefusedError](err)
 		pushback, isPushback := errors.AsType[*journal.PushbackError](err)
 		switch {
+		case err == nil && result.Duplicates > 0:
+			m.events.repeated.Inc()
+			return nil
 		case err == nil:
 			m.events.published.Inc()
 			return nil

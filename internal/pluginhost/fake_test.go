@@ -246,6 +246,9 @@ func newRecorder(j *journal.Journal) *recorder {
 }
 
 func (r *recorder) Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.fail) > 0 {

@@ -16,7 +16,7 @@ func newMetrics(reg prometheus.Registerer) *hostMetrics {
 	}
 	m := &hostMetrics{
 		requests: counter("requests_total", "Requests handed to the plugin of a mount.", "mount", "outcome"),
-		events:   counter("events_total", "Events that the plugin of a mount has sent: published, refused by reason, completed (had no id), failed (could not be stored).", "mount", "result"),
+		events:   counter("events_total", "Events that the plugin of a mount has sent: published, repeated (an id that was there), refused by reason, completed (had no id), failed (could not be stored).", "mount", "result"),
 		starts:   counter("starts_total", "Processes of a plugin that were started.", "plugin"),
 		crashes:  counter("crashes_total", "Mounts whose process ended without having been asked to.", "plugin"),
 		up:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "tocsin", Subsystem: "plugin", Name: "up", Help: "1 if the plugin of a mount runs."}, []string{"mount"}),
@@ -29,13 +29,14 @@ func newMetrics(reg prometheus.Registerer) *hostMetrics {
 
 // eventCounters count the events of a mount.
 type eventCounters struct {
-	published, completed, failed prometheus.Counter
-	refused                      func(reason string) prometheus.Counter
+	published, repeated, completed, failed prometheus.Counter
+	refused                                func(reason string) prometheus.Counter
 }
 
 func (m *hostMetrics) eventsOf(mount string) eventCounters {
 	return eventCounters{
 		published: m.events.WithLabelValues(mount, "published"),
+		repeated:  m.events.WithLabelValues(mount, "repeated"),
 		completed: m.events.WithLabelValues(mount, "completed"),
 		failed:    m.events.WithLabelValues(mount, "failed"),
 		refused:   func(reason string) prometheus.Counter { return m.events.WithLabelValues(mount, "refused "+reason) },

@@ -59,7 +59,7 @@ type Mount struct {
 type instance struct {
 	backend  Backend
 	process  *process
-	version  string
+	version  atomic.Pointer[string] // events are sent before the plugin has said its own
 	started  time.Time
 	requests int           // guarded by Mount.mu
 	idle     chan struct{} // closed when requests drops to 0 while somebody waits for that
@@ -79,6 +79,13 @@ func (m *Mount) Record() *Record { return m.record.Load() }
 // inUse says whether requests are handed to the mount.
 func (m *Mount) inUse() bool { return m.Record().State == "" && !m.tainted.Load() }
 
+// Configured says whether the mount is that of the configuration, and is neither changed
+// nor removed but there.
+func (m *Mount) Configured() bool {
+	r := m.Record()
+	return r.Origin == FromConfig && r.State != Detached
+}
+
 // Running says what runs at the moment; empty for nothing.
 func (m *Mount) Running() (version, sha256 string) {
 	m.mu.Lock()
@@ -86,7 +93,7 @@ func (m *Mount) Running() (version, sha256 string) {
 	if m.current == nil {
 		return "", ""
 	}
-	return m.current.version, m.current.process.sha256
+	return *m.current.version.Load(), m.current.process.sha256
 }
 
 // health says that the mount does not run; nil if it does, or is not to. The reason may have
@@ -187,7 +194,7 @@ func (m *Mount) start() {
 	}
 	again := m.failures > 0 || !m.upSince.IsZero()
 	m.mu.Unlock()
-	inst, err := m.open(m.host.ctx, nil)
+	inst, err := m.open(m.host.ctx, m.Record(), nil)
 	m.mu.Lock()
 	if err == nil && m.over {
 		m.mu.Unlock()
@@ -252,10 +259,9 @@ func (m *Mount) died(inst *instance) {
 	m.close(m.host.ctx, inst)
 }
 
-// open makes a backend of the mount, in a process that is given, or else in that of its
-// plugin.
-func (m *Mount) open(ctx context.Context, in *process) (*instance, error) {
-	r := m.Record()
+// open makes a backend of the mount by a record, in a process that is given, or else in
+// that of its plugin.
+func (m *Mount) open(ctx context.Context, r *Record, in *process) (*instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.host.config.StartTimeout)
 	defer cancel()
 	if in == nil {
@@ -267,20 +273,21 @@ func (m *Mount) open(ctx context.Context, in *process) (*instance, error) {
 			return nil, err
 		}
 	}
-	inst := &instance{process: in, started: time.Now(), version: in.plugin.Version}
+	inst := &instance{process: in, started: time.Now()}
+	inst.version.Store(&in.plugin.Version)
 	config := maps.Clone(r.Options)
 	if config == nil {
 		config = make(map[string]string)
 	}
 	config["plugin_name"], config["plugin_type"], config["plugin_version"] = r.Plugin, string(r.Class), in.plugin.Version
 	backend, err := in.Open(ctx, vaultplugin.Setup{
-		Config: config, BackendUUID: r.UUID, Storage: mountStorage{m.storage},
+		Config: config, BackendUUID: r.UUID, Storage: mountStorage{m.storage, m.host.config.Ready},
 		System: vaultplugin.System{
 			DefaultLeaseTTL: r.DefaultLeaseTTL, MaxLeaseTTL: r.MaxLeaseTTL, Tainted: m.tainted.Load, LocalMount: r.Local,
 			ClusterID: r.UUID, ClusterName: m.host.config.Node,
 		},
 		SendEvent: func(ctx context.Context, eventType string, data *vaultplugin.EventData) error {
-			return m.sendEvent(ctx, inst.version, eventType, data)
+			return m.sendEvent(ctx, *inst.version.Load(), eventType, data)
 		},
 	})
 	if err != nil {
@@ -296,7 +303,7 @@ func (m *Mount) open(ctx context.Context, in *process) (*instance, error) {
 		return fail(fmt.Errorf("the plugin is of type %s and is to be mounted as %s; mount it as %s", got, r.Class, got))
 	}
 	if version := backend.Version(); version != "" {
-		inst.version = version
+		inst.version.Store(&version)
 	}
 	if err := backend.Initialize(ctx); err != nil {
 		return fail(fmt.Errorf("initialize the plugin: %w", err))
@@ -417,7 +424,10 @@ func (m *Mount) shutDown(ctx context.Context) {
 }
 
 // mountStorage is the storage of a mount as vaultplugin serves it.
-type mountStorage struct{ box *strongbox.Compartment }
+type mountStorage struct {
+	box   *strongbox.Compartment
+	ready func() error
+}
 
 func (s mountStorage) List(ctx context.Context, prefix string) ([]string, error) {
 	return s.box.List(ctx, prefix)
@@ -432,6 +442,9 @@ func (s mountStorage) Get(ctx context.Context, key string) (*vaultplugin.Storage
 }
 
 func (s mountStorage) Put(ctx context.Context, e *vaultplugin.StorageEntry) error {
+	if err := s.ready(); err != nil {
+		return fmt.Errorf("%w: %w", strongbox.ErrUnavailable, err)
+	}
 	return s.box.Put(ctx, strongbox.Entry{Key: e.Key, Value: e.Value, Flag: e.SealWrap})
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -85,6 +86,9 @@ func (h *Host) reconcile(ctx context.Context) error {
 				full, r.Plugin, c.Plugin, r.Path)
 		}
 		r.MountConfig, r.Origin, r.State = c, FromConfig, ""
+		if reflect.DeepEqual(r, *existing.Record()) {
+			continue // so that the hub starts on a full disk
+		}
 		if err := h.store(ctx, r); err != nil {
 			return err
 		}
@@ -167,9 +171,11 @@ func (h *Host) Enable(ctx context.Context, c MountConfig) (*Mount, error) {
 	if len(t.all) >= MaxMounts {
 		return nil, invalidf("there are %d mounts already", MaxMounts)
 	}
-	if _, err := h.selectPlugin(c.Class, c.Plugin, c.Version); err != nil {
+	p, err := h.selectPlugin(c.Class, c.Plugin, c.Version)
+	if err != nil {
 		return nil, invalidf("%w", err)
 	}
+	c.Version = p.Version // whatever else is registered later
 	r := newRecord(c, FromAPI)
 	r.State = creating
 	if err := h.store(ctx, r); err != nil {
@@ -195,7 +201,7 @@ func (h *Host) begin(ctx context.Context, r Record) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	inst, err := m.open(ctx, nil)
+	inst, err := m.open(ctx, &r, nil)
 	if err != nil {
 		return nil, invalidf("the plugin cannot be mounted: %w", err)
 	}
@@ -226,7 +232,7 @@ func (h *Host) Disable(ctx context.Context, class Class, namespace, path string)
 		return nil, nil
 	}
 	r := *m.Record()
-	if r.Origin == FromConfig && r.State != Detached {
+	if m.Configured() {
 		return nil, invalidf("the mount %s is in the configuration of the hub; remove it there first", r.Full())
 	}
 	r.State = removing
@@ -298,12 +304,11 @@ func (h *Host) Tune(ctx context.Context, class Class, namespace, path string, t 
 	if err := h.store(ctx, r); err != nil {
 		return err
 	}
-	m.record.Store(&r)
 	if maps.Equal(r.Options, before.Options) {
+		m.record.Store(&r)
 		return nil
 	}
-	if err := h.reload(ctx, []*Mount{m}, false); err != nil {
-		m.record.Store(before)
+	if err := m.replace(ctx, &r); err != nil {
 		if undo := h.store(context.WithoutCancel(ctx), *before); undo != nil {
 			h.log.Error("The former options of a mount could not be stored again.", "mount", r.Full(), "error", undo)
 		}

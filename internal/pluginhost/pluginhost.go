@@ -112,6 +112,9 @@ type Config struct {
 
 	StartTimeout, RequestTimeout time.Duration
 
+	// Ready says why plugins may store nothing at the moment; nil: never. What the host
+	// itself has to keep is stored all the same.
+	Ready func() error
 	// Launch starts a process; nil: [vaultplugin.Launch].
 	Launch func(ctx context.Context, o vaultplugin.Options) (Process, error)
 	// Incident is told what nobody asked for: that a plugin has ended, and that it runs
@@ -136,6 +139,7 @@ type Host struct {
 	config    Config
 	log       *slog.Logger
 	system    *strongbox.Compartment
+	hashKey   []byte // of what stands for tokens
 	metrics   *hostMetrics
 	processes processes
 
@@ -163,12 +167,16 @@ func Open(ctx context.Context, c Config) (*Host, error) {
 	if c.RequestTimeout <= 0 {
 		c.RequestTimeout = DefaultRequestTimeout
 	}
+	if c.Ready == nil {
+		c.Ready = func() error { return nil }
+	}
 	if c.Launch == nil {
 		c.Launch = launch
 	}
 	h := &Host{config: c, log: c.Logger, metrics: newMetrics(c.Registry)}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.processes.host = h
+	h.hashKey = c.Box.Secret("client tokens")
 	h.table.Store(newTable(nil))
 	var err error
 	if h.system, err = c.Box.Compartment(ctx, systemCompartment); err != nil {

@@ -79,10 +79,7 @@ func (ps *processes) acquire(ctx context.Context, p *Plugin) (*process, error) {
 			if start.err != nil {
 				return nil, start.err
 			}
-			if !start.process.Multiplexed() || exited(start.process) {
-				continue // which needs one of its own, or has ended already
-			}
-			continue
+			continue // it is shared now, or this mount needs one of its own
 		}
 		start := &launching{done: make(chan struct{})}
 		if ps.starts == nil {

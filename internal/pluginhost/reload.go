@@ -49,33 +49,26 @@ func (h *Host) reloadThose(ctx context.Context, wanted func(*Record) bool, none 
 	if len(mounts) == 0 {
 		return nil, fmt.Errorf("%s: %w", none, ErrNotFound)
 	}
-	return mounts, h.reload(ctx, mounts, true)
-}
-
-// reload sets mounts up again, in new processes if fresh. changing is held.
-func (h *Host) reload(ctx context.Context, mounts []*Mount, fresh bool) error {
-	if fresh {
-		for _, m := range mounts {
-			m.mu.Lock()
-			if m.current != nil {
-				h.processes.retire(m.current.process)
-			}
-			m.mu.Unlock()
+	for _, m := range mounts {
+		m.mu.Lock()
+		if m.current != nil {
+			h.processes.retire(m.current.process)
 		}
+		m.mu.Unlock()
 	}
 	var errs []error
 	for _, m := range mounts {
-		if err := m.replace(ctx); err != nil {
+		if err := m.replace(ctx, m.Record()); err != nil {
 			errs = append(errs, fmt.Errorf("mount %s: %w", m.Record().Full(), err))
 		}
 	}
-	return errors.Join(errs...)
+	return mounts, errors.Join(errs...)
 }
 
-// replace sets the plugin up anew: first its process, while requests go on, then, while
-// they wait, the backend. Should that fail, the former goes on.
-func (m *Mount) replace(ctx context.Context) error {
-	r := m.Record()
+// replace sets the plugin up anew, by a record that becomes that of the mount: first its
+// process, while requests go on, then, while they wait, the backend. Should that fail, the
+// former goes on as it was. changing is held.
+func (m *Mount) replace(ctx context.Context, r *Record) error {
 	p, err := m.host.selectPlugin(r.Class, r.Plugin, r.Version)
 	if err != nil {
 		return err
@@ -114,13 +107,13 @@ func (m *Mount) replace(ctx context.Context) error {
 		old.backend.Close(closing)
 		cancel()
 	}
-	inst, err := m.open(ctx, next)
+	inst, err := m.open(ctx, r, next)
 	var former *process
 	if old != nil {
 		former = old.process
 	}
 	if err != nil && former != nil && !exited(former) {
-		back, backErr := m.open(context.WithoutCancel(ctx), former)
+		back, backErr := m.open(context.WithoutCancel(ctx), m.Record(), former)
 		former = nil // open has it, or has given it back
 		if backErr != nil {
 			err = errors.Join(err, fmt.Errorf("and the former one does not go on: %w", backErr))
@@ -129,6 +122,9 @@ func (m *Mount) replace(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	m.held = false
+	if err == nil {
+		m.record.Store(r)
+	}
 	over := m.over
 	if over {
 		m.notifyLocked()
@@ -147,7 +143,7 @@ func (m *Mount) replace(ctx context.Context) error {
 		m.host.processes.release(context.WithoutCancel(ctx), former)
 	}
 	if err == nil {
-		m.host.log.Info("A plugin was reloaded.", "mount", r.Full(), "pid", inst.process.PID(), "version", inst.version, "sha256", inst.process.sha256)
+		m.host.log.Info("A plugin was reloaded.", "mount", r.Full(), "pid", inst.process.PID(), "version", *inst.version.Load(), "sha256", inst.process.sha256)
 	}
 	return err
 }

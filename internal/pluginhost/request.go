@@ -37,6 +37,7 @@ func (m *Mount) Access(ctx context.Context, path string) (Access, error) {
 // Exists says whether the object of a write exists; a path without a check counts as one
 // that does. Errors are those of [Mount.Handle].
 func (m *Mount) Exists(ctx context.Context, r *vaultplugin.Request) (exists bool, err error) {
+	m.address(r)
 	_, err = m.ask(ctx, func(ctx context.Context, b Backend) (*vaultplugin.Response, error) {
 		found, there, err := b.HandleExistenceCheck(ctx, r)
 		exists = there || !found
@@ -50,13 +51,18 @@ func (m *Mount) Exists(ctx context.Context, r *vaultplugin.Request) (exists bool
 // [*vaultplugin.RemoteError], a [*DownError], one that wraps [vaultplugin.ErrTimeout], or
 // that of ctx.
 func (m *Mount) Handle(ctx context.Context, r *vaultplugin.Request) (*vaultplugin.Response, error) {
-	record := m.Record()
-	r.MountPoint, r.MountType, r.MountAccessor = record.Path, record.Plugin, record.Accessor
+	m.address(r)
 	response, err := m.ask(ctx, func(ctx context.Context, b Backend) (*vaultplugin.Response, error) {
 		return b.HandleRequest(ctx, r)
 	})
-	m.host.metrics.requests.WithLabelValues(record.Full(), outcome(err)).Inc()
+	m.host.metrics.requests.WithLabelValues(m.Record().Full(), outcome(err)).Inc()
 	return response, err
+}
+
+// address adds to a request what belongs to the mount.
+func (m *Mount) address(r *vaultplugin.Request) {
+	record := m.Record()
+	r.MountPoint, r.MountType, r.MountAccessor = record.Path, record.Plugin, record.Accessor
 }
 
 // ask calls the backend, again and again while it warms up.
@@ -140,13 +146,13 @@ func (m *Mount) probe(inst *instance) {
 }
 
 // Hash returns what stands for a token towards the plugin of the mount: always the same,
-// other than for every other mount, and nothing from which the token can be found.
+// other than for every other mount, and nothing by which tokens can be tried out.
 func (m *Mount) Hash(token string) string {
 	if token == "" {
 		return ""
 	}
-	h := hmac.New(sha256.New, []byte("tocsin client token "+m.Record().UUID))
-	h.Write([]byte(token))
+	h := hmac.New(sha256.New, m.host.hashKey)
+	h.Write([]byte(m.Record().UUID + "\x00" + token))
 	return "hmac-sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 

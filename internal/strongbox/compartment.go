@@ -30,6 +30,9 @@ const (
 	format = 1
 	// markerTTL is how long the server keeps the mark that a key was removed.
 	markerTTL = time.Minute
+	// maxUnsure bounds the keys of which it is not known whether they are there, give or
+	// take those that are written at the same time. Before there are more they are looked up.
+	maxUnsure = 1000
 	// keyLocks is how many keys can be written at once.
 	keyLocks = 64
 )
@@ -47,7 +50,6 @@ type Entry struct {
 type Compartment struct {
 	name   string
 	kv     jetstream.KeyValue
-	ready  func() error
 	values cipher.AEAD
 	names  nameCipher
 	locks  [keyLocks]sync.Mutex // of writes, by key
@@ -132,8 +134,13 @@ func (c *Compartment) Put(ctx context.Context, e Entry) error {
 	if len(e.Value) > MaxValueBytes {
 		return fmt.Errorf("%w: the value has %d bytes, at most %d are allowed", ErrTooLarge, len(e.Value), MaxValueBytes)
 	}
-	if err := c.ready(); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	c.mu.RLock()
+	unsure := len(c.unsure)
+	c.mu.RUnlock()
+	if unsure >= maxUnsure {
+		if err := c.clarify(ctx); err != nil {
+			return err
+		}
 	}
 	defer c.lock(e.Key).Unlock()
 	c.mu.RLock()

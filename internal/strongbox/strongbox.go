@@ -75,8 +75,6 @@ type Config struct {
 	Keys []Key
 	// From says where the keys come from, for errors: "the file /etc/tocsin/plugin-key".
 	From string
-	// Ready says why nothing may be stored at the moment; nil: never.
-	Ready func() error
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
 }
@@ -103,9 +101,6 @@ type keyring struct {
 func Open(ctx context.Context, c Config) (*Box, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
-	}
-	if c.Ready == nil {
-		c.Ready = func() error { return nil }
 	}
 	if len(c.Keys) == 0 {
 		return nil, errors.New("open the storage of plugins: no key is given")
@@ -192,6 +187,9 @@ func (b *Box) wrap() ([]byte, error) {
 	return json.Marshal(record)
 }
 
+// Secret returns 32 bytes that nobody outside can know, always the same for one purpose.
+func (b *Box) Secret(purpose string) []byte { return b.derive("secret " + purpose) }
+
 // derive returns a key for one purpose.
 func (b *Box) derive(purpose string) []byte {
 	key, err := hkdf.Key(sha256.New, b.data, nil, "tocsin strongbox 1 "+purpose, KeyBytes)
@@ -232,7 +230,7 @@ func (b *Box) Compartment(ctx context.Context, name string) (*Compartment, error
 		return nil, fmt.Errorf("open compartment %s: %w", name, err)
 	}
 	c := &Compartment{
-		name: name, kv: kv, ready: b.config.Ready,
+		name: name, kv: kv,
 		values: newGCM(b.derive("values " + name)),
 		names:  newNameCipher(b.derive("names mac "+name), b.derive("names "+name)),
 		unsure: make(map[string]struct{}),

@@ -378,12 +378,30 @@ func TestUnknownOutcome(t *testing.T) {
 			t.Errorf("%s, %v; want %s", got, err, tt.want)
 		}
 	}
-	c.ready = func() error { return errors.New("full") }
-	if err := c.Put(t.Context(), Entry{Key: "x"}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "full") {
-		t.Errorf("full: %v", err)
+}
+
+// down is a bucket that takes nothing.
+type down struct{ jetstream.KeyValue }
+
+func (down) Put(context.Context, string, []byte) (uint64, error) { return 0, errors.New("no answer") }
+
+// A bucket that fails for long does not make the names of unanswered writes many.
+func TestUnknownOutcomesAreBounded(t *testing.T) {
+	c := compartment(t, openBox(t, openJournal(t, t.TempDir()), NewKey()), "a")
+	bucket := c.kv
+	c.kv = down{bucket}
+	for i := range 2*maxUnsure + 10 {
+		if err := c.Put(t.Context(), Entry{Key: fmt.Sprint(i)}); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("%d: %v", i, err)
+		}
 	}
-	if err := c.Delete(t.Context(), "old"); err != nil {
-		t.Errorf("deleting makes room: %v", err)
+	if n := len(c.unsure); n > maxUnsure {
+		t.Errorf("%d names are kept", n)
+	}
+	c.kv = bucket
+	put(t, c, "x", "v")
+	if names, err := c.List(t.Context(), ""); err != nil || fmt.Sprint(names) != "[x]" {
+		t.Errorf("%v, %v", names, err)
 	}
 }
 

@@ -209,7 +209,7 @@ func (p *Process) failed(ctx context.Context, what string, err error) error {
 		return fmt.Errorf("plugin %s: %s: %w: %w", p.options.Name, what, ErrTimeout, ctx.Err())
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case code == codes.DeadlineExceeded, code == codes.Canceled:
+	case code == codes.DeadlineExceeded, code == codes.Canceled, code == codes.Unavailable:
 		return fmt.Errorf("plugin %s: %s: %w: %s", p.options.Name, what, ErrTimeout, text)
 	case code == codes.Unknown: // an error that the plugin returned
 		return &RemoteError{Message: text}

@@ -1,13 +1,13 @@
 package vaultplugin
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -86,12 +86,35 @@ func objectToWire(object map[string]any) (string, error) {
 	return string(b), err
 }
 
+// maxValues bounds the values in an object of a plugin, each of which takes many times its
+// bytes in memory.
+const maxValues = 1 << 20
+
+// tooMany says whether a JSON text may have more values than maxValues, without parsing it.
+func tooMany(text string) bool {
+	values, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == ',' || c == '[' || c == '{'):
+			values++
+		}
+	}
+	return values > maxValues
+}
+
 // objectFromWire reads the JSON text of an object. Numbers keep all their digits.
 func objectFromWire(what, text string) (map[string]any, error) {
 	if text == "" || text == "null" {
 		return nil, nil
 	}
-	d := json.NewDecoder(bytes.NewReader([]byte(text)))
+	if tooMany(text) {
+		return nil, fmt.Errorf("%w: %s has more than %d values", ErrProtocol, what, maxValues)
+	}
+	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
 	var object map[string]any
 	if err := d.Decode(&object); err != nil {

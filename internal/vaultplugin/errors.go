@@ -10,8 +10,8 @@ var (
 	// ErrExited says that the process of the plugin ended, before or during the call.
 	// What the call did is unknown; a caller may launch the plugin again and repeat it.
 	ErrExited = errors.New("the plugin has exited")
-	// ErrTimeout says that the plugin did not answer in time. What the call did, or will
-	// still do, is unknown.
+	// ErrTimeout says that the plugin did not answer in time, or cannot be reached although
+	// its process lives. What the call did, or will still do, is unknown.
 	ErrTimeout = errors.New("the plugin did not answer in time")
 	// ErrClosed is the answer of a Backend after Close.
 	ErrClosed = errors.New("the backend is closed")

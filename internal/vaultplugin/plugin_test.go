@@ -69,6 +69,9 @@ func play(role string) {
 			},
 			Logger: hclog.New(&hclog.LoggerOptions{Output: os.Stderr, JSONFormat: true}),
 		})
+		if role == "lingering" {
+			select {}
+		}
 	}
 }
 
@@ -83,7 +86,7 @@ func (testServer) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientCo
 }
 
 func (s testServer) GRPCServer(broker *plugin.GRPCBroker, server *grpc.Server) error {
-	b := &testBackend{role: s.role, broker: broker, mounts: map[string]*grpc.ClientConn{}}
+	b := &testBackend{role: s.role, broker: broker, server: server, mounts: map[string]*grpc.ClientConn{}}
 	server.RegisterService(service("pb.Backend",
 		method("Setup", (*testBackend).setup),
 		method("Initialize", func(*testBackend, context.Context, *pb.InitializeRequest) (*pb.InitializeReply, error) {
@@ -115,6 +118,7 @@ func (s testServer) GRPCServer(broker *plugin.GRPCBroker, server *grpc.Server) e
 type testBackend struct {
 	role   string
 	broker *plugin.GRPCBroker
+	server *grpc.Server
 
 	mu     sync.Mutex
 	mounts map[string]*grpc.ClientConn
@@ -190,6 +194,11 @@ func (b *testBackend) request(ctx context.Context, r *pb.HandleRequest) (proto.M
 		reply.Response.Secret = &pb.Secret{InternalData: "[]"}
 	case "wrong":
 		return &pb.Group{Id: "\x08\x01", Name: "x"}, nil
+	case "many": // values in few bytes
+		reply.Response.Data = `{"a":[` + strings.Repeat("0,", 3<<20) + `0]}`
+	case "leave": // goes on without listening
+		go b.server.Stop()
+		select {}
 	case "hang":
 		select {}
 	case "exit":

@@ -209,6 +209,7 @@ func TestNonsense(t *testing.T) {
 		"data/" + `"` + "text":                   ErrProtocol,
 		"data/" + strings.Repeat(`{"a":`, 20000): ErrProtocol,
 		"time":                                   ErrProtocol,
+		"many":                                   ErrProtocol,
 		"internal":                               ErrProtocol,
 		"wrong":                                  ErrProtocol,
 		"status/m":                               ErrProtocol, // unimplemented
@@ -316,6 +317,18 @@ func TestTimeout(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := ask(t, b, "echo"); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A plugin that lives and does not listen any more is like one that does not answer.
+func TestDoesNotListenAnyMore(t *testing.T) {
+	p := start(t, "lingering")
+	b := mount(t, p, Setup{})
+	if _, err := ask(t, b, "leave"); !errors.Is(err, ErrTimeout) {
+		t.Errorf("got %v", err)
+	}
+	if err := b.InvalidateKey(t.Context(), ""); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -28,6 +28,11 @@ type process struct {
 
 // startProcess builds the hub and starts `tocsin dev` with further arguments.
 func startProcess(ctx context.Context, dir string, args ...string) (*process, error) {
+	return startCommand(ctx, dir, append([]string{"dev"}, args...)...)
+}
+
+// startCommand builds the program and starts a command of it that runs a hub.
+func startCommand(ctx context.Context, dir string, args ...string) (*process, error) {
 	binary := filepath.Join(dir, "tocsin")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/tocsin")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -39,8 +44,8 @@ func startProcess(ctx context.Context, dir string, args ...string) (*process, er
 		return nil, err
 	}
 	addressFile := filepath.Join(run, "address")
-	cmd := exec.CommandContext(ctx, binary, append([]string{"dev", "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(run, "data"),
-		"--root-token", benchToken, "--address-file", addressFile}, args...)...)
+	cmd := exec.CommandContext(ctx, binary, append(args, "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(run, "data"),
+		"--root-token", benchToken, "--address-file", addressFile)...)
 	cmd.Stderr = os.Stderr // warnings of the hub explain odd figures
 	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+run, "HOME="+run)
 	if err := cmd.Start(); err != nil {

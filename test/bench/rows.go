@@ -28,6 +28,7 @@ func rows() []row {
 		{name: "fan-out, 1,000 subscribers ", against: "nats-server WebSocket", unit: "/s", want: 1.5, measure: fanOutBesideNATS(1000)},
 		{name: "Go SDK, asynchronous send, per call", against: "allowed", unit: "µs", want: 1, most: true, measure: sdkCall},
 		{name: "Go SDK, one connection, durable", against: "wanted", unit: "/s", want: 1, measure: sdkDurable},
+		{name: "Vault plugin, SendEvent over go-plugin, durable", against: "wanted", unit: "/s", want: 1, measure: pluginEvents},
 		{name: "policy decision, not cached, 1,000 rules", against: "allowed", unit: "µs", want: 1, most: true, measure: decide},
 		{name: "fan-out, 1,000 subscribers, 50 policy sets", against: "the same with root tokens", unit: "/s", want: 0.8, measure: fanOutPolicySets},
 		{name: "10,000 tokens revoked one by one: pause of others", against: "allowed", unit: "ms", want: 1, most: true, rounds: 1, measure: revocationPause},

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -255,6 +256,35 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// The kv plugin takes "metadata/x/" for "metadata/x"; a rule about that is not got round.
+func TestHostedSlash(t *testing.T) {
+	h := startHosted(t, kvMounts, "kv")
+	ctx, c := t.Context(), h.client()
+	_, err := c.KVv2("secret").Put(ctx, "private", map[string]any{"a": "1"})
+	must(t, err)
+	must(t, c.Sys().PutPolicyWithContext(ctx, "p", `
+path "secret/*"                { capabilities = ["read", "delete", "list"] }
+path "secret/metadata/private" { capabilities = ["deny"] }`))
+	token, err := c.Auth().Token().CreateWithContext(ctx, &api.TokenCreateRequest{Policies: []string{"p"}})
+	must(t, err)
+	for _, method := range []string{"GET", "DELETE"} {
+		for _, path := range []string{"private", "private/", "private%2F"} {
+			r, err := http.NewRequestWithContext(ctx, method, h.address+"/v1/secret/metadata/"+path, nil)
+			must(t, err)
+			r.Header.Set("X-Vault-Token", token.Auth.ClientToken)
+			answer, err := http.DefaultClient.Do(r)
+			must(t, err)
+			answer.Body.Close()
+			if answer.StatusCode != http.StatusForbidden {
+				t.Errorf("%s %s: %d", method, path, answer.StatusCode)
+			}
+		}
+	}
+	if got, err := c.KVv2("secret").Get(ctx, "private"); err != nil || got.Data["a"] != "1" {
+		t.Errorf("it is not there any more: %v", err)
+	}
+}
+
 // Vault's client uses the real kv plugin through the hub, and its events are those that
 // Vault would send, in order.
 func TestHostedKV(t *testing.T) {
@@ -404,6 +434,7 @@ func TestHostedOpenBao(t *testing.T) {
 type writer struct {
 	acknowledged int
 	tried        int
+	versions     []int // that were answered
 }
 
 // writeWhile has writers put secrets while something happens to the plugin. Refusals are
@@ -421,12 +452,14 @@ func (h *hostedHub) writeWhile(writers int, happens func(done func() int)) []*wr
 		writing.Go(func() {
 			for !stop.Load() {
 				w.tried++
-				if _, err := kv.Put(context.Background(), fmt.Sprintf("w%d", n), map[string]any{"n": w.tried}); err != nil {
+				stored, err := kv.Put(context.Background(), fmt.Sprintf("w%d", n), map[string]any{"n": w.tried})
+				if err != nil {
 					h.t.Logf("write %d of writer %d: %v", w.tried, n, err)
 					time.Sleep(10 * time.Millisecond)
 					continue
 				}
 				w.acknowledged = w.tried
+				w.versions = append(w.versions, stored.VersionMetadata.Version)
 				done.Add(1)
 			}
 		})
@@ -458,16 +491,27 @@ func (h *hostedHub) check(writers []*writer) {
 	}
 }
 
-// pathCounts counts the events of the data of each key.
-func (h *hostedHub) versions(n int) map[string]bool {
+// checkEvents looks for an event of every answered write.
+func (h *hostedHub) checkEvents(writers []*writer) {
 	h.t.Helper()
+	_, err := h.client().KVv2("secret").Put(h.t.Context(), "marker", map[string]any{"a": "1"})
+	must(h.t, err)
 	events := h.follow("kv-v2/data-write", "oldest")
-	seen := make(map[string]bool)
-	for len(seen) < n {
-		e := h.next(events)
-		seen[fmt.Sprint(e.Data.Event.Metadata["path"], " ", e.Data.Event.Metadata["current_version"])] = true
+	seen := make(map[string]int)
+	for {
+		m := h.next(events).Data.Event.Metadata
+		if m["path"] == "secret/data/marker" {
+			break
+		}
+		seen[fmt.Sprint(m["path"], " ", m["current_version"])]++
 	}
-	return seen
+	for n, w := range writers {
+		for _, version := range w.versions {
+			if key := fmt.Sprintf("secret/data/w%d %d", n, version); seen[key] != 1 {
+				h.t.Errorf("%d events of %s, which was answered", seen[key], key)
+			}
+		}
+	}
 }
 
 // kill -9 of the plugin in the middle of writes: the client sees at most a pause, what was
@@ -489,17 +533,7 @@ func TestHostedKill(t *testing.T) {
 		h.eventually("writes after the last kill", func() bool { return done() > before+20 })
 	})
 	h.check(writers)
-	total := 0
-	for n, w := range writers {
-		metadata, err := h.client().KVv2("secret").GetVersionsAsList(t.Context(), fmt.Sprintf("w%d", n))
-		must(t, err)
-		last := metadata[len(metadata)-1].Version
-		if last < w.acknowledged {
-			t.Errorf("writer %d: version %d of %d answered writes", n, last, w.acknowledged)
-		}
-		total += w.acknowledged
-	}
-	h.versions(total) // of each an event, as soon as there are as many
+	h.checkEvents(writers)
 	crashes := 0
 	events := h.follow("tocsin/plugin-*", "oldest")
 	for crashes < kills {
@@ -540,6 +574,7 @@ func TestHostedUpgrade(t *testing.T) {
 		}
 	}
 	h.check(writers)
+	h.checkEvents(writers)
 	if got, err := c.KVv2("second").Get(ctx, "kept"); err != nil || fmt.Sprint(got.Data) != "map[a:1]" {
 		t.Errorf("the other mount: %+v, %v", got, err)
 	}
@@ -777,5 +812,44 @@ func TestHostedAuth(t *testing.T) {
 	}
 	if _, err := c.Logical().ReadWithContext(ctx, "sys/mounts"); err == nil {
 		t.Error("the token can do more than its policies say")
+	}
+}
+
+// A request that hangs times out and costs others nothing; one that ends the process is
+// repeated once and then refused, and the plugin is started again.
+func TestHostedHangAndExit(t *testing.T) {
+	h := startHosted(t, "    - {path: chatty, command: DIR/chatty}\n  request_timeout: 1s\n", "chatty")
+	ctx, c := t.Context(), h.client()
+	store := func(value string) {
+		t.Helper()
+		_, err := c.Logical().WriteWithContext(ctx, "chatty/store/a", map[string]any{"value": value})
+		must(t, err)
+	}
+	store("1")
+	pids := h.pids()
+	hangs := make(chan error)
+	go func() {
+		_, err := c.Logical().ReadWithContext(ctx, "chatty/hang")
+		hangs <- err
+	}()
+	store("2")
+	if err := <-hangs; err == nil || !strings.Contains(err.Error(), "did not answer in time") || !strings.Contains(err.Error(), "Code: 504") {
+		t.Errorf("hang: %v", err)
+	}
+	store("3")
+	if !slices.Equal(pids, h.pids()) {
+		t.Error("a plugin that is only slow was ended")
+	}
+	for _, path := range []string{"chatty/exit/3", "chatty/exit/0"} {
+		if _, err := c.Logical().ReadWithContext(ctx, path); err == nil || !strings.Contains(err.Error(), "Code: 503") {
+			t.Errorf("%s: %v", path, err)
+		}
+		store("4")
+	}
+	events := h.follow("tocsin/plugin-crash", "oldest")
+	for _, reason := range []string{"exit status 3", "exit status 3", "exit status 0", "exit status 0"} {
+		if e := h.next(events); e.Data.Event.Metadata["reason"] != reason {
+			t.Errorf("crash %v, want %s", e.Data.Event.Metadata, reason)
+		}
 	}
 }
