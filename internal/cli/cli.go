@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 		return exitOK
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitOK // the user wanted it to end
-	case errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
+	case isClosedOutput(err):
 		return exitOK // the reader of our output wanted no more
 	}
 	if errors.Is(err, errNotAllowed) {
@@ -70,6 +71,15 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	}
 	fmt.Fprintf(s.Err, "Error: %v\n", err)
 	return exitError
+}
+
+// isClosedOutput reports whether an error says that nobody reads our output any more. A
+// connection to a hub can break in the same way, which is a failure.
+func isClosedOutput(err error) bool {
+	if _, network := errors.AsType[*net.OpError](err); network {
+		return false
+	}
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
 }
 
 // usageError is a command line that cannot be understood.

@@ -172,6 +172,7 @@ func TestConnectErrorsSayWhatToDo(t *testing.T) {
 		{"private authority", fmt.Errorf("x: %w", x509.UnknownAuthorityError{}), true, "--ca-cert"},
 		{"other name", fmt.Errorf("x: %w", x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}), true, "--tls-server-name"},
 		{"no certificate", errors.New("remote error: tls: certificate required"), true, "--client-cert and --client-key"},
+		{"reset", &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}, true, "--client-cert and --client-key"},
 		{"other", errors.New("boom"), true, "boom"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -179,6 +180,7 @@ func TestConnectErrorsSayWhatToDo(t *testing.T) {
 			if tc.token {
 				c.token, c.source = "s3cret", "$TOCSIN_TOKEN"
 			}
+			c.url = &url.URL{Scheme: "https", Host: "h"}
 			err := c.advise(tc.err)
 			if !errors.Is(err, tc.err) && err.Error() == tc.err.Error() || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("got %v", err)
@@ -357,5 +359,17 @@ func TestClosedOutputEndsQuietly(t *testing.T) {
 	code := Run(t.Context(), []string{"config", "show"}, Streams{In: strings.NewReader(""), Out: closedPipe{}, Err: &stderr})
 	if code != exitOK || stderr.String() != "" {
 		t.Errorf("exit %d, %s", code, stderr.String())
+	}
+}
+
+// A connection to a hub can break with the same error as a pipe to "head", and that is no
+// success.
+func TestBrokenConnectionIsAnError(t *testing.T) {
+	broken := os.NewSyscallError("write", syscall.EPIPE)
+	if !isClosedOutput(fmt.Errorf("print: %w", &os.PathError{Op: "write", Path: "|1", Err: syscall.EPIPE})) {
+		t.Error("a closed output is an error")
+	}
+	if isClosedOutput(fmt.Errorf("connect: %w", &url.Error{Op: "Get", URL: "https://h", Err: &net.OpError{Op: "write", Net: "tcp", Err: broken}})) {
+		t.Error("a broken connection is none")
 	}
 }
