@@ -40,7 +40,12 @@ type LimitError struct {
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("%s: %d is more than the limit of %d", e.Part, e.Size, e.Max)
+	unit := ""
+	switch e.Part {
+	case attrType, "metadata", "event":
+		unit = " bytes"
+	}
+	return fmt.Sprintf("%s: %d is more than the limit of %d%s", e.Part, e.Size, e.Max, unit)
 }
 
 // Unwrap makes errors.Is(err, ErrTooLarge) true.

@@ -66,6 +66,12 @@ const (
 	maxSchemaDepth = 100
 )
 
+// CheckSchema says what is wrong with a schema file, as [Open] would.
+func CheckSchema(file string) error {
+	_, err := newSchema(file)
+	return err
+}
+
 func compile(d Declared) (*declaredType, error) {
 	if d.Mode == "" {
 		d.Mode = Warn
@@ -103,6 +109,9 @@ func newSchema(file string) (*schema, error) {
 	for range cap(s.validators) {
 		l.files = 0
 		v, err := newValidator(l, path)
+		if own, ok := errors.AsType[*jsonschema.LoadURLError](err); ok && strings.HasSuffix(own.URL, "/"+filepath.Base(path)) && l.files <= 1 {
+			err = own.Err // of the file itself, which is named anyway
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, schemaProblem(err))
 		}

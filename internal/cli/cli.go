@@ -24,7 +24,7 @@ const (
 	exitOK         = 0 // done, or ended by the user
 	exitError      = 1 // something failed
 	exitUsage      = 2 // unknown command or flag, wrong arguments
-	exitIncomplete = 3 // done, but some input was not understood
+	exitIncomplete = 3 // done, but some input was not understood or was refused
 	exitNotAllowed = 4 // done, and the answer is that it is not allowed
 )
 
@@ -55,7 +55,9 @@ func Run(ctx context.Context, args []string, s Streams) int {
 		return exitNotAllowed // which was printed
 	}
 	if incomplete, ok := errors.AsType[*incompleteError](err); ok {
-		fmt.Fprintln(s.Err, incomplete.Error())
+		if incomplete.message != "" {
+			fmt.Fprintln(s.Err, incomplete.message)
+		}
 		return exitIncomplete
 	}
 	if usage, ok := errors.AsType[*usageError](err); ok {
@@ -84,7 +86,7 @@ func usagef(cmd *cobra.Command, format string, args ...any) error {
 }
 
 // incompleteError is a run that did its work and has to say that some of the
-// input was not understood.
+// input was not understood. The message is empty when everything was said.
 type incompleteError struct{ message string }
 
 func (e *incompleteError) Error() string { return e.message }

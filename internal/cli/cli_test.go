@@ -54,6 +54,17 @@ func TestUsageErrors(t *testing.T) {
 		{"events publish a/b --wait soon", `"soon" is not a duration`},
 		{"events publish --cloudevents a/b", `unexpected argument "a/b"`},
 		{"events publish --cloudevents --source /x", `--source has no meaning with --cloudevents`},
+		{"plugin run", `the EXECUTABLE of the plugin is missing`},
+		{"plugin run x y", `arguments of the plugin come after "--"`},
+		{"plugin run x --listen 0.0.0.0:0", `"tocsin plugin run" only listens on loopback`},
+		{"plugin run x --type database", `--type must be secret or auth`},
+		{"plugin run x --login-policy p", `--login-policy is for auth plugins`},
+		{"plugin run x --path a --path /a/", `--path a is given twice`},
+		{"plugin info kv", `the TYPE (secret or auth) and the NAME of the plugin is missing`},
+		{"plugin info database x", `the type of a plugin is secret or auth`},
+		{"plugin register secret kv", `give --sha256 or --file`},
+		{"plugin reload", `give the NAME of a plugin, or --mount`},
+		{"plugin reload a b", `unexpected argument "b"`},
 		{"audit events", `the FILE is missing`},
 		{"audit events --kv-version secret/=3 x", `the version must be 1 or 2`},
 		{"config check", `the configuration FILE is missing`},
@@ -103,16 +114,17 @@ func TestRootTokenMustFitIntoAHeader(t *testing.T) {
 // Every command has a help text with an example.
 func TestHelp(t *testing.T) {
 	for _, args := range []string{
-		"", "dev", "server", "events", "events subscribe", "events publish", "audit", "audit events", "config", "config show", "config check", "version",
+		"", "dev", "server", "events", "events subscribe", "events publish", "events types", "events types show", "audit", "audit events", "config", "config show", "config check", "version",
 		"policy", "policy fmt", "policy test", "policy write", "policy read", "policy list", "policy delete",
 		"token", "token create", "token list", "token lookup", "token renew", "token revoke", "token capabilities", "login", "logout", "status",
+		"plugin", "plugin run", "plugin list", "plugin info", "plugin register", "plugin reload", "plugin deregister",
 	} {
 		t.Run(args, func(t *testing.T) {
 			code, stdout, stderr := run(t, append(strings.Fields(args), "--help")...)
 			if code != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
 				t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 			}
-			if group := slices.Contains([]string{"events", "audit", "config", "policy", "token"}, args); !group && !strings.Contains(stdout, "Examples:\n") {
+			if group := slices.Contains([]string{"events", "audit", "config", "policy", "token", "plugin"}, args); !group && !strings.Contains(stdout, "Examples:\n") {
 				t.Errorf("no example in\n%s", stdout)
 			}
 			for line := range strings.Lines(stdout) {

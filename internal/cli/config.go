@@ -1,10 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
 )
 
@@ -43,8 +47,8 @@ func newConfigCheck(s *Streams) *cobra.Command {
 		Long: `Check a configuration file and report everything that is wrong with it, each with line and
 column. Nothing is started. Exit code 0: the file is good; 1: it is not.
 
-A secret that cannot be found here and now is only mentioned, because it may exist where
-the server runs.`,
+JSON Schemas of event types are checked, too. A secret or a schema file that cannot be found
+here and now is only mentioned, because it may exist where the server runs.`,
 		Example: "  tocsin config check tocsin.yaml",
 		Args:    exactArgs(1, "the configuration FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -55,8 +59,29 @@ the server runs.`,
 			if _, err := c.Auth.RootToken.Reveal(); err != nil {
 				fmt.Fprintf(s.Err, "Note: auth.root_token: %v\n", err)
 			}
+			if err := checkSchemas(s, c.Publish.Types); err != nil {
+				return err
+			}
 			_, err = fmt.Fprintf(s.Out, "%s is valid\n", args[0])
 			return err
 		},
 	}
+}
+
+// checkSchemas returns what is wrong with the schemas that are there.
+func checkSchemas(s *Streams, types []config.EventType) error {
+	var problems []error
+	for i, t := range types {
+		if t.SchemaFile == "" {
+			continue
+		}
+		if _, err := os.Stat(t.SchemaFile); errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(s.Err, "Note: publish.types[%d].schema_file: there is no file %s here\n", i, t.SchemaFile)
+			continue
+		}
+		if err := catalog.CheckSchema(t.SchemaFile); err != nil {
+			problems = append(problems, fmt.Errorf("publish.types[%d].schema_file: %w", i, err))
+		}
+	}
+	return errors.Join(problems...)
 }

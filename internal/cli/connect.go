@@ -104,9 +104,11 @@ func (f *connectFlags) withoutToken() (c *connection, err error) {
 // else from a login at this address, else from a hub for development there.
 func (c *connection) findToken(file string) (err error) {
 	if file != "" {
-		c.token, err = config.SecretFromFile(file).Reveal()
+		if c.token, err = config.SecretFromFile(file).Reveal(); err != nil {
+			return fmt.Errorf("--token-file: %w", err)
+		}
 		c.source = file
-		return err
+		return nil
 	}
 	if c.token = os.Getenv(tokenEnv); c.token != "" {
 		c.source = "$" + tokenEnv
@@ -179,6 +181,15 @@ func (c *connection) advise(err error) error {
 		return advise("The hub at %s does not speak plain HTTP: use https:// in --address or %s.", c.address, addressEnv)
 	}
 	return err
+}
+
+// needs adds which capability a request takes to the advice about a refused token.
+func needs(err error, capability string) error {
+	advice, ok := errors.AsType[*adviceError](err)
+	if !ok || !errors.Is(err, client.ErrPermission) {
+		return err
+	}
+	return &adviceError{advice.err, advice.advice + " This takes " + capability + "."}
 }
 
 // A "tocsin dev" leaves its root token in a file that only the same user can

@@ -34,7 +34,8 @@ const devExample = `  tocsin dev --demo
   tocsin dev --audit-file /var/log/vault/audit.log
 
   # Then, in another terminal:
-  tocsin events subscribe 'kv-v2/*'`
+  tocsin events subscribe 'kv-v2/*'
+  tocsin events publish app/hello path=greetings/world`
 
 type devFlags struct {
 	demo        bool
@@ -80,7 +81,7 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 		return usagef(cmd, "--listen: %w", err)
 	}
 	if !config.IsLoopback(f.listen) {
-		return usagef(cmd, "--listen %s: \"tocsin dev\" only listens on loopback, because its traffic and its token are not protected; use \"tocsin server\" with listen.address and listen.tls", f.listen)
+		return usagef(cmd, "--listen %s: %q only listens on loopback, because its traffic and its token are not protected; use \"tocsin server\" with listen.address and listen.tls", f.listen, cmd.CommandPath())
 	}
 	if strings.ContainsFunc(f.rootToken, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return usagef(cmd, "--root-token: only printable ASCII characters without spaces fit into a header")
@@ -235,7 +236,12 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 	if !shared {
 		environment += tokenEnv + "=" + token + " "
 	}
-	fmt.Fprintf(&b, "\nIn another terminal:\n\n  %s%s events subscribe 'kv-v2/*'\n\n", environment, program)
+	types := "kv-v2/*"
+	if !f.demo && f.auditFile == "" {
+		types = "app/*"
+	}
+	command := environment + program
+	fmt.Fprintf(&b, "\nIn another terminal:\n\n  %s events subscribe '%s'\n  %s events publish app/hello path=greetings/world\n\n", command, types, command)
 	if shared {
 		fmt.Fprintf(&b, "As another user, or with other clients, send the token: %s=%s\n", tokenEnv, token)
 	}

@@ -156,7 +156,7 @@ The token needs read on sys/event-types/TYPE.`,
 			if refused, ok := errors.AsType[*client.StatusError](err); ok && refused.StatusCode == http.StatusNotFound && len(refused.Messages) > 0 {
 				return &adviceError{fmt.Errorf("the event type %q is not known%s", args[0], c.inNamespace()), `"tocsin events types" prints those that are.`}
 			} else if err != nil {
-				return c.advise(err)
+				return needs(c.advise(err), "read on sys/event-types/"+args[0])
 			}
 			if format == answerJSON {
 				return printJSON(s.Out, json.RawMessage(raw))
@@ -188,7 +188,7 @@ func (c *connection) eventTypes(ctx context.Context, query url.Values) (types []
 	for {
 		text, err := c.own(ctx, eventTypesPath, query)
 		if err != nil {
-			return nil, nil, c.advise(err)
+			return nil, nil, needs(c.advise(err), "read on sys/event-types")
 		}
 		var page struct {
 			Types []json.RawMessage `json:"types"`

@@ -31,6 +31,8 @@ func newPlugin(s *Streams) *cobra.Command {
 
 const catalogPath = "sys/plugins/catalog"
 
+const pluginRight = "sudo on sys/plugins/..."
+
 // pluginData is what a hub tells about a plugin.
 type pluginData struct {
 	Type    string   `json:"type"`
@@ -68,7 +70,7 @@ func newPluginList(s *Streams) *cobra.Command {
 			}
 			a, err := c.do(cmd.Context(), http.MethodGet, catalogPath, nil, nil)
 			if err != nil {
-				return err
+				return needs(err, pluginRight)
 			}
 			if format == answerJSON {
 				return printEnvelope(s.Out, a)
@@ -146,8 +148,15 @@ func newPluginInfo(s *Streams) *cobra.Command {
 				return err
 			}
 			a, err := c.do(cmd.Context(), http.MethodGet, catalogPath+"/"+args[0]+"/"+args[1], versionQuery(version), nil)
+			if nothingThere(err) {
+				of := ""
+				if version != "" {
+					of = " of the version " + version
+				}
+				return &adviceError{fmt.Errorf("the hub knows no plugin %q of type %s%s", args[1], args[0], of), `"tocsin plugin list" prints those that it knows.`}
+			}
 			if err != nil {
-				return err
+				return needs(err, pluginRight)
 			}
 			if format == answerJSON {
 				return printEnvelope(s.Out, a)
@@ -216,7 +225,7 @@ on. The hub starts exactly the file with this checksum and no other.
 			body["env"] = variables
 			a, err := c.do(cmd.Context(), http.MethodPut, catalogPath+"/"+names[0]+"/"+names[1], nil, body)
 			if err != nil {
-				return err
+				return needs(err, pluginRight)
 			}
 			warn(s.Err, a)
 			_, err = fmt.Fprintf(s.Out, "Plugin %s is registered with the sha256 %s.\n", visible(names[1]), visible(sum))
@@ -238,12 +247,12 @@ on. The hub starts exactly the file with this checksum and no other.
 func sumOf(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("--file: %w", err)
 	}
 	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("read %s: %w", file, err)
+		return "", fmt.Errorf("--file: %w", readError(file, err))
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
@@ -264,7 +273,7 @@ func newPluginDeregister(s *Streams) *cobra.Command {
 				return err
 			}
 			if _, err := c.do(cmd.Context(), http.MethodDelete, catalogPath+"/"+args[0]+"/"+args[1], versionQuery(version), nil); err != nil {
-				return err
+				return needs(err, pluginRight)
 			}
 			_, err = fmt.Fprintf(s.Out, "Plugin %s is not in the catalog.\n", visible(args[1]))
 			return err
@@ -287,7 +296,9 @@ func newPluginReload(s *Streams) *cobra.Command {
 under way are answered by what runs, those that come meanwhile wait. If the new executable
 does not start, what runs goes on.`,
 		Example: "  tocsin plugin reload kv\n\n  tocsin plugin reload --mount secret",
-		Args:    cobra.MaximumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			return exactArgs(min(len(args), 1), "")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 0) == (len(mounts) == 0) {
 				return usagef(cmd, "give the NAME of a plugin, or --mount")
@@ -302,7 +313,7 @@ does not start, what runs goes on.`,
 			}
 			a, err := c.do(cmd.Context(), http.MethodPut, "sys/plugins/reload/backend", nil, body)
 			if err != nil {
-				return err
+				return needs(err, pluginRight)
 			}
 			var answer struct {
 				Data struct{ Mounts []string }

@@ -53,6 +53,18 @@ type pluginMounts struct {
 	options config.Texts // for all
 }
 
+// twice returns a path that is there more than once.
+func (m *pluginMounts) twice() (path string, twice bool) {
+	seen := make(map[string]bool)
+	for _, mount := range m.mounts {
+		if seen[mount.Path] {
+			return mount.Path, true
+		}
+		seen[mount.Path] = true
+	}
+	return "", false
+}
+
 type pathFlag struct{ *pluginMounts }
 
 func (f pathFlag) String() string { return "" }
@@ -121,6 +133,12 @@ func newPluginRun(s *Streams) *cobra.Command {
 			if f.class != string(config.MountSecret) && f.class != string(config.MountAuth) {
 				return usagef(cmd, "--type must be secret or auth, it is %q", f.class)
 			}
+			if len(f.loginPolicies) > 0 && f.class != string(config.MountAuth) {
+				return usagef(cmd, "--login-policy is for auth plugins: --type auth")
+			}
+			if path, twice := f.mounts.twice(); twice {
+				return usagef(cmd, "--path %s is given twice", path)
+			}
 			return f.run(cmd.Context(), s, args[0], args[1:])
 		},
 	}
@@ -133,14 +151,14 @@ func newPluginRun(s *Streams) *cobra.Command {
 	flags.Var(&f.env, "env", "variable of its environment; repeatable")
 	flags.StringArrayVar(&f.loginPolicies, "login-policy", nil, "`policy` that logins of an auth plugin may give; repeatable")
 	flags.BoolVar(&f.noReload, "no-reload", false, "do not reload the plugin when its executable changes")
-	flags.VarP(&f.output, "output", "o", "how events are printed: pretty or json (Vault's form)")
+	flags.VarP(&f.output, "output", "o", "how events are printed: pretty or json (Vault's form, and nothing else on standard output)")
 	flags.BoolVar(&f.all, "all", false, "print also what happens to the hub itself, such as logins and subscriptions")
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory`, with the key of the storage beside it, instead of a temporary one")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
 	flags.StringVar(&f.listen, "listen", config.Default().Listen.Address, "loopback `address` to listen on; port 0 takes a free one")
 	flags.StringVar(&f.addressFile, "address-file", "", "write the URL that the hub listens on to this `file` when it is ready")
 	flags.Var(&f.pluginLevel, "plugin-log-level", "least important messages of the plugin on standard error: debug, info, warn or error")
-	flags.Var(&f.logLevel, "log-level", "the same of the hub")
+	flags.Var(&f.logLevel, "log-level", "least important messages of the hub on standard error: debug, info, warn or error")
 	return cmd
 }
 
@@ -158,7 +176,7 @@ func (f *pluginRunFlags) pluginConfig(c *config.Config, executable string, args 
 	info, err := os.Stat(executable)
 	switch {
 	case err != nil:
-		return fmt.Errorf("find the plugin: %w", err)
+		return &adviceError{fmt.Errorf("find the plugin: %w", err), "Build it first, for example with \"go build\"."}
 	case info.IsDir():
 		return fmt.Errorf("%s is a directory; name the executable in it", executable)
 	case info.Mode()&0o111 == 0:
@@ -298,7 +316,11 @@ func (f *pluginRunFlags) watch(ctx context.Context, s *Streams, a *app.App, toke
 		return nil
 	}
 	out := s.Out
-	fmt.Fprint(out, f.pluginBanner(a, token, dir, state))
+	about := out
+	if f.output == outputJSON {
+		about = s.Err // programs read the events
+	}
+	fmt.Fprint(about, f.pluginBanner(a, token, dir, state))
 	if err := writeAddress(f.addressFile, a); err != nil {
 		return err
 	}
@@ -345,7 +367,11 @@ func (f *pluginRunFlags) waitForPlugin(ctx context.Context, a *app.App) string {
 		running, err := a.Plugins()
 		switch {
 		case err != nil:
-			return fmt.Sprintf("DOES NOT START: %v\n%15s It is tried again; build it anew, and it is started at once.", err, "")
+			next := "It is tried again; build it anew, and it is started at once."
+			if f.noReload {
+				next = "It is tried again."
+			}
+			return fmt.Sprintf("DOES NOT START: %v\n%14s %s", err, "", next)
 		case running:
 			return "runs"
 		case time.Now().After(deadline):
@@ -379,7 +405,11 @@ func (f *pluginRunFlags) pluginBanner(a *app.App, token, dir, state string) stri
 		row("Data", "%s (the key of the storage is in it: %s)", dir, keyFile)
 	}
 	at := f.mountedAt(first)
-	fmt.Fprintf(&b, "\nIn another terminal:\n\n  export VAULT_ADDR=%s VAULT_TOKEN=%s\n  curl -H \"X-Vault-Token: $VAULT_TOKEN\" \"$VAULT_ADDR/v1/%s?help=1\"\n", a.URL(), token, at)
+	export := fmt.Sprintf("VAULT_ADDR=%s VAULT_TOKEN=%s", a.URL(), token)
+	if a.URL() != defaultAddress {
+		export += fmt.Sprintf(" %s=%s", addressEnv, a.URL())
+	}
+	fmt.Fprintf(&b, "\nIn another terminal:\n\n  export %s\n  curl -H \"X-Vault-Token: $VAULT_TOKEN\" \"$VAULT_ADDR/v1/%s?help=1\"\n", export, at)
 	switch {
 	case first.PluginName() == "kv":
 		fmt.Fprintf(&b, "  vault kv put %sapp password=x\n", at)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"slices"
@@ -41,9 +42,9 @@ not be reached for that long. A hub that answers that it is busy or full gets 10
 any case.
 
 Exit codes: 0 everything is stored, or what was read before Ctrl-C is; 1 the hub cannot be
-reached or does not take the token, and some may not be stored; 2 wrong usage; 3 some
-events were refused, the others are stored; 4 the same, and all that were refused are not
-allowed by the policies of the token.`
+reached or does not take the token, and some may not have been stored; 2 wrong usage;
+3 some events were refused, the others are stored; 4 the same, and all that were refused
+are not allowed by the policies of the token.`
 
 const publishExample = `  tocsin events publish app/order-placed path=orders/4711 operation=place
 
@@ -82,6 +83,9 @@ func newPublish(s *Streams) *cobra.Command {
 			if f.cloudEvents {
 				if err := f.checkCloudEvents(cmd, args); err != nil {
 					return err
+				}
+				if isTerminal(s.In) && isTerminal(s.Err) {
+					fmt.Fprintln(s.Err, "Type CloudEvents, one JSON object per line. Ctrl-D ends.")
 				}
 				return f.run(cmd.Context(), s, readCloudEvents(s.In))
 			}
@@ -181,11 +185,19 @@ func readData(data string, in io.Reader) ([]byte, error) {
 	content, err := io.ReadAll(io.LimitReader(in, maxDataBytes+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("--data: read %s: %w", what, err)
+		return nil, fmt.Errorf("--data: %w", readError(what, err))
 	case len(content) > maxDataBytes:
 		return nil, fmt.Errorf("--data: %s has more than %d bytes", what, maxDataBytes)
 	}
 	return content, nil
+}
+
+// readError names what could not be read, if the error does not.
+func readError(what string, err error) error {
+	if _, named := errors.AsType[*fs.PathError](err); named {
+		return err
+	}
+	return fmt.Errorf("read %s: %w", what, err)
 }
 
 func guessType(data []byte) string {
@@ -255,7 +267,7 @@ func (r *publication) publishAll(ctx, work context.Context, events <-chan publis
 				e.err = r.publisher.Queue(work, e.event)
 				if e.err == nil {
 					r.queued++
-					r.id = e.event.ID
+					r.id, r.hidden = e.event.ID, e.event.Path == ""
 					continue
 				}
 				if work.Err() != nil {
@@ -303,6 +315,9 @@ func (r *publication) report(ctx context.Context, s *Streams, c *connection, f *
 		}
 	case !f.cloudEvents && summary.Accepted == 1:
 		fmt.Fprintf(s.Out, "Event %s is stored.\n", visible(r.id))
+		if r.hidden {
+			r.notes.say("Only root tokens see it, because it has no path: path=PATH or --path.")
+		}
 	case !f.cloudEvents && summary.Duplicates == 1:
 		fmt.Fprintf(s.Out, "Event %s was stored before.\n", visible(r.id))
 	case f.cloudEvents:
@@ -313,11 +328,13 @@ func (r *publication) report(ctx context.Context, s *Streams, c *connection, f *
 	}
 	switch {
 	case r.failed != nil && (stats.Waiting > 0 || r.unsent):
-		return c.advise(fmt.Errorf("%s may not be stored: %w", eventCount(uint64(max(stats.Waiting, 1))), r.failed))
+		return c.advise(fmt.Errorf("%s may not have been stored: %w", eventCount(uint64(max(stats.Waiting, 1))), r.failed))
 	case r.failed != nil:
 		return c.advise(r.failed)
 	case r.refused > 0 && r.refused == r.denied:
 		return errNotAllowed
+	case r.refused > 0 && !f.cloudEvents && f.format == answerText:
+		return &incompleteError{} // of one event everything was said
 	case r.refused > 0:
 		return &incompleteError{fmt.Sprintf("%d of %s refused.", r.refused, eventCount(uint64(r.refused)+stats.Acknowledged))}
 	}
@@ -337,7 +354,11 @@ type publishSummary struct {
 func (s *publishSummary) text() string {
 	text := "Stored: " + eventCount(s.Accepted+s.Duplicates)
 	if s.Duplicates > 0 {
-		text += fmt.Sprintf(", of which %d were there before", s.Duplicates)
+		were := "were"
+		if s.Duplicates == 1 {
+			were = "was"
+		}
+		text += fmt.Sprintf(", of which %d %s there before", s.Duplicates, were)
 	}
 	if s.Refused > 0 {
 		text += fmt.Sprintf("; refused: %d", s.Refused)

@@ -70,7 +70,7 @@ func TestPublishGivesUp(t *testing.T) {
 	}{
 		"token": {http.StatusForbidden, []string{"--wait", "1m"}, "Give a token"},
 		"other": {http.StatusNotFound, []string{"--wait", "1m"}, "Is http://"},
-		"moved": {http.StatusFound, nil, "may not be stored"},
+		"moved": {http.StatusFound, nil, "may not have been stored"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(tokenEnv, "")

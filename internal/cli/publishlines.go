@@ -109,6 +109,7 @@ type publication struct {
 	queued int    // events
 	last   int    // line
 	id     string // of the last event
+	hidden bool   // it has no path
 	failed error  // why not all is stored
 	unsent bool   // an event was read and not queued
 

@@ -4,16 +4,25 @@ import "github.com/spf13/cobra"
 
 const rootLong = `Tocsin takes in the audit log of Vault or OpenBao, makes every entry durable, derives the
 event notifications that follow from it, and serves them over the WebSocket API that
-Vault's own clients speak, to whom policies allow to see them.
+Vault's own clients speak, to whom policies allow to see them. Applications publish events
+of their own, over HTTP, gRPC or from the command line, and Vault plugins run below it,
+unmodified.
 
 Exit codes: 0 done or ended by the user, 1 something failed, 2 wrong usage, 3 done, but
-some input was not understood, 4 done, and a policy does not allow what was asked.`
+some input was not understood or refused, 4 done, and a policy does not allow what was
+asked.`
 
 const rootExample = `  # A hub to try things out, with a replayed audit log.
   tocsin dev --demo
 
   # In another terminal: one JSON event per line.
   tocsin events subscribe 'kv-v2/*'
+
+  # Say something yourself.
+  tocsin events publish app/order-placed path=orders/4711
+
+  # A Vault plugin, and the events that it sends.
+  tocsin plugin run ./vault-plugin-secrets-kv --path secret --option version=2
 
   # Who may see what: try a policy, store it, and give a token for it away.
   tocsin policy test --policy team-a.hcl --path secret/data/team-a/db --event-type kv-v2/data-write

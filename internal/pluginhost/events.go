@@ -43,7 +43,7 @@ func (m *Mount) sendEvent(ctx context.Context, pluginVersion, eventType string, 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishPatience)
 	defer cancel()
-	request := publish.Request{By: publish.Host, Namespace: m.Record().Namespace, Events: []*event.Event{e}}
+	request := publish.Request{By: publish.Host, Edge: "plugin", Namespace: m.Record().Namespace, Events: []*event.Event{e}}
 	patience := time.Now().Add(publishPatience)
 	for {
 		result, err := m.host.config.Intake.Publish(ctx, request)

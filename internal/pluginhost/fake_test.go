@@ -261,6 +261,9 @@ func (r *recorder) Submit(ctx context.Context, events ...*event.Event) (*journal
 }
 
 func (r *recorder) Publish(ctx context.Context, q publish.Request) (publish.Result, error) {
+	if q.Edge != "plugin" {
+		return publish.Result{}, fmt.Errorf("the edge is %q", q.Edge)
+	}
 	return r.intake.Publish(ctx, q)
 }
 

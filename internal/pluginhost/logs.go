@@ -6,11 +6,13 @@ import (
 )
 
 // harmless are messages of plugins that say nothing about what the plugin does, with which
-// some log every request. They are kept for those who want to see everything.
+// some log every request or start. They are kept for those who want to see everything.
 var harmless = map[string]bool{
 	// kv 0.25 says this at every write when it is not built into the server: its own SDK
 	// cannot send the observation.
 	"error recording observation": true,
+	// Of go-plugin, at every start.
+	"configuring server automatic mTLS": true,
 }
 
 // pluginLog takes what plugins log, less what is harmless.

@@ -164,7 +164,7 @@ func checkPath(path string) error {
 	for segment := range strings.SplitSeq(trimmed, "/") {
 		switch {
 		case segment == "", segment == ".", segment == "..", segment == "sys", segment == "auth":
-			return invalidf("the path %q of the mount has the element %q", path, segment)
+			return invalidf("the path %q of the mount has the element %q, which no mount may have", path, segment)
 		case strings.ContainsFunc(segment, func(r rune) bool { return r <= ' ' || r == '*' || r == '+' || 0x7f <= r && r <= 0x9f }):
 			return invalidf("the path %q of the mount has spaces, control characters, * or +", path)
 		}

@@ -128,7 +128,7 @@ func TestRules(t *testing.T) {
 		{name: "plugin info of a bridge", event: event.Event{Type: "bridge/x", Plugin: new(event.PluginInfo)}},
 		{name: "no type", event: event.Event{}, code: Invalid, text: "type: is empty"},
 		{name: "glob", event: event.Event{Type: "app/*"}, code: Invalid, text: `type: contains '*'`},
-		{name: "long type", event: event.Event{Type: "app/" + long}, code: TooLarge, text: "type: 304 is more than the limit of 256"},
+		{name: "long type", event: event.Event{Type: "app/" + long}, code: TooLarge, text: "type: 304 is more than the limit of 256 bytes"},
 		{name: "escape", event: event.Event{Type: "app/x", Path: "a/../b"}, code: Invalid, text: `path: has a segment ".."`},
 		{name: "escape of the data", event: event.Event{Type: "app/x", Metadata: event.Fields{{Key: "data_path", Value: ".."}}}, code: Invalid,
 			text: `metadata data_path: has a segment ".."`},

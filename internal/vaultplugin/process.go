@@ -202,9 +202,12 @@ func (p *Process) launchError(ctx context.Context, err error) error {
 		case <-time.After(drainTime):
 		}
 	}
-	why := p.child.log.tail()
+	const noPlugin = "; it must be a plugin built with the SDK of Vault or OpenBao (protocol 5, gRPC)"
+	why, hint := p.child.log.tail(), ""
 	if why != "" {
 		why = "; it wrote: " + why
+	} else {
+		hint = noPlugin
 	}
 	switch {
 	case errors.Is(err, ErrChecksum):
@@ -214,11 +217,11 @@ func (p *Process) launchError(ctx context.Context, err error) error {
 		err = ctx.Err()
 	case !started:
 	case p.child.endedItself() && p.child.err != nil:
-		err = fmt.Errorf("%w before the handshake (%w)%s", ErrExited, p.child.err, why)
+		err = fmt.Errorf("%w before the handshake (%w)%s", ErrExited, p.child.err, why+hint)
 	case p.child.endedItself():
-		err = fmt.Errorf("%w before the handshake%s", ErrExited, why)
+		err = fmt.Errorf("%w before the handshake%s", ErrExited, why+hint)
 	default:
-		err = fmt.Errorf("%w: %s%s", ErrProtocol, printable(err.Error()), why)
+		err = fmt.Errorf("%w: %s%s", ErrProtocol, printable(err.Error()), why+noPlugin)
 	}
 	return fmt.Errorf("plugin %s: %w", p.options.Name, err)
 }

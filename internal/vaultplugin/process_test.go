@@ -80,6 +80,8 @@ func TestLaunchFails(t *testing.T) {
 	}{
 		{role: "exit", err: ErrExited, text: "exit status 7): it wrote: no license"},
 		{role: "garbage", err: ErrProtocol, text: "hello, I am no plugin"},
+		{role: "garbage", err: ErrProtocol, text: "it must be a plugin built with the SDK of Vault or OpenBao"},
+		{role: "multiplexed", o: Options{Command: "/bin/true"}, err: ErrExited, text: "it must be a plugin built with the SDK of Vault or OpenBao"},
 		{role: "long", err: ErrProtocol},
 		{role: "old", err: ErrProtocol, text: "version"},
 		{role: "foreign", err: ErrProtocol, text: "192.0.2.1"},
@@ -99,7 +101,7 @@ func TestLaunchFails(t *testing.T) {
 			}
 			dirs := socketDirs(t)
 			_, err := Launch(t.Context(), tt.o)
-			if err == nil || tt.err != nil && !errors.Is(err, tt.err) || !strings.Contains(strings.ReplaceAll(err.Error(), "; it", ": it"), tt.text) {
+			if err == nil || tt.err != nil && !errors.Is(err, tt.err) || !strings.Contains(strings.ReplaceAll(err.Error(), "; it wrote", ": it wrote"), tt.text) {
 				t.Errorf("got %v, want %v %q", err, tt.err, tt.text)
 			}
 			if left := socketDirs(t); left > dirs {

@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -102,5 +103,118 @@ func TestDocumentedPolicies(t *testing.T) {
 				t.Errorf("is not laid out as policy fmt does: %v\n%s", err, formatted)
 			}
 		})
+	}
+}
+
+var (
+	codeBlock = regexp.MustCompile("(?ms)^```.*?^```$")
+	codeSpan  = regexp.MustCompile("`[^`\n]*`")
+	pageLink  = regexp.MustCompile(`\[[^\]\n]*\]\(([^)\s]+)\)`)
+	heading   = regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	noAnchor  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// anchors returns the anchors that the headings of a page have where it is shown.
+func anchors(page string) map[string]bool {
+	all := make(map[string]bool)
+	for _, m := range heading.FindAllStringSubmatch(page, -1) {
+		name := strings.ReplaceAll(noAnchor.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")
+		unique := name
+		for n := 1; all[unique]; n++ {
+			unique = fmt.Sprintf("%s-%d", name, n)
+		}
+		all[unique] = true
+	}
+	return all
+}
+
+// TestLinks: every relative link of the documentation leads to a file, and to a heading in
+// it if it names one; every page can be reached from README.
+func TestLinks(t *testing.T) {
+	var pages []string
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
+	}
+	texts := make(map[string]string)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[page] = codeBlock.ReplaceAllString(string(text), "")
+	}
+	linked := map[string][]string{}
+	links := 0
+	for page, text := range texts {
+		for _, m := range pageLink.FindAllStringSubmatch(codeSpan.ReplaceAllString(text, ""), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			links++
+			file, anchor, _ := strings.Cut(m[1], "#")
+			target := page
+			if file != "" {
+				target = filepath.Join(filepath.Dir(page), file)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: the link %s leads nowhere", page, m[1])
+				continue
+			}
+			linked[page] = append(linked[page], target)
+			if anchor != "" && !anchors(texts[target])[anchor] {
+				t.Errorf("%s: %s has no heading for the link %s", page, target, m[1])
+			}
+		}
+	}
+	if links < 50 {
+		t.Errorf("only %d links were found", links)
+	}
+	reached := make(map[string]bool)
+	var follow func(string)
+	follow = func(page string) {
+		if !reached[page] {
+			reached[page] = true
+			for _, next := range linked[page] {
+				follow(next)
+			}
+		}
+	}
+	follow("../../README.md")
+	for _, page := range pages {
+		if strings.HasPrefix(page, "../../docs/") && !reached[page] && !reached[filepath.Dir(page)] {
+			t.Errorf("%s cannot be reached from README.md", page)
+		}
+	}
+}
+
+// TestNamedTests: what the page with the guarantees names as evidence is there.
+func TestNamedTests(t *testing.T) {
+	text, err := os.ReadFile("../../docs/guarantees.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 || strings.Trim(cells[1], " -") == "" {
+			continue
+		}
+		for _, m := range codeSpan.FindAllString(cells[len(cells)-2], -1) {
+			name := strings.Trim(m, "`")
+			if strings.ContainsAny(name, " =") || strings.HasPrefix(name, "kill") {
+				continue // a command
+			}
+			if found, err := filepath.Glob(filepath.Join("../..", name, "*_test.go")); err != nil || len(found) == 0 {
+				t.Errorf("%s: there are no tests in %s", strings.TrimSpace(cells[1]), name)
+			}
+			rows++
+		}
+	}
+	if rows < 20 {
+		t.Errorf("only %d names were found", rows)
 	}
 }
