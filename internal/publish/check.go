@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/policy"
 )
 
@@ -41,6 +42,10 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 			code = TooLarge
 		}
 		return "", &Refusal{Code: code, Text: err.Error()}
+	}
+	// Many small parts take more than their bytes.
+	if size, most := journal.StoredBytes(e), c.options.Journal.MaxUnitBytes(); size > most {
+		return "", &Refusal{Code: TooLarge, Text: (&event.LimitError{Part: "stored event", Size: size, Max: most}).Error()}
 	}
 	if refused := c.checkRights(e); refused != nil {
 		return "", refused

@@ -1,7 +1,8 @@
 // Package publish takes in what others say: whatever edge an event comes by (HTTP, gRPC,
 // a hosted plugin), it passes the same rules here and is in the journal when the answer
-// is given. A repeat of an event, one with the same source and id, is recognised for a
-// while and not stored again, so that producers may repeat until they get an answer.
+// is given. A repeat of an event, one with the same source and id and of the same type
+// and namespace, is recognised for a while and not stored again, so that producers may
+// repeat until they get an answer.
 //
 // It speaks no protocol and knows no tokens: an edge parses, asks who it is, and hands
 // both over. What sources read from elsewhere, and what the hub says itself, goes into
@@ -9,7 +10,7 @@
 //
 // # Repeats
 //
-// An event is a repeat if one with its source and id is among the newest
+// An event is a repeat if one with its source, id, type and namespace is among the newest
 // [Options.MaxIDs] events of the journal and was stored in the last [Options.Window].
 // That the journal itself is what is remembered makes it survive restarts: after one,
 // and after a failure of the storage that left open what was stored, its end is read
@@ -54,6 +55,7 @@ func (host) Allows(policy.Capabilities, string, map[string]any) bool { return tr
 // Journal is where events go; *[journal.Journal] is one.
 type Journal interface {
 	Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error)
+	MaxUnitBytes() int
 	Health() error
 	End() journal.Position
 	Recent(ctx context.Context, n uint64) (journal.Position, error)

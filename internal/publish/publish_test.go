@@ -406,6 +406,75 @@ func TestLarge(t *testing.T) {
 	}
 }
 
+// TestSmallLimits: with small limits the journal takes less at once than requests have.
+func TestSmallLimits(t *testing.T) {
+	limits := event.Limits{MaxTypeBytes: 64, MaxMetadataKeys: 8, MaxMetadataBytes: 512, MaxEventBytes: 1 << 10}
+	j, err := journal.Open(t.Context(), journal.Config{Dir: t.TempDir(), Limits: limits, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close(context.Background())
+	i := New(Options{Journal: j, Limits: limits})
+	defer i.Close(context.Background())
+	if r, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(0, 500)}); err != nil || r.Accepted != 500 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if ids := stored(t, j); len(ids) != 500 || ids[499] != "id-499" {
+		t.Errorf("%d are stored", len(ids))
+	}
+	// Parts without bytes are not for nothing, and no reason to refuse others.
+	parts := numbered(500, 502)
+	parts[0].EntityIDs = make([]string, 2000)
+	r, err := i.Publish(t.Context(), Request{By: Host, Events: parts, Partial: true})
+	if err != nil || r.Accepted != 1 || len(r.Refused) != 1 || r.Refused[0].Code != TooLarge {
+		t.Errorf("many parts: %+v, %v", r, err)
+	}
+}
+
+// TestRepeatsOfOthers: who publishes an id before its owner does keeps out nothing that he
+// may not publish.
+func TestRepeatsOfOthers(t *testing.T) {
+	i, j := begin(t, Options{})
+	by := allowed(t, `path "evil/sys/events/publish/*" { capabilities = ["create"] }
+		path "sys/events/publish/evil/*" { capabilities = ["create"] }`)
+	squat := numbered(0, 2)
+	squat[0].Namespace, squat[1].Type = "evil/", "evil/x"
+	if r, err := i.Publish(t.Context(), Request{By: by, Events: squat}); err != nil || r.Accepted != 2 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for round, want := range []Result{{Accepted: 2}, {Duplicates: 2}} {
+		if r, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(0, 2)}); err != nil || r.Accepted != want.Accepted || r.Duplicates != want.Duplicates {
+			t.Errorf("round %d: %+v, %v", round, r, err)
+		}
+	}
+	if ids := stored(t, j); len(ids) != 4 {
+		t.Errorf("stored: %v", ids)
+	}
+}
+
+// TestReadOverGap: what is behind events that are missing is remembered, also if that is
+// one event.
+func TestReadOverGap(t *testing.T) {
+	i, j := begin(t, Options{})
+	for n := range 3 {
+		if _, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(n, n+1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := i.window
+	w.mu.Lock()
+	clear(w.later)
+	w.mu.Unlock()
+	// As if another record had been there before the last.
+	end := j.End()
+	if err := w.readFrom(&journal.Position{Seq: end.Seq - 1, Index: journal.BetweenRecords, Ordinal: 0}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(2, 3)}); err != nil || r.Duplicates != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func BenchmarkPublish(b *testing.B) {
 	j := openJournal(b, b.TempDir())
 	i := New(Options{Journal: j})

@@ -14,12 +14,15 @@ import (
 	"github.com/tocsin-events/tocsin/internal/journal"
 )
 
-// maxUnitBytes is about how large the units are in which the events of one request
-// are stored. A larger event is a unit of its own.
+// maxUnitBytes bounds the units in which the events of one request are stored, if the
+// journal does not take less. A larger event is a unit of its own.
 const maxUnitBytes = 512 << 10
 
-// key stands for the source and id of an event: two keyed hashes, so that nobody can
+// key stands for what makes an event a repeat: two keyed hashes, so that nobody can
 // make, and nobody will see, two events with the same.
+//
+// Beside source and id it has what rights to publish are given for. Else somebody could
+// keep out events that he may not publish, by publishing others of their ids before.
 type key [2]uint64
 
 // window knows which events are in the journal lately, or on their way to it.
@@ -28,6 +31,7 @@ type window struct {
 	store   func(context.Context, []*event.Event) (waiter, error)
 	age     time.Duration
 	maxIDs  int
+	maxUnit int
 	seeds   [2]maphash.Seed
 	log     *slog.Logger
 
@@ -67,7 +71,7 @@ type flight struct {
 
 func newWindow(j Journal, age time.Duration, maxIDs int, log *slog.Logger) *window {
 	w := &window{
-		journal: j, age: age, maxIDs: maxIDs, log: log,
+		journal: j, age: age, maxIDs: maxIDs, maxUnit: min(maxUnitBytes, j.MaxUnitBytes()), log: log,
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		wake:  make(chan struct{}, 1), ended: make(chan struct{}),
 		later: make(map[key]struct{}), pending: make(map[key]*flight),
@@ -81,8 +85,11 @@ func newWindow(j Journal, age time.Duration, maxIDs int, log *slog.Logger) *wind
 
 func (w *window) key(e *event.Event) key {
 	var room [512]byte
-	b := binary.LittleEndian.AppendUint32(room[:0], uint32(len(e.Source)))
-	b = append(append(b, e.Source...), e.ID...)
+	b := room[:0]
+	for _, part := range [...]string{e.Namespace, e.Type, e.Source} {
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(part))), part...)
+	}
+	b = append(b, e.ID...)
 	return key{maphash.Bytes(w.seeds[0], b), maphash.Bytes(w.seeds[1], b)}
 }
 
@@ -128,8 +135,8 @@ func (w *window) claim(ctx context.Context, events []*event.Event, keys []key) (
 		}
 		f := w.pending[k]
 		if f == nil {
-			size := e.Size()
-			if unit == nil || unit.bytes+size > maxUnitBytes {
+			size := journal.StoredBytes(e)
+			if unit == nil || unit.bytes+size > w.maxUnit {
 				unit = &flight{from: end, settled: make(chan struct{}), keys: make([]key, 0, len(events)-i), events: make([]*event.Event, 0, len(events)-i)}
 				fresh = append(fresh, unit)
 			}
@@ -333,11 +340,11 @@ func (w *window) readFrom(doubt *journal.Position) error {
 	}
 	// What comes behind this end is of those who do not publish, or is pending.
 	r, end := w.journal.Read(from), w.journal.End()
-	for at := from; at.Compare(end) < 0; {
+	for more := from.Compare(end) < 0; more; {
 		b, err := r.Next(w.ctx)
 		if gap, ok := errors.AsType[*journal.GapError](err); ok {
 			w.log.Warn("Events of the journal are missing; repeats of them would be stored again.", "error", gap)
-			at = gap.Next
+			more = gap.Next.Compare(end) <= 0 // it was not read yet
 			continue
 		}
 		if err != nil {
@@ -348,7 +355,7 @@ func (w *window) readFrom(doubt *journal.Position) error {
 			w.rememberLocked(w.key(b.Event(i)))
 		}
 		w.mu.Unlock()
-		at = b.End()
+		more = b.End().Compare(end) < 0
 	}
 	return nil
 }
