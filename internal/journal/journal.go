@@ -338,7 +338,7 @@ func (j *Journal) Begin() Position {
 	ctx, cancel := context.WithTimeout(context.Background(), beginTimeout)
 	defer cancel()
 	if s := j.session.Load(); s != nil && !j.End().IsZero() {
-		if rec, err := s.fetchOne(ctx, getRequest{Seq: 1, Batch: 1}); err == nil {
+		if rec, err := s.fetchOne(ctx, getRequest{Seq: 1, Batch: 1}); err == nil && rec.broken == nil {
 			p := rec.before()
 			j.begin.Store(&p)
 			return p
