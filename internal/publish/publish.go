@@ -125,10 +125,28 @@ type Refusal struct {
 	ID    string // of the event, possibly empty
 	Code  Code
 	Text  string // for people; names the attribute and never has the value of a secret
+	// Namespace and Type are those of an event that is Denied or Reserved.
+	Namespace, Type string
 }
 
 func (r *Refusal) Error() string {
 	return fmt.Sprintf("event %d: %s", r.Index, r.Text)
+}
+
+// forbids says whether it is the publisher who must not, and not the event that is wrong.
+func (r *Refusal) forbids() bool { return r.Code == Denied || r.Code == Reserved }
+
+// Forbidden returns the first refusal that is Denied or Reserved, nil if there is none, and
+// how many are.
+func Forbidden(all []*Refusal) (first *Refusal, count int) {
+	for _, r := range all {
+		if r.forbids() {
+			if count++; first == nil {
+				first = r
+			}
+		}
+	}
+	return first, count
 }
 
 // Warning is about an event that is not as it should be, and was stored.
@@ -251,6 +269,9 @@ func (i *Intake) Submit(ctx context.Context, r Request) (*Receipt, error) {
 		if refused != nil {
 			edge.Refused(string(refused.Code)).Inc()
 			refused.Index, refused.ID = index, shown(e.ID)
+			if refused.forbids() {
+				refused.Namespace, refused.Type = e.Namespace, e.Type
+			}
 			if len(receipt.result.Refused) == 0 {
 				events = slices.Clone(events[:index])
 			}
