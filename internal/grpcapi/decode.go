@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -397,5 +399,33 @@ func compact(b []byte) (value string, isJSON bool, problem string) {
 	if err := json.Unmarshal(out.Bytes(), &text); err != nil {
 		return "", false, "is not JSON"
 	}
+	if halfPair(out.Bytes()) {
+		return "", false, "has half of a surrogate pair"
+	}
 	return text, false, ""
+}
+
+// halfPair says whether an escape in a JSON string denotes nothing, for which package json
+// puts something else.
+func halfPair(quoted []byte) bool {
+	unit := func(at int) rune { // that an escape at a place denotes; 0: there is none
+		if at+6 > len(quoted) || quoted[at] != '\\' || quoted[at+1] != 'u' {
+			return 0
+		}
+		n, _ := strconv.ParseUint(string(quoted[at+2:at+6]), 16, 16)
+		return rune(n)
+	}
+	for i := 0; i < len(quoted); i++ {
+		if quoted[i] != '\\' {
+			continue
+		}
+		if r := unit(i); utf16.IsSurrogate(r) {
+			if utf16.DecodeRune(r, unit(i+6)) == utf8.RuneError {
+				return true
+			}
+			i += 6
+		}
+		i++ // what is escaped
+	}
+	return false
 }

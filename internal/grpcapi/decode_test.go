@@ -227,6 +227,17 @@ func TestDecodeFirstVersion(t *testing.T) {
 	}
 }
 
+func TestHalfPair(t *testing.T) {
+	for text, want := range map[string]bool{
+		`""`: false, `"a"`: false, `"\ud800"`: true, `"\udc00"`: true, `"\ud83d\ude00"`: false, `"\ud83d\ude00\ude00"`: true, `"\\ud800"`: false,
+		`"\\\ud800"`: true, `"\ufffd\n"`: false, `"\ud800\n\udc00"`: true, `"\ud83d\ud83d\ude00"`: true, `"\ud83d\ude0"`: true,
+	} {
+		if got := halfPair([]byte(text)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
 // Entries of maps take next to nothing in a message and much in memory.
 func TestManyFields(t *testing.T) {
 	entry := protowire.AppendBytes(protowire.AppendTag(nil, fieldMetadata, protowire.BytesType), nil)

@@ -15,7 +15,7 @@ import (
 // audit entries. Somebody who could publish them could make up what was done.
 var reservedTypes = []string{"tocsin/", "audit/"}
 
-// reservedSource begins the sources of the hub itself.
+// reservedSource begins the sources of the hub itself. A scheme is the same in any case.
 const reservedSource = "tocsin://"
 
 // checker applies the rules to the events of one request.
@@ -90,7 +90,7 @@ func (c *checker) checkRights(e *event.Event) *Refusal {
 		}
 		c.allowedType, c.allowedNamespace = e.Type, e.Namespace
 	}
-	if strings.HasPrefix(e.Source, reservedSource) {
+	if len(e.Source) >= len(reservedSource) && strings.EqualFold(e.Source[:len(reservedSource)], reservedSource) {
 		return &Refusal{Code: Reserved, Text: fmt.Sprintf("source: %q is the hub itself", reservedSource+"...")}
 	}
 	if e.Plugin != nil && !c.request.By.Allows(policy.Create|policy.Sudo, path, nil) {
