@@ -36,16 +36,8 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 	}
 	e.Complete(c.now)
 	e.Recorded = time.Time{}
-	if err := c.options.Limits.Check(e); err != nil {
-		code := Invalid
-		if errors.Is(err, event.ErrTooLarge) {
-			code = TooLarge
-		}
-		return "", &Refusal{Code: code, Text: err.Error()}
-	}
-	// Many small parts take more than their bytes.
-	if size, most := journal.StoredBytes(e), c.options.Journal.MaxUnitBytes(); size > most {
-		return "", &Refusal{Code: TooLarge, Text: (&event.LimitError{Part: "stored event", Size: size, Max: most}).Error()}
+	if refused := c.checkLimits(e); refused != nil {
+		return "", refused
 	}
 	if refused := c.checkRights(e); refused != nil {
 		return "", refused
@@ -54,8 +46,14 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 		return "", refused
 	}
 	if s := c.options.Secrets; s != nil {
+		size := e.Size()
 		if err := s.Check(e); err != nil {
 			return "", &Refusal{Code: Secret, Text: err.Error()}
+		}
+		if e.Size() > size { // what stands where a secret was may be longer
+			if refused := c.checkLimits(e); refused != nil {
+				return "", refused
+			}
 		}
 	}
 	if catalog := c.options.Catalog; catalog != nil {
@@ -65,6 +63,22 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 		}
 	}
 	return warning, nil
+}
+
+// checkLimits refuses what the journal would not take.
+func (c *checker) checkLimits(e *event.Event) *Refusal {
+	err := c.options.Limits.Check(e)
+	if size, most := journal.StoredBytes(e), c.options.Journal.MaxUnitBytes(); err == nil && size > most {
+		// Many small parts take more than their bytes.
+		err = &event.LimitError{Part: "stored event", Size: size, Max: most}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, event.ErrTooLarge):
+		return &Refusal{Code: TooLarge, Text: err.Error()}
+	}
+	return &Refusal{Code: Invalid, Text: err.Error()}
 }
 
 // checkRights refuses what the publisher may not say.

@@ -243,6 +243,28 @@ func TestSecretsAndCatalog(t *testing.T) {
 	}
 }
 
+// TestMaskedIsLarger: an event that becomes too large by what is put in the place of a secret
+// is refused alone.
+func TestMaskedIsLarger(t *testing.T) {
+	i, _ := begin(t, Options{Secrets: grows{}})
+	events := numbered(0, 3)
+	events[1].Metadata.Set("password", "x")
+	events[1].Metadata.Set("rest", strings.Repeat("x", event.DefaultLimits.MaxMetadataBytes-len("passwordx")-len("rest")))
+	r, err := i.Publish(t.Context(), Request{By: Host, Events: events, Partial: true})
+	if err != nil || r.Accepted != 2 || len(r.Refused) != 1 || r.Refused[0].Index != 1 || r.Refused[0].Code != TooLarge {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+type grows struct{}
+
+func (grows) Check(e *event.Event) error {
+	if _, ok := e.Metadata.Get("password"); ok {
+		e.Metadata.Set("password", "<masked:password>")
+	}
+	return nil
+}
+
 // TestRepeats: within a request, over requests, over restarts; another source is
 // another event.
 func TestRepeats(t *testing.T) {
