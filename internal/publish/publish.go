@@ -217,7 +217,8 @@ func New(o Options) *Intake {
 }
 
 // Close ends the intake once what it has submitted is answered; those who still wait
-// when ctx ends are answered when the journal answers. There must be no further Submit.
+// when ctx ends are answered when the journal answers. A later Submit fails with
+// [journal.ErrClosed].
 func (i *Intake) Close(ctx context.Context) error { return i.window.close(ctx) }
 
 // Publish stores the events of a request and returns when all are durable. The error is

@@ -413,6 +413,44 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
+// TestCloseBetween: who has claimed events when the intake is closed gets an answer.
+func TestCloseBetween(t *testing.T) {
+	i, _ := begin(t, Options{})
+	claimed, resume := make(chan struct{}), make(chan struct{})
+	store := i.window.store
+	i.window.store = func(ctx context.Context, events []*event.Event) (waiter, error) {
+		close(claimed)
+		<-resume
+		return store(ctx, events)
+	}
+	answered, closed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := i.Publish(context.Background(), Request{By: Host, Events: numbered(0, 1)})
+		answered <- err
+	}()
+	<-claimed
+	go func() { closed <- i.Close(context.Background()) }()
+	for closing := false; !closing; {
+		i.window.mu.Lock()
+		closing = i.window.closing
+		i.window.mu.Unlock()
+	}
+	if _, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(1, 2)}); !errors.Is(err, journal.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	close(resume)
+	for what, c := range map[string]chan error{"the answer": answered, "Close": closed} {
+		select {
+		case err := <-c:
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s does not come", what)
+		}
+	}
+}
+
 // TestLarge: a request larger than what the journal takes at once.
 func TestLarge(t *testing.T) {
 	i, j := begin(t, Options{})

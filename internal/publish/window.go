@@ -157,15 +157,15 @@ func (w *window) claim(ctx context.Context, events []*event.Event, keys []key) (
 func (w *window) lockReady(ctx context.Context) error {
 	for {
 		w.mu.Lock()
+		if w.closing {
+			w.mu.Unlock()
+			return journal.ErrClosed
+		}
 		ready := w.ready
 		select {
 		case <-ready:
 			return nil
 		default:
-		}
-		if w.closing {
-			w.mu.Unlock()
-			return journal.ErrClosed
 		}
 		if !w.reading {
 			w.reading = true
@@ -212,6 +212,7 @@ func (w *window) fail(flights []*flight, err error) {
 		w.settleLocked(f, err)
 	}
 	w.mu.Unlock()
+	w.poke()
 }
 
 // settleLocked ends a flight. What may be stored or not makes the window unknown.
@@ -257,8 +258,9 @@ func (w *window) run() {
 		if time.Since(w.turned) >= w.age && len(w.later)+len(w.earlier) > 0 {
 			w.turnLocked()
 		}
-		flights, reading, closing := w.flights, w.reading, w.closing
+		flights, reading := w.flights, w.reading
 		w.flights = nil
+		over := w.closing && len(w.pending) == 0 // also nothing that will be submitted
 		w.mu.Unlock()
 		for _, f := range flights {
 			// What was submitted is answered, at the latest when the journal is closed.
@@ -272,7 +274,7 @@ func (w *window) run() {
 		}
 		switch {
 		case len(flights) > 0: // perhaps more came
-		case closing:
+		case over:
 			return
 		default:
 			select {
