@@ -462,16 +462,10 @@ func (a *API) recordDenied(t attempt, all []*publish.Refusal) {
 // publishAttempt is what is recorded of a request to publish that was denied before its
 // events were judged.
 func publishAttempt(r *http.Request, namespace string, id access.Identity) attempt {
-	return attempt{what: publishDenied, namespace: namespace, path: publish.PathPrefix, operation: publishOperation, id: id, request: r}
+	return attempt{what: "publish-denied", namespace: namespace, path: publish.PathPrefix, operation: "publish", id: id, request: r}
 }
 
 func (p *publication) attempt() attempt { return publishAttempt(p.r, p.namespace, p.id) }
-
-// What denials of publishing are called in the trail.
-const (
-	publishDenied    = "publish-denied"
-	publishOperation = "publish"
-)
 
 // refusePublication answers a request that was refused before its events were judged, or
 // that could not be stored now.

@@ -39,7 +39,7 @@ func (m *Mount) sendEvent(ctx context.Context, pluginVersion, eventType string, 
 	if data.ID == "" {
 		m.events.completed.Inc()
 	}
-	request := publish.Request{By: publish.Host, Namespace: m.Record().Namespace, Events: []*event.Event{e}}
+	request := publish.Request{By: publish.Host, Edge: "plugin", Namespace: m.Record().Namespace, Events: []*event.Event{e}}
 	patience := time.Now().Add(publishPatience)
 	for {
 		_, err := m.host.config.Intake.Publish(ctx, request)

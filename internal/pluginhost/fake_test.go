@@ -258,6 +258,9 @@ func (r *recorder) Submit(ctx context.Context, events ...*event.Event) (*journal
 }
 
 func (r *recorder) Publish(ctx context.Context, q publish.Request) (publish.Result, error) {
+	if q.Edge != "plugin" {
+		return publish.Result{}, fmt.Errorf("events are counted under %q", q.Edge)
+	}
 	return r.intake.Publish(ctx, q)
 }
 
