@@ -413,6 +413,40 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
+// lossy is a journal that has lost events, all those that were remembered.
+type lossy struct{ *journal.Journal }
+
+func (lossy) Health() error { return fmt.Errorf("since a while: %w", journal.ErrLost) }
+
+// TestLost: a journal that has lost events says so for ever, and takes others, and those that
+// it has lost.
+func TestLost(t *testing.T) {
+	_, j := begin(t, Options{})
+	i := start(t, Options{Journal: lossy{j}})
+	publish := func(from, to int) (Result, error) {
+		return i.Publish(t.Context(), Request{By: Host, Events: numbered(from, to)})
+	}
+	if _, err := publish(0, 2); err != nil {
+		t.Fatal(err)
+	}
+	gone := numbered(5, 6)[0]
+	i.window.mu.Lock()
+	i.window.later[i.window.key(gone)] = struct{}{}
+	i.window.mu.Unlock()
+	store := i.window.store
+	i.window.store = func(ctx context.Context, events []*event.Event) (waiter, error) {
+		w, err := store(ctx, events)
+		return unsure{w}, err
+	}
+	if r, err := publish(2, 4); err == nil {
+		t.Fatalf("%+v", r)
+	}
+	i.window.store = store
+	if r, err := publish(0, 6); err != nil || r.Duplicates != 4 || r.Accepted != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // TestCloseBetween: who has claimed events when the intake is closed gets an answer.
 func TestCloseBetween(t *testing.T) {
 	i, _ := begin(t, Options{})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/throttle"
 )
 
 // maxUnitBytes bounds the units in which the events of one request are stored, if the
@@ -34,6 +35,7 @@ type window struct {
 	maxUnit int
 	seeds   [2]maphash.Seed
 	log     *slog.Logger
+	warned  throttle.Throttle
 
 	ctx    context.Context // of reading the journal
 	cancel context.CancelFunc
@@ -172,7 +174,7 @@ func (w *window) lockReady(ctx context.Context) error {
 			w.poke()
 		}
 		w.mu.Unlock()
-		if err := w.journal.Health(); err != nil {
+		if _, err := w.health(); err != nil {
 			return fmt.Errorf("what was published lately is not known: %w", err)
 		}
 		select {
@@ -295,13 +297,22 @@ func (w *window) read() {
 		return
 	default:
 	}
-	if w.journal.Health() != nil {
+	lost, err := w.health()
+	if err != nil {
 		w.retry()
 		return
 	}
+	if lost { // what is not there any more is no reason to refuse it
+		doubt = nil
+		w.mu.Lock()
+		w.later, w.earlier = make(map[key]struct{}), nil
+		w.mu.Unlock()
+	}
 	if err := w.readFrom(doubt); err != nil {
 		if w.ctx.Err() == nil && !errors.Is(err, journal.ErrClosed) {
-			w.log.Warn("The newest events of the journal cannot be read, so nothing can be published; trying again.", "error", err)
+			if skipped, ok := w.warned.Allow(); ok {
+				w.log.Warn("The newest events of the journal cannot be read, so nothing can be published; trying again.", "error", err, "skipped", skipped)
+			}
 		}
 		w.retry()
 		return
@@ -310,6 +321,16 @@ func (w *window) read() {
 	w.doubt = nil
 	close(w.ready)
 	w.mu.Unlock()
+}
+
+// health says why the journal does not accept events. That it has lost some, which it
+// says for ever, is told apart, because it goes on without them.
+func (w *window) health() (lost bool, _ error) {
+	err := w.journal.Health()
+	if errors.Is(err, journal.ErrLost) {
+		return true, nil
+	}
+	return false, err
 }
 
 // retry has the journal read again when somebody asks for it, or soon.
