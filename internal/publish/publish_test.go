@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -410,6 +412,64 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 	if ids := stored(t, j); len(ids) != 10 {
 		t.Errorf("stored: %v", ids)
+	}
+}
+
+// failed is a receipt of what was not stored.
+type failed struct{ err error }
+
+func (f failed) Wait(context.Context) (journal.Position, error) { return journal.Position{}, f.err }
+
+// TestManyFaults: of events that many repeat until they get an answer, each is stored once,
+// whatever the journal says and whoever gives up meanwhile.
+func TestManyFaults(t *testing.T) {
+	i, j := begin(t, Options{})
+	store := i.window.store
+	i.window.store = func(ctx context.Context, events []*event.Event) (waiter, error) {
+		switch rand.IntN(8) {
+		case 0:
+			return nil, &journal.PushbackError{Reason: "full", RetryAfter: time.Second}
+		case 1:
+			return failed{&journal.PushbackError{Reason: "not stored", RetryAfter: time.Second}}, nil
+		case 2:
+			return failed{&journal.PushbackError{Reason: "perhaps not stored", RetryAfter: time.Second, Unknown: true}}, nil
+		case 3:
+			w, err := store(ctx, events)
+			return unsure{w}, err
+		}
+		return store(ctx, events)
+	}
+	const publishers, total, request = 8, 1000, 40
+	var group sync.WaitGroup
+	var accepted atomic.Int64
+	for p := range publishers {
+		group.Go(func() {
+			for from := p; from < total; from += request / 2 {
+				for done := false; !done; {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(20))*time.Millisecond+time.Microsecond)
+					result, err := i.Publish(ctx, Request{By: Host, Events: numbered(from, min(from+request, total))})
+					cancel()
+					accepted.Add(int64(result.Accepted))
+					if done = err == nil; done && result.Accepted+result.Duplicates != min(request, total-from) {
+						t.Errorf("%+v", result)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	ids := stored(t, j)
+	if len(ids) != total || accepted.Load() > total {
+		t.Errorf("%d are stored, %d were accepted, want %d", len(ids), accepted.Load(), total)
+	}
+	slices.Sort(ids)
+	if len(slices.Compact(ids)) != total {
+		t.Error("some are stored twice")
+	}
+	i.window.mu.Lock()
+	defer i.window.mu.Unlock()
+	if n := len(i.window.pending); n != 0 {
+		t.Errorf("%d are pending for ever", n)
 	}
 }
 
