@@ -20,6 +20,8 @@ type answer struct {
 
 	err   error
 	split bool // half of the events may do better
+	// doubtful means that the request may be wrong, for example its namespace, and no event.
+	doubtful bool
 }
 
 type refusal struct {
@@ -113,16 +115,18 @@ func understand(response *http.Response, text []byte, events int) answer {
 			return a
 		case code == http.StatusForbidden && len(a.refused) == 0:
 			return answer{err: status}
-		case code == http.StatusBadRequest && (noJSON != nil || len(said.Errors) == 0):
+		case events == 0, code == http.StatusBadRequest && (noJSON != nil || len(said.Errors) == 0):
 			return answer{err: status} // something on the way says so
 		case events > 1:
-			return answer{err: status, split: true}
+			return answer{err: status, split: true, doubtful: code == http.StatusBadRequest}
 		}
 		reason := "invalid"
 		if code == http.StatusRequestEntityTooLarge {
 			reason = "too-large"
 		}
-		return refusedAll(1, reason, strings.Join(status.Messages, "; "))
+		a = refusedAll(1, reason, strings.Join(status.Messages, "; "))
+		a.doubtful = code == http.StatusBadRequest
+		return a
 	}
 	return answer{err: status}
 }

@@ -154,6 +154,40 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// What is wrong with the request, and not with its events, is no reason to give them up.
+func TestWrongRequest(t *testing.T) {
+	h := newPublishHub(t)
+	var wrong atomic.Bool
+	wrong.Store(true)
+	h.setHook(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		if wrong.Load() {
+			sorry(w, http.StatusBadRequest, "the namespace cannot be one")
+		}
+		return wrong.Load()
+	})
+	told := make(chan error, 100)
+	p := h.publisher(t, PublisherOptions{Notify: func(n Notice) {
+		if wrong.Load() {
+			told <- n.Err
+		}
+	}})
+	for n := range 3 {
+		if err := p.SendEvent(t.Context(), numbered(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-told; !errors.Is(err, ErrBadRequest) {
+		t.Errorf("told %v", err)
+	}
+	wrong.Store(false)
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.Stats(); s.Refused != 0 || s.Acknowledged != 3 || len(h.ids()) != 3 {
+		t.Errorf("%+v, stored %q", s, h.ids())
+	}
+}
+
 // A request that is refused as a whole because of each of its events.
 func TestRefusedAsAWhole(t *testing.T) {
 	h := newPublishHub(t)

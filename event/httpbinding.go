@@ -170,7 +170,7 @@ func ParseBinaryCloudEvent(header map[string][]string, body []byte) (*Event, err
 		}
 	}
 	slices.Sort(names) // so that the same error comes every time
-	seen := make([]string, 0, 16)
+	var seen uint // a bit for each attribute
 	for _, name := range names {
 		attribute, err := attrDataContentType, error(nil)
 		if strings.EqualFold(name, headerContentType) {
@@ -179,15 +179,19 @@ func ParseBinaryCloudEvent(header map[string][]string, body []byte) (*Event, err
 			attribute = strings.ToLower(name[len(headerPrefix):])
 			err = takeHeader(e, &raw, mem, attribute, header[name])
 		}
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case slices.Contains(seen, attribute):
-			return nil, invalid(attribute, "occurs twice")
 		}
-		seen = append(seen, attribute)
+		if a := attributeOf(attribute); a != isExtension {
+			if seen&(1<<a) != 0 {
+				return nil, invalid(attribute, "occurs twice")
+			}
+			seen |= 1 << a
+		}
 	}
-	e.Extensions.sort()
+	if twice := e.Extensions.sort(); twice != "" {
+		return nil, invalid(twice, "occurs twice")
+	}
 	switch {
 	case len(body) == 0:
 	case e.DataSchema == NotificationSchema:

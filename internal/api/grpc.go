@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -10,10 +9,6 @@ import (
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/publish"
 )
-
-// publishPath is the path of attempts to publish that were denied before an event was
-// seen.
-var publishPath = strings.TrimSuffix(publish.PathPrefix, "/")
 
 // serveGRPC says who makes a gRPC call, or refuses it, before anything of its messages
 // is read.
@@ -23,7 +18,7 @@ func (a *API) serveGRPC(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	namespace, id, refused := a.admitCaller(r)
-	denied := attempt{what: "publish-denied", namespace: namespace, path: publishPath, operation: "create", id: id, request: r}
+	denied := publishAttempt(r, namespace, id)
 	if refused != nil {
 		a.requests.Refused(refused.reason()).Inc()
 		a.recordRefusal(denied, refused)
@@ -37,12 +32,7 @@ func (a *API) serveGRPC(w http.ResponseWriter, r *http.Request) {
 			// Changed policies count for the next event by themselves.
 			return a.authority.Follow(id, func() {}, func(reason access.Ended) { ended(string(reason)) })
 		},
-		Denied: func(path string) {
-			if path != "" {
-				denied.path, denied.shown = strings.TrimPrefix(path, namespace), path
-			}
-			a.recordRefusal(denied, permissionDenied())
-		},
+		Refused: func(all []*publish.Refusal) { a.recordDenied(denied, all) },
 	})
 }
 

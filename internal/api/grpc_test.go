@@ -205,14 +205,15 @@ func TestRefusedOverGRPC(t *testing.T) {
 		t.Errorf("%d events of refused requests were stored", len(got))
 	}
 	for i, want := range []struct{ path, shown, reason, policies string }{
-		{"sys/events/publish", "", "permission denied", ""},
-		{"sys/events/publish", "", "permission denied; invalid token", ""},
-		{"sys/events/publish/shop/order-placed", "", "permission denied", `["default","none"]`},
-		{"sys/events/publish/shop/order-placed", "", "permission denied", `["default","shop"]`},
-		{"sys/events/publish/bank/robbed", "", "permission denied", `["default","shop"]`},
+		{"sys/events/publish/", "", "permission denied", ""},
+		{"sys/events/publish/", "", "permission denied; invalid token", ""},
+		{"sys/events/publish/shop/order-placed", "", `type: publishing needs the capability create on "sys/events/publish/shop/order-placed"`, `["default","none"]`},
+		{"sys/events/publish/shop/order-placed", "", `type: publishing needs the capability create on "a/sys/events/publish/shop/order-placed"`, `["default","shop"]`},
+		{"sys/events/publish/bank/robbed", "", `type: publishing needs the capability create on "sys/events/publish/bank/robbed"`, `["default","shop"]`},
+		{"sys/events/publish/tocsin/token-create", "", `type: "tocsin/..." is for what the hub itself says; use a prefix of your own`, `["root"]`},
 	} {
 		e := n.await("publish-denied", i+1)
-		if e.Path != want.path || field(e, "request_path") != want.shown || field(e, "error") != want.reason || field(e, "policies") != want.policies || field(e, "operation") != "create" {
+		if e.Path != want.path || field(e, "request_path") != want.shown || field(e, "error") != want.reason || field(e, "policies") != want.policies || field(e, "operation") != "publish" {
 			t.Errorf("record %d: %q %v, want %v", i, e.Path, e.Metadata, want)
 		}
 	}

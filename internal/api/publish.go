@@ -116,10 +116,10 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) {
 	var all *publish.RefusedError
 	switch {
 	case err == nil:
-		a.recordDenied(&p, result.Refused)
+		a.recordDenied(p.attempt(), result.Refused)
 		answerEvents(w, &result)
 	case errors.As(err, &all):
-		a.recordDenied(&p, all.Refused)
+		a.recordDenied(p.attempt(), all.Refused)
 		answerRefused(w, all.Refused)
 	default:
 		a.refusePublication(w, &p, err)
@@ -445,45 +445,27 @@ func (a *API) countBroken(p *publication) {
 	}
 }
 
-// recordDenied records once that events of a request were denied.
-func (a *API) recordDenied(p *publication, all []*publish.Refusal) {
-	var first *publish.Refusal
-	denied := 0
-	for _, r := range all {
-		if r.Code != publish.Denied && r.Code != publish.Reserved {
-			continue
-		}
-		if denied++; first == nil {
-			first = r
-		}
-	}
+// recordDenied records once that events of a request in a namespace were denied.
+func (a *API) recordDenied(t attempt, all []*publish.Refusal) {
+	first, count := publish.Forbidden(all)
 	if first == nil {
 		return
 	}
-	t := attempt{what: publishDenied, namespace: p.namespace, path: publish.PathPrefix, operation: publishOperation, id: p.id, request: p.r, count: denied}
-	if e := p.event(first.Index); e != nil {
-		t.path += e.Type
-		if _, cannotBe := joinNamespace(e.Namespace, ""); cannotBe == nil && strings.HasPrefix(e.Namespace, p.namespace) {
-			t.namespace = e.Namespace
-		}
+	t.count = count
+	t.path += first.Type
+	if _, cannotBe := joinNamespace(first.Namespace, ""); cannotBe == nil && strings.HasPrefix(first.Namespace, t.namespace) {
+		t.namespace = first.Namespace
 	}
 	a.recordRefusal(t, &refusal{status: http.StatusForbidden, text: first.Text})
 }
 
-// event returns the event of an index in the request.
-func (p *publication) event(index int) *event.Event {
-	i, ok := slices.BinarySearch(p.indices(), index)
-	if !ok {
-		return nil
-	}
-	return p.events[i]
+// publishAttempt is what is recorded of a request to publish that was denied before its
+// events were judged.
+func publishAttempt(r *http.Request, namespace string, id access.Identity) attempt {
+	return attempt{what: "publish-denied", namespace: namespace, path: publish.PathPrefix, operation: "publish", id: id, request: r}
 }
 
-// What denials of publishing are called in the trail.
-const (
-	publishDenied    = "publish-denied"
-	publishOperation = "publish"
-)
+func (p *publication) attempt() attempt { return publishAttempt(p.r, p.namespace, p.id) }
 
 // refusePublication answers a request that was refused before its events were judged, or
 // that could not be stored now.
@@ -493,7 +475,7 @@ func (a *API) refusePublication(w http.ResponseWriter, p *publication, err error
 	if n := len(p.events); n > 0 { // else it is not known how many
 		a.publisher.events.Refused(refused.reason()).Add(float64(n))
 	}
-	a.recordRefusal(attempt{what: publishDenied, namespace: p.namespace, path: publish.PathPrefix, operation: publishOperation, id: p.id, request: p.r}, refused)
+	a.recordRefusal(p.attempt(), refused)
 	if refused.status == http.StatusRequestEntityTooLarge {
 		w.Header().Set("Connection", "close")
 	}

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -33,10 +35,21 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
+// Bounds of metadata and extensions, because each takes many times its bytes in memory: of
+// one event, which is more than the limits for events can be, and of one message.
+const (
+	maxEventFields = 16_000
+	maxFields      = 200_000
+)
+
+// tooManyFields is what is wrong with an event that has more.
+var tooManyFields = fmt.Sprintf("event: has more than %d metadata and extensions", maxEventFields)
+
 // request is a PublishRequest, or a PublishStreamRequest.
 type request struct {
 	stream bool
 
+	size     int // bytes of the message
 	sequence uint64
 	partial  bool
 	events   []*event.Event // that can be looked at
@@ -52,6 +65,7 @@ type unconverted struct {
 
 // decode sets everything from the bytes of a message, which the events share.
 func (m *request) decode(b []byte) {
+	m.size = len(b)
 	events, other := protowire.Number(1), protowire.Number(2)
 	if m.stream {
 		events, other = other, events
@@ -78,9 +92,14 @@ func (m *request) decode(b []byte) {
 	}
 	m.events = make([]*event.Event, 0, len(all))
 	storage := make([]event.Event, len(all))
+	fields := 0
 	for i, b := range all {
 		e := &storage[i]
 		problem := decodeEvent(b, e)
+		if fields += len(e.Metadata) + len(e.Extensions); fields > maxFields {
+			m.events, m.err = nil, status.Error(codes.ResourceExhausted, fmt.Sprintf("the request has more than %d metadata and extensions; send fewer events at once", maxFields))
+			return
+		}
 		if problem == "" {
 			if m.index != nil {
 				m.index = append(m.index, i)
@@ -94,7 +113,11 @@ func (m *request) decode(b []byte) {
 				m.index[j] = j
 			}
 		}
-		m.refused = append(m.refused, &publish.Refusal{Index: i, ID: clip(e.ID, maxID), Code: publish.Invalid, Text: problem})
+		code := publish.Invalid
+		if problem == tooManyFields {
+			code = publish.TooLarge
+		}
+		m.refused = append(m.refused, &publish.Refusal{Index: i, ID: clip(e.ID, maxID), Code: code, Text: problem})
 	}
 }
 
@@ -209,6 +232,10 @@ func decodeEvent(b []byte, e *event.Event) (problem string) {
 			}
 			hasTime = true
 		case fieldMetadata, fieldMetadataJSON, fieldExtensions, fieldExtensionsJSON:
+			if len(metadata)+len(extensions) == maxEventFields {
+				problem = tooManyFields
+				return false
+			}
 			var p pair
 			if p, problem = decodePair(f.bytes); problem != "" {
 				break
@@ -232,7 +259,6 @@ func decodeEvent(b []byte, e *event.Event) (problem string) {
 		}
 		return problem == ""
 	})
-	e.ID = string(texts[fieldID])
 	if problem == "" && err != nil {
 		problem = "event: cannot be decoded"
 	}
@@ -240,6 +266,7 @@ func decodeEvent(b []byte, e *event.Event) (problem string) {
 		e.Time, problem = decodeTime(moment)
 	}
 	if problem != "" {
+		e.ID = string(texts[fieldID])
 		return problem
 	}
 
@@ -372,5 +399,33 @@ func compact(b []byte) (value string, isJSON bool, problem string) {
 	if err := json.Unmarshal(out.Bytes(), &text); err != nil {
 		return "", false, "is not JSON"
 	}
+	if halfPair(out.Bytes()) {
+		return "", false, "has half of a surrogate pair"
+	}
 	return text, false, ""
+}
+
+// halfPair says whether an escape in a JSON string denotes nothing, for which package json
+// puts something else.
+func halfPair(quoted []byte) bool {
+	unit := func(at int) rune { // that an escape at a place denotes; 0: there is none
+		if at+6 > len(quoted) || quoted[at] != '\\' || quoted[at+1] != 'u' {
+			return 0
+		}
+		n, _ := strconv.ParseUint(string(quoted[at+2:at+6]), 16, 16)
+		return rune(n)
+	}
+	for i := 0; i < len(quoted); i++ {
+		if quoted[i] != '\\' {
+			continue
+		}
+		if r := unit(i); utf16.IsSurrogate(r) {
+			if utf16.DecodeRune(r, unit(i+6)) == utf8.RuneError {
+				return true
+			}
+			i += 6
+		}
+		i++ // what is escaped
+	}
+	return false
 }

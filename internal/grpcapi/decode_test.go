@@ -3,18 +3,24 @@ package grpcapi
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/publish"
 	tocsinv1 "github.com/tocsin-events/tocsin/proto/tocsin/v1"
 )
 
@@ -219,4 +225,52 @@ func TestDecodeFirstVersion(t *testing.T) {
 	if !same(m.events[0], want) {
 		t.Errorf("decoded to %+v", m.events[0])
 	}
+}
+
+func TestHalfPair(t *testing.T) {
+	for text, want := range map[string]bool{
+		`""`: false, `"a"`: false, `"\ud800"`: true, `"\udc00"`: true, `"\ud83d\ude00"`: false, `"\ud83d\ude00\ude00"`: true, `"\\ud800"`: false,
+		`"\\\ud800"`: true, `"\ufffd\n"`: false, `"\ud800\n\udc00"`: true, `"\ud83d\ud83d\ude00"`: true, `"\ud83d\ude0"`: true,
+	} {
+		if got := halfPair([]byte(text)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+// Entries of maps take next to nothing in a message and much in memory.
+func TestManyFields(t *testing.T) {
+	entry := protowire.AppendBytes(protowire.AppendTag(nil, fieldMetadata, protowire.BytesType), nil)
+	heavy := bytes.Repeat(entry, 2<<20) // 4 MiB
+	good := protowire.AppendString(protowire.AppendTag(nil, fieldID, protowire.BytesType), "good")
+	var m request
+	message := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), heavy)
+	message = protowire.AppendBytes(protowire.AppendTag(message, 1, protowire.BytesType), good)
+	before := allocated()
+	m.decode(message)
+	if took := allocated() - before; took > 8<<20 {
+		t.Errorf("%d bytes for a message of %d", took, len(message))
+	}
+	if m.err != nil || len(m.events) != 1 || m.events[0].ID != "good" || len(m.refused) != 1 || m.refused[0].Code != publish.TooLarge {
+		t.Errorf("%+v", m)
+	}
+	// Many events with some each.
+	var some []byte
+	for i := range 1000 {
+		pair := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), fmt.Sprint(i))
+		some = protowire.AppendBytes(protowire.AppendTag(some, fieldExtensions, protowire.BytesType), pair)
+	}
+	m, message = request{}, nil
+	for range maxFields/1000 + 1 {
+		message = protowire.AppendBytes(protowire.AppendTag(message, 1, protowire.BytesType), some)
+	}
+	if m.decode(message); status.Code(m.err) != codes.ResourceExhausted || m.events != nil {
+		t.Errorf("%v, %d events", m.err, len(m.events))
+	}
+}
+
+func allocated() uint64 {
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.TotalAlloc
 }

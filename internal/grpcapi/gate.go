@@ -17,7 +17,8 @@ const (
 	smallMessage = 64 << 10
 	// memoryBytes are shared by the larger messages of all calls.
 	memoryBytes = 64 << 20
-	// messageTimeout is how long a large message may take to arrive once it has begun.
+	// messageTimeout is how long a message that has some of these may take to arrive once
+	// it has begun.
 	messageTimeout = time.Minute
 )
 
@@ -45,6 +46,7 @@ type gate struct {
 	out      []byte // of the header, to be passed on
 	left     int    // bytes of the message that have not passed
 	messages int    // that have passed
+	heavy    bool   // the message is passing in shared memory
 	paced    bool
 
 	mu     sync.Mutex
@@ -64,6 +66,24 @@ var errGateClosed = errors.New("the call has ended")
 func (g *gate) next() {
 	g.release()
 	signal(g.wanted)
+}
+
+// took says how many bytes a message has that was decompressed: if it was counted as
+// larger, memory becomes free.
+func (g *gate) took(n int) {
+	keep := int64(n)
+	if keep <= smallMessage {
+		keep = 0
+	}
+	g.mu.Lock()
+	more := g.held - keep
+	if more > 0 {
+		g.held = keep
+	}
+	g.mu.Unlock()
+	if more > 0 {
+		g.memory.Release(more)
+	}
 }
 
 func (g *gate) release() {
@@ -145,8 +165,12 @@ func (g *gate) admit() error {
 		g.tooLarge.Store(length)
 		return io.EOF
 	}
-	if length > smallMessage {
-		if err := g.acquire(length); err != nil {
+	memory := length
+	if g.header[0] != 0 { // compressed: how large it is inside is seen too late
+		memory = int64(g.largest)
+	}
+	if g.heavy = memory > smallMessage; g.heavy {
+		if err := g.acquire(memory); err != nil {
 			return err
 		}
 	}
@@ -171,11 +195,11 @@ func (g *gate) acquire(n int64) error {
 	return nil
 }
 
-// pace limits how long a large message may take, because others may wait for the memory
-// that it has. Small ones may take as long as their call.
+// pace limits how long a message may take that has memory for which others may wait. The
+// others may take as long as their call.
 func (g *gate) pace() {
 	switch {
-	case g.left > smallMessage && !g.paced:
+	case g.heavy && g.left > 0 && !g.paced:
 		g.paced = true
 		g.deadline(time.Now().Add(messageTimeout))
 	case g.left == 0 && g.paced:

@@ -97,6 +97,49 @@ func TestGateSharesMemory(t *testing.T) {
 	})
 }
 
+// A compressed message counts as the largest that it may be inside, until it is known, and
+// has as much time as a large one.
+func TestGateCountsCompressed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const largest = 1 << 20
+		memory := semaphore.NewWeighted(largest + largest/2)
+		var limits []time.Time
+		open := func() (*gate, *reader) {
+			sent := message(100)
+			sent[0] = 1
+			g := newGate(io.NopCloser(bytes.NewReader(append(sent, sent...))), false, largest, memory, func(t time.Time) { limits = append(limits, t) })
+			g.next()
+			return g, new(reader)
+		}
+		a, read := open()
+		go read.run(a, 50)
+		synctest.Wait()
+		b, waiting := open()
+		go waiting.run(b, 50)
+		synctest.Wait()
+		if read.n != 105 || waiting.n != 0 {
+			t.Fatalf("%d and %d bytes have passed", read.n, waiting.n)
+		}
+		if len(limits) != 2 || limits[0].IsZero() || !limits[1].IsZero() {
+			t.Errorf("the limits of time were %v", limits)
+		}
+		a.took(400 << 10)
+		synctest.Wait()
+		if waiting.n != 105 {
+			t.Errorf("%d bytes have passed after memory was free", waiting.n)
+		}
+		b.took(100)
+		if !memory.TryAcquire(largest+largest/2-400<<10) || memory.TryAcquire(1) {
+			t.Error("what is held is not what the messages have")
+		}
+		a.Close()
+		b.Close()
+		if !memory.TryAcquire(400 << 10) {
+			t.Error("memory is still held")
+		}
+	})
+}
+
 // pipe is a body that waits.
 type pipe struct {
 	*io.PipeReader

@@ -81,9 +81,9 @@ type Caller struct {
 	// Follow calls ended, once and without waiting, when the caller may do nothing any
 	// more, until stop is called. It may be nil.
 	Follow func(ended func(reason string)) (stop func())
-	// Denied is called once for a request of which events were denied, with the first path
-	// on which a capability was missing, if that was why. It may be nil.
-	Denied func(path string)
+	// Refused is called once for a request of which events were refused by the intake, with
+	// all of these. It may be nil.
+	Refused func(all []*publish.Refusal)
 }
 
 // Server serves calls. It is safe for concurrent use.

@@ -3,13 +3,11 @@ package grpcapi
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/tocsin-events/tocsin/internal/policy"
 	"github.com/tocsin-events/tocsin/internal/publish"
 	tocsinv1 "github.com/tocsin-events/tocsin/proto/tocsin/v1"
 )
@@ -43,6 +41,7 @@ func (s *Server) publisherService() *grpc.ServiceDesc {
 // publish stores the events of one request.
 func (s *Server) publish(ctx context.Context, m *request) (*tocsinv1.PublishResponse, error) {
 	c := callOf(ctx)
+	c.gate.took(m.size)
 	if m.err == nil && len(m.events)+len(m.refused) == 0 {
 		m.err = status.Error(codes.InvalidArgument, "the request has no events")
 	}
@@ -56,16 +55,15 @@ func (s *Server) publish(ctx context.Context, m *request) (*tocsinv1.PublishResp
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	by := &asked{Publisher: c.caller.Publisher}
-	result, err := s.intake.Publish(ctx, publish.Request{By: by, Edge: edge, Namespace: c.caller.Namespace, Events: m.events, Partial: m.partial})
+	result, err := s.intake.Publish(ctx, publish.Request{By: c.caller.Publisher, Edge: edge, Namespace: c.caller.Namespace, Events: m.events, Partial: m.partial})
 	if refused, ok := errors.AsType[*publish.RefusedError](err); ok {
-		c.deny(refused.Refused, by.denied)
+		c.refused(refused.Refused)
 		return nil, refusedStatus(refused.Refused)
 	}
 	if err != nil {
 		return nil, s.failed(err)
 	}
-	c.deny(result.Refused, by.denied)
+	c.refused(result.Refused)
 	s.countUnconverted(&m.unconverted)
 	m.complete(&result)
 	response := &tocsinv1.PublishResponse{Accepted: uint64(result.Accepted), Duplicates: uint64(result.Duplicates)}
@@ -78,33 +76,17 @@ func (s *Server) publish(ctx context.Context, m *request) (*tocsinv1.PublishResp
 	return response, nil
 }
 
-// asked is a publisher that remembers the first path on which a right was missing. It
-// is for one request.
-type asked struct {
-	publish.Publisher
-	denied string
-}
-
-func (a *asked) Allows(op policy.Capabilities, path string, parameters map[string]any) bool {
-	allowed := a.Publisher.Allows(op, path, parameters)
-	if !allowed && a.denied == "" {
-		a.denied = path
-	}
-	return allowed
-}
-
-// deny tells the caller's side if events were denied.
-func (c *call) deny(refused []*publish.Refusal, path string) {
-	denied := func(r *publish.Refusal) bool { return r.Code == publish.Denied }
-	if c.caller.Denied != nil && slices.ContainsFunc(refused, denied) {
-		c.caller.Denied(path)
+// refused tells the caller's side what the intake refused.
+func (c *call) refused(all []*publish.Refusal) {
+	if c.caller.Refused != nil && len(all) > 0 {
+		c.caller.Refused(all)
 	}
 }
 
 // countUnconverted counts what the intake has not seen, as it does.
 func (s *Server) countUnconverted(u *unconverted) {
-	if n := float64(len(u.refused)); n > 0 {
-		s.published.Received.Add(n)
-		s.published.Refused(string(publish.Invalid)).Add(n)
+	for _, r := range u.refused {
+		s.published.Received.Inc()
+		s.published.Refused(string(r.Code)).Inc()
 	}
 }

@@ -66,7 +66,6 @@ type stream struct {
 type submission struct {
 	sequence    uint64
 	unconverted unconverted
-	denied      string           // a path on which a right was missing
 	receipt     *publish.Receipt // nil: there were no events to store
 	cost        int
 }
@@ -190,6 +189,7 @@ func (t *stream) receive() error {
 			t.server.refused.Refused("bad request").Inc()
 			return m.err
 		}
+		t.call.gate.took(m.size)
 		last = m.sequence
 		if err := t.submit(m); err != nil {
 			return err
@@ -230,17 +230,15 @@ func (t *stream) submit(m *request) error {
 		return t.why(t.reading)
 	}
 	if len(m.events) > 0 {
-		by := &asked{Publisher: t.call.caller.Publisher}
 		var err error
 		s.receipt, err = t.server.intake.Submit(t.reading, publish.Request{
-			By: by, Edge: edge, Namespace: t.call.caller.Namespace, Events: m.events, Partial: true})
+			By: t.call.caller.Publisher, Edge: edge, Namespace: t.call.caller.Namespace, Events: m.events, Partial: true})
 		switch {
 		case err != nil && t.reading.Err() != nil:
 			return t.why(t.reading)
 		case err != nil:
 			return t.server.failed(err)
 		}
-		s.denied = by.denied
 	}
 	t.mu.Lock()
 	t.requests++
@@ -300,7 +298,7 @@ func (t *stream) await() {
 
 // acknowledge adds a request to the next response.
 func (t *stream) acknowledge(s submission, result publish.Result) {
-	t.call.deny(result.Refused, s.denied)
+	t.call.refused(result.Refused)
 	t.server.countUnconverted(&s.unconverted)
 	s.unconverted.complete(&result)
 	t.mu.Lock()

@@ -87,13 +87,15 @@ func (s *session) fetch(ctx context.Context, request getRequest, each func(seq u
 	}
 }
 
-// fetchOne returns the record that a request for one finds.
+// fetchOne returns the record that a request for one finds. It may be broken.
 func (s *session) fetchOne(ctx context.Context, request getRequest) (*record, error) {
 	var rec *record
 	err := s.fetch(ctx, request, func(seq uint64, stored []byte) error {
 		var err error
-		rec, err = parseRecord(seq, stored)
-		return err
+		if rec, err = parseRecord(seq, stored); err != nil {
+			rec = &record{seq: seq, broken: err}
+		}
+		return nil
 	})
 	return rec, err
 }

@@ -287,7 +287,7 @@ func (j *Journal) submit(ctx context.Context, events []*event.Event) (Receipt, e
 			j.metrics.Refused("limit").Add(float64(len(events)))
 			return Receipt{}, fmt.Errorf("event %s: %w", e.ID, err)
 		}
-		size += sizeBound(e)
+		size += StoredBytes(e)
 	}
 	switch {
 	case len(events) == 0:
@@ -302,6 +302,10 @@ func (j *Journal) submit(ctx context.Context, events []*event.Event) (Receipt, e
 	}
 	return r, err
 }
+
+// MaxUnitBytes is what the events of one Append or Submit may have together, each
+// counted as [StoredBytes].
+func (j *Journal) MaxUnitBytes() int { return j.limits.unit }
 
 // refusal is the reason under which an error is counted.
 func refusal(err error) string {
@@ -334,7 +338,7 @@ func (j *Journal) Begin() Position {
 	ctx, cancel := context.WithTimeout(context.Background(), beginTimeout)
 	defer cancel()
 	if s := j.session.Load(); s != nil && !j.End().IsZero() {
-		if rec, err := s.fetchOne(ctx, getRequest{Seq: 1, Batch: 1}); err == nil {
+		if rec, err := s.fetchOne(ctx, getRequest{Seq: 1, Batch: 1}); err == nil && rec.broken == nil {
 			p := rec.before()
 			j.begin.Store(&p)
 			return p

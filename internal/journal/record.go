@@ -97,8 +97,9 @@ func (b *block) reset() {
 	*b = block{record: b.record[:0], text: b.text[:0], index: b.index[:0]}
 }
 
-// sizeBound returns how much e adds to a block, at most.
-func sizeBound(e *event.Event) int {
+// StoredBytes returns how many bytes e takes in its stored form, at most, as
+// [Journal.MaxUnitBytes] counts them.
+func StoredBytes(e *event.Event) int {
 	const perText, perField = 5, 10
 	n := indexEntrySize + 1 + 4*perText + 3*perText + e.Size() + perText*len(e.EntityIDs) +
 		perField*(len(e.Metadata)+len(e.Extensions))

@@ -151,12 +151,12 @@ func TestRecordRoundTrip(t *testing.T) {
 	for _, events := range sets {
 		size := 0
 		for _, e := range events {
-			size += sizeBound(e)
+			size += StoredBytes(e)
 		}
 		for _, pack := range []bool{false, true} {
 			stored := encode(77, recorded, pack, events...)
 			if !pack && len(stored)-recordHeaderSize > size {
-				t.Errorf("body of %d bytes, sizeBound said %d", len(stored)-recordHeaderSize, size)
+				t.Errorf("body of %d bytes, StoredBytes said %d", len(stored)-recordHeaderSize, size)
 			}
 			checkDecoded(t, stored, 77, recorded, events)
 		}

@@ -121,7 +121,8 @@ func (j *Journal) sinceTime(ctx context.Context, t time.Time) (Position, error) 
 		return Position{}, fmt.Errorf("look up time: %w", errDown)
 	}
 	rec, err := s.fetchOne(ctx, getRequest{StartTime: &t})
-	// A record is stored a moment after it was written.
+	// A record is stored a moment after it was written, and of one that cannot be read
+	// the time is not known.
 	for err == nil && rec.header.recorded.Before(t) {
 		if rec.seq >= end.Seq {
 			return end, nil
@@ -222,21 +223,40 @@ func (j *Journal) Recent(ctx context.Context, n uint64) (Position, error) {
 	if s == nil {
 		return Position{}, fmt.Errorf("look up recent events: %w", errDown)
 	}
-	found, err := s.fetchOne(ctx, getRequest{Seq: 1, Batch: 1})
-	if err != nil {
-		return Position{}, fmt.Errorf("look up recent events: %w", err)
-	}
-	for low, high := found.seq, end.Seq; low < high; {
+	var found *record // begins with the wanted event, or before
+	for low, high := uint64(1), end.Seq; low <= high; {
+		middle := low + (high-low)/2
 		// Retention may have removed the record, then this is one behind it.
-		rec, err := s.fetchOne(ctx, getRequest{Seq: low + (high-low+1)/2, Batch: 1})
+		rec, err := s.readable(ctx, middle, end.Seq)
 		if err != nil {
 			return Position{}, fmt.Errorf("look up recent events: %w", err)
 		}
-		if rec.header.ordinal > wanted {
-			high = low + (high-low+1)/2 - 1
+		if rec == nil || rec.header.ordinal > wanted {
+			high = middle - 1
 			continue
 		}
-		found, low = rec, rec.seq
+		found, low = rec, rec.seq+1
+	}
+	if found == nil {
+		return Position{}, nil
 	}
 	return found.before(), nil
+}
+
+// readable returns the first record between two sequences that can be read, nil if there
+// is none.
+func (s *session) readable(ctx context.Context, from, to uint64) (*record, error) {
+	for from <= to {
+		rec, err := s.fetchOne(ctx, getRequest{Seq: from, Batch: 1})
+		switch {
+		case errors.Is(err, errNoRecord):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case rec.broken == nil:
+			return rec, nil
+		}
+		from = rec.seq + 1
+	}
+	return nil, nil
 }

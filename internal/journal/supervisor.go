@@ -202,6 +202,8 @@ func (j *Journal) readEnd(ctx context.Context, s *session) (Position, error) {
 		return Position{Seq: last, Index: BetweenRecords, Ordinal: max(j.End().Ordinal, last)}, nil
 	case err != nil:
 		return Position{}, fmt.Errorf("read last record: %w", err)
+	case rec.broken != nil:
+		return Position{}, fmt.Errorf("read last record: %w", rec.broken)
 	}
 	return rec.lastPosition(), nil
 }

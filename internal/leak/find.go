@@ -63,14 +63,17 @@ func (r *Rules) value(name, value string) *rule {
 	if found := r.text(value); found != nil {
 		return found
 	}
-	if r.named != nil && secretName(name) && !harmless(value) {
+	if r.named == nil {
+		return nil
+	}
+	if secretName(name) && !harmless(value) {
 		return r.named
 	}
-	return nil
+	return r.json(name, value) // a text may be JSON itself, as bodies of requests are
 }
 
-// json looks at the texts in a compact JSON value, each under the name of the member that
-// is nearest before it.
+// json looks at the texts in a JSON value, each under the name of the member that is nearest
+// before it. What is no JSON has none.
 func (r *Rules) json(name, value string) *rule {
 	if value == "" || value[0] != '{' && value[0] != '[' {
 		return nil // a number, true, false or null
@@ -97,7 +100,7 @@ func (r *Rules) json(name, value string) *rule {
 			}
 		}
 		found := (*rule)(nil)
-		if i+1 < len(value) && value[i+1] == ':' {
+		if strings.HasPrefix(strings.TrimLeft(value[i+1:], " \t\r\n"), ":") {
 			name = text
 			found = r.text(text)
 		} else {
@@ -175,8 +178,9 @@ const mostWords = 16
 
 // secretName says whether the value under a name is a secret, if it is not harmless:
 // whether the words of the name have one of [SecretWords], and the last word is none of
-// [HarmlessLast]. Words are separated by what is neither a letter nor a digit, or by the
-// change from lower to upper case; digits at their ends do not count.
+// [HarmlessLast]. Words are separated by what is neither a letter nor a digit, by the
+// change from lower to upper case, and behind an acronym: before the last of several capitals
+// that a lower-case letter follows. Digits at their ends do not count.
 func secretName(name string) bool {
 	if !hasRoot(name) {
 		return false
@@ -228,7 +232,7 @@ func splitWords(name string, into []string) []string {
 		case !alphanumeric[c]:
 			add(name[begin:i])
 			begin = i + 1
-		case isUpper(c) && i > begin && !isUpper(name[i-1]):
+		case isUpper(c) && i > begin && (!isUpper(name[i-1]) || i+1 < len(name) && isLower(name[i+1])):
 			add(name[begin:i])
 			begin = i
 		}
@@ -238,6 +242,7 @@ func splitWords(name string, into []string) []string {
 }
 
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
 
 func beginWith(parts, sequence []string) bool {
 	if len(parts) < len(sequence) {

@@ -130,7 +130,7 @@ func TestTexts(t *testing.T) {
 func TestNames(t *testing.T) {
 	secret := strings.Fields(`password db_password DB_PASSWORD dbPassword passwd pwd user.pwd passphrase secret client_secret clientSecret secret_id secret_key
 		token access_token auth-token tokenValue api_key apiKey apikey API-KEY x-api-key private_key privateKey aws_secret_access_key
-		access_key_id credentials credential authorization cookie set_cookie password_old password2 unseal_key_1 connection_string clientsecret
+		access_key_id credentials credential authorization cookie set_cookie password_old password2 unseal_key_1 connection_string clientsecret DBPassword AWSSecretKey HTTPAuthToken APIKey SSHPrivateKey userAPIKey DBPassword2
 		a_b_c_d_e_f_g_h_i_j_k_l_m_n_o_p_q_password`)
 	for _, name := range secret {
 		if !secretName(name) {
@@ -140,7 +140,7 @@ func TestNames(t *testing.T) {
 	harmless := strings.Fields(`path data_path operation modified current_version oldest_version deleted_versions name key keys primary_key public_key
 		token_type secret_path secret_name policies token_policies accessor token_accessor target_accessor secret_id_accessor token_ttl password_policy
 		password_changed secret_created token_count secretary tokenize broken passenger compass keyboard monkey author authored
-		lease_id entity_id display_name request_id mount_accessor secret_url secret_arn credential_store access_key_age tokens secrets_engine`)
+		lease_id entity_id display_name request_id mount_accessor secret_url secret_arn credential_store access_key_age tokens secrets_engine DBPasswordChanged APIKeyID2Type KEYs`)
 	for _, name := range append(harmless, "", "_", "€", "key_"+strings.Repeat("x_", 1000)) {
 		if secretName(name) {
 			t.Errorf("%.50q is taken for the name of a secret", name)
@@ -181,6 +181,25 @@ func TestJSONValues(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: found by %q, want %q", value, got, want)
+		}
+	}
+	// Texts that are JSON, or not.
+	for value, want := range map[string]string{
+		`{"user":"a","password":"hunter2"}`:       NameDetector,
+		`{ "user": "a", "password" : "hunter2" }`: NameDetector,
+		`[{"body":"{\"password\":\"hunter2\"}"}]`: NameDetector,
+		`{"user":"a","password":"****"}`:          "",
+		`[INFO] the "password" of "a" is set`:     "",
+		`{{ password }}`:                          "",
+		`{"password"`:                             "",
+		`{`:                                       "",
+	} {
+		got := ""
+		if f := r.field(&event.Field{Key: "body", Value: value}); f != nil {
+			got = f.name
+		}
+		if got != want {
+			t.Errorf("text %s: found by %q, want %q", value, got, want)
 		}
 	}
 	if f := r.field(&event.Field{Key: "password", Value: `["hunter2"]`, JSON: true}); f == nil {
@@ -439,6 +458,8 @@ func TestLinear(t *testing.T) {
 		begin := time.Now()
 		r.text(s)
 		r.json("password", `["`+s+`"]`)
+		r.value("a", "["+s)
+		r.value("a", "["+strings.Repeat(`"`+piece+`" `, size/len(piece)/4))
 		secretName(s)
 		if took := time.Since(begin); took > 2*time.Second {
 			t.Errorf("%q takes %v for 1 MiB", piece, took)

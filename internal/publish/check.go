@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/policy"
 )
 
@@ -14,7 +15,7 @@ import (
 // audit entries. Somebody who could publish them could make up what was done.
 var reservedTypes = []string{"tocsin/", "audit/"}
 
-// reservedSource begins the sources of the hub itself.
+// reservedSource begins the sources of the hub itself. A scheme is the same in any case.
 const reservedSource = "tocsin://"
 
 // checker applies the rules to the events of one request.
@@ -35,12 +36,8 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 	}
 	e.Complete(c.now)
 	e.Recorded = time.Time{}
-	if err := c.options.Limits.Check(e); err != nil {
-		code := Invalid
-		if errors.Is(err, event.ErrTooLarge) {
-			code = TooLarge
-		}
-		return "", &Refusal{Code: code, Text: err.Error()}
+	if refused := c.checkLimits(e); refused != nil {
+		return "", refused
 	}
 	if refused := c.checkRights(e); refused != nil {
 		return "", refused
@@ -49,8 +46,14 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 		return "", refused
 	}
 	if s := c.options.Secrets; s != nil {
+		size := e.Size()
 		if err := s.Check(e); err != nil {
 			return "", &Refusal{Code: Secret, Text: err.Error()}
+		}
+		if e.Size() > size { // what stands where a secret was may be longer
+			if refused := c.checkLimits(e); refused != nil {
+				return "", refused
+			}
 		}
 	}
 	if catalog := c.options.Catalog; catalog != nil {
@@ -60,6 +63,22 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 		}
 	}
 	return warning, nil
+}
+
+// checkLimits refuses what the journal would not take.
+func (c *checker) checkLimits(e *event.Event) *Refusal {
+	err := c.options.Limits.Check(e)
+	if size, most := journal.StoredBytes(e), c.options.Journal.MaxUnitBytes(); err == nil && size > most {
+		// Many small parts take more than their bytes.
+		err = &event.LimitError{Part: "stored event", Size: size, Max: most}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, event.ErrTooLarge):
+		return &Refusal{Code: TooLarge, Text: err.Error()}
+	}
+	return &Refusal{Code: Invalid, Text: err.Error()}
 }
 
 // checkRights refuses what the publisher may not say.
@@ -85,7 +104,7 @@ func (c *checker) checkRights(e *event.Event) *Refusal {
 		}
 		c.allowedType, c.allowedNamespace = e.Type, e.Namespace
 	}
-	if strings.HasPrefix(e.Source, reservedSource) {
+	if len(e.Source) >= len(reservedSource) && strings.EqualFold(e.Source[:len(reservedSource)], reservedSource) {
 		return &Refusal{Code: Reserved, Text: fmt.Sprintf("source: %q is the hub itself", reservedSource+"...")}
 	}
 	if e.Plugin != nil && !c.request.By.Allows(policy.Create|policy.Sudo, path, nil) {

@@ -1,7 +1,8 @@
 // Package publish takes in what others say: whatever edge an event comes by (HTTP, gRPC,
 // a hosted plugin), it passes the same rules here and is in the journal when the answer
-// is given. A repeat of an event, one with the same source and id, is recognised for a
-// while and not stored again, so that producers may repeat until they get an answer.
+// is given. A repeat of an event, one with the same source and id and of the same type
+// and namespace, is recognised for a while and not stored again, so that producers may
+// repeat until they get an answer.
 //
 // It speaks no protocol and knows no tokens: an edge parses, asks who it is, and hands
 // both over. What sources read from elsewhere, and what the hub says itself, goes into
@@ -9,7 +10,7 @@
 //
 // # Repeats
 //
-// An event is a repeat if one with its source and id is among the newest
+// An event is a repeat if one with its source, id, type and namespace is among the newest
 // [Options.MaxIDs] events of the journal and was stored in the last [Options.Window].
 // That the journal itself is what is remembered makes it survive restarts: after one,
 // and after a failure of the storage that left open what was stored, its end is read
@@ -54,6 +55,7 @@ func (host) Allows(policy.Capabilities, string, map[string]any) bool { return tr
 // Journal is where events go; *[journal.Journal] is one.
 type Journal interface {
 	Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error)
+	MaxUnitBytes() int
 	Health() error
 	End() journal.Position
 	Recent(ctx context.Context, n uint64) (journal.Position, error)
@@ -123,10 +125,28 @@ type Refusal struct {
 	ID    string // of the event, possibly empty
 	Code  Code
 	Text  string // for people; names the attribute and never has the value of a secret
+	// Namespace and Type are those of an event that is Denied or Reserved.
+	Namespace, Type string
 }
 
 func (r *Refusal) Error() string {
 	return fmt.Sprintf("event %d: %s", r.Index, r.Text)
+}
+
+// forbids says whether it is the publisher who must not, and not the event that is wrong.
+func (r *Refusal) forbids() bool { return r.Code == Denied || r.Code == Reserved }
+
+// Forbidden returns the first refusal that is Denied or Reserved, nil if there is none, and
+// how many are.
+func Forbidden(all []*Refusal) (first *Refusal, count int) {
+	for _, r := range all {
+		if r.forbids() {
+			if count++; first == nil {
+				first = r
+			}
+		}
+	}
+	return first, count
 }
 
 // Warning is about an event that is not as it should be, and was stored.
@@ -197,7 +217,8 @@ func New(o Options) *Intake {
 }
 
 // Close ends the intake once what it has submitted is answered; those who still wait
-// when ctx ends are answered when the journal answers. There must be no further Submit.
+// when ctx ends are answered when the journal answers. A later Submit fails with
+// [journal.ErrClosed].
 func (i *Intake) Close(ctx context.Context) error { return i.window.close(ctx) }
 
 // Publish stores the events of a request and returns when all are durable. The error is
@@ -249,6 +270,9 @@ func (i *Intake) Submit(ctx context.Context, r Request) (*Receipt, error) {
 		if refused != nil {
 			edge.Refused(string(refused.Code)).Inc()
 			refused.Index, refused.ID = index, shown(e.ID)
+			if refused.forbids() {
+				refused.Namespace, refused.Type = e.Namespace, e.Type
+			}
 			if len(receipt.result.Refused) == 0 {
 				events = slices.Clone(events[:index])
 			}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,6 +245,28 @@ func TestSecretsAndCatalog(t *testing.T) {
 	}
 }
 
+// TestMaskedIsLarger: an event that becomes too large by what is put in the place of a secret
+// is refused alone.
+func TestMaskedIsLarger(t *testing.T) {
+	i, _ := begin(t, Options{Secrets: grows{}})
+	events := numbered(0, 3)
+	events[1].Metadata.Set("password", "x")
+	events[1].Metadata.Set("rest", strings.Repeat("x", event.DefaultLimits.MaxMetadataBytes-len("passwordx")-len("rest")))
+	r, err := i.Publish(t.Context(), Request{By: Host, Events: events, Partial: true})
+	if err != nil || r.Accepted != 2 || len(r.Refused) != 1 || r.Refused[0].Index != 1 || r.Refused[0].Code != TooLarge {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+type grows struct{}
+
+func (grows) Check(e *event.Event) error {
+	if _, ok := e.Metadata.Get("password"); ok {
+		e.Metadata.Set("password", "<masked:password>")
+	}
+	return nil
+}
+
 // TestRepeats: within a request, over requests, over restarts; another source is
 // another event.
 func TestRepeats(t *testing.T) {
@@ -391,6 +415,136 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
+// failed is a receipt of what was not stored.
+type failed struct{ err error }
+
+func (f failed) Wait(context.Context) (journal.Position, error) { return journal.Position{}, f.err }
+
+// TestManyFaults: of events that many repeat until they get an answer, each is stored once,
+// whatever the journal says and whoever gives up meanwhile.
+func TestManyFaults(t *testing.T) {
+	i, j := begin(t, Options{})
+	store := i.window.store
+	i.window.store = func(ctx context.Context, events []*event.Event) (waiter, error) {
+		switch rand.IntN(8) {
+		case 0:
+			return nil, &journal.PushbackError{Reason: "full", RetryAfter: time.Second}
+		case 1:
+			return failed{&journal.PushbackError{Reason: "not stored", RetryAfter: time.Second}}, nil
+		case 2:
+			return failed{&journal.PushbackError{Reason: "perhaps not stored", RetryAfter: time.Second, Unknown: true}}, nil
+		case 3:
+			w, err := store(ctx, events)
+			return unsure{w}, err
+		}
+		return store(ctx, events)
+	}
+	const publishers, total, request = 8, 1000, 40
+	var group sync.WaitGroup
+	var accepted atomic.Int64
+	for p := range publishers {
+		group.Go(func() {
+			for from := p; from < total; from += request / 2 {
+				for done := false; !done; {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(20))*time.Millisecond+time.Microsecond)
+					result, err := i.Publish(ctx, Request{By: Host, Events: numbered(from, min(from+request, total))})
+					cancel()
+					accepted.Add(int64(result.Accepted))
+					if done = err == nil; done && result.Accepted+result.Duplicates != min(request, total-from) {
+						t.Errorf("%+v", result)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	ids := stored(t, j)
+	if len(ids) != total || accepted.Load() > total {
+		t.Errorf("%d are stored, %d were accepted, want %d", len(ids), accepted.Load(), total)
+	}
+	slices.Sort(ids)
+	if len(slices.Compact(ids)) != total {
+		t.Error("some are stored twice")
+	}
+	i.window.mu.Lock()
+	defer i.window.mu.Unlock()
+	if n := len(i.window.pending); n != 0 {
+		t.Errorf("%d are pending for ever", n)
+	}
+}
+
+// lossy is a journal that has lost events, all those that were remembered.
+type lossy struct{ *journal.Journal }
+
+func (lossy) Health() error { return fmt.Errorf("since a while: %w", journal.ErrLost) }
+
+// TestLost: a journal that has lost events says so for ever, and takes others, and those that
+// it has lost.
+func TestLost(t *testing.T) {
+	_, j := begin(t, Options{})
+	i := start(t, Options{Journal: lossy{j}})
+	publish := func(from, to int) (Result, error) {
+		return i.Publish(t.Context(), Request{By: Host, Events: numbered(from, to)})
+	}
+	if _, err := publish(0, 2); err != nil {
+		t.Fatal(err)
+	}
+	gone := numbered(5, 6)[0]
+	i.window.mu.Lock()
+	i.window.later[i.window.key(gone)] = struct{}{}
+	i.window.mu.Unlock()
+	store := i.window.store
+	i.window.store = func(ctx context.Context, events []*event.Event) (waiter, error) {
+		w, err := store(ctx, events)
+		return unsure{w}, err
+	}
+	if r, err := publish(2, 4); err == nil {
+		t.Fatalf("%+v", r)
+	}
+	i.window.store = store
+	if r, err := publish(0, 6); err != nil || r.Duplicates != 4 || r.Accepted != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestCloseBetween: who has claimed events when the intake is closed gets an answer.
+func TestCloseBetween(t *testing.T) {
+	i, _ := begin(t, Options{})
+	claimed, resume := make(chan struct{}), make(chan struct{})
+	store := i.window.store
+	i.window.store = func(ctx context.Context, events []*event.Event) (waiter, error) {
+		close(claimed)
+		<-resume
+		return store(ctx, events)
+	}
+	answered, closed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := i.Publish(context.Background(), Request{By: Host, Events: numbered(0, 1)})
+		answered <- err
+	}()
+	<-claimed
+	go func() { closed <- i.Close(context.Background()) }()
+	for closing := false; !closing; {
+		i.window.mu.Lock()
+		closing = i.window.closing
+		i.window.mu.Unlock()
+	}
+	if _, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(1, 2)}); !errors.Is(err, journal.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	close(resume)
+	for what, c := range map[string]chan error{"the answer": answered, "Close": closed} {
+		select {
+		case err := <-c:
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s does not come", what)
+		}
+	}
+}
+
 // TestLarge: a request larger than what the journal takes at once.
 func TestLarge(t *testing.T) {
 	i, j := begin(t, Options{})
@@ -403,6 +557,75 @@ func TestLarge(t *testing.T) {
 	}
 	if ids := stored(t, j); len(ids) != 40 || ids[39] != "id-39" {
 		t.Errorf("stored: %v", ids)
+	}
+}
+
+// TestSmallLimits: with small limits the journal takes less at once than requests have.
+func TestSmallLimits(t *testing.T) {
+	limits := event.Limits{MaxTypeBytes: 64, MaxMetadataKeys: 8, MaxMetadataBytes: 512, MaxEventBytes: 1 << 10}
+	j, err := journal.Open(t.Context(), journal.Config{Dir: t.TempDir(), Limits: limits, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close(context.Background())
+	i := New(Options{Journal: j, Limits: limits})
+	defer i.Close(context.Background())
+	if r, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(0, 500)}); err != nil || r.Accepted != 500 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if ids := stored(t, j); len(ids) != 500 || ids[499] != "id-499" {
+		t.Errorf("%d are stored", len(ids))
+	}
+	// Parts without bytes are not for nothing, and no reason to refuse others.
+	parts := numbered(500, 502)
+	parts[0].EntityIDs = make([]string, 2000)
+	r, err := i.Publish(t.Context(), Request{By: Host, Events: parts, Partial: true})
+	if err != nil || r.Accepted != 1 || len(r.Refused) != 1 || r.Refused[0].Code != TooLarge {
+		t.Errorf("many parts: %+v, %v", r, err)
+	}
+}
+
+// TestRepeatsOfOthers: who publishes an id before its owner does keeps out nothing that he
+// may not publish.
+func TestRepeatsOfOthers(t *testing.T) {
+	i, j := begin(t, Options{})
+	by := allowed(t, `path "evil/sys/events/publish/*" { capabilities = ["create"] }
+		path "sys/events/publish/evil/*" { capabilities = ["create"] }`)
+	squat := numbered(0, 2)
+	squat[0].Namespace, squat[1].Type = "evil/", "evil/x"
+	if r, err := i.Publish(t.Context(), Request{By: by, Events: squat}); err != nil || r.Accepted != 2 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for round, want := range []Result{{Accepted: 2}, {Duplicates: 2}} {
+		if r, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(0, 2)}); err != nil || r.Accepted != want.Accepted || r.Duplicates != want.Duplicates {
+			t.Errorf("round %d: %+v, %v", round, r, err)
+		}
+	}
+	if ids := stored(t, j); len(ids) != 4 {
+		t.Errorf("stored: %v", ids)
+	}
+}
+
+// TestReadOverGap: what is behind events that are missing is remembered, also if that is
+// one event.
+func TestReadOverGap(t *testing.T) {
+	i, j := begin(t, Options{})
+	for n := range 3 {
+		if _, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(n, n+1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := i.window
+	w.mu.Lock()
+	clear(w.later)
+	w.mu.Unlock()
+	// As if another record had been there before the last.
+	end := j.End()
+	if err := w.readFrom(&journal.Position{Seq: end.Seq - 1, Index: journal.BetweenRecords, Ordinal: 0}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := i.Publish(t.Context(), Request{By: Host, Events: numbered(2, 3)}); err != nil || r.Duplicates != 1 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

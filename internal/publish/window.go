@@ -12,14 +12,18 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/throttle"
 )
 
-// maxUnitBytes is about how large the units are in which the events of one request
-// are stored. A larger event is a unit of its own.
+// maxUnitBytes bounds the units in which the events of one request are stored, if the
+// journal does not take less. A larger event is a unit of its own.
 const maxUnitBytes = 512 << 10
 
-// key stands for the source and id of an event: two keyed hashes, so that nobody can
+// key stands for what makes an event a repeat: two keyed hashes, so that nobody can
 // make, and nobody will see, two events with the same.
+//
+// Beside source and id it has what rights to publish are given for. Else somebody could
+// keep out events that he may not publish, by publishing others of their ids before.
 type key [2]uint64
 
 // window knows which events are in the journal lately, or on their way to it.
@@ -28,8 +32,10 @@ type window struct {
 	store   func(context.Context, []*event.Event) (waiter, error)
 	age     time.Duration
 	maxIDs  int
+	maxUnit int
 	seeds   [2]maphash.Seed
 	log     *slog.Logger
+	warned  throttle.Throttle
 
 	ctx    context.Context // of reading the journal
 	cancel context.CancelFunc
@@ -67,7 +73,7 @@ type flight struct {
 
 func newWindow(j Journal, age time.Duration, maxIDs int, log *slog.Logger) *window {
 	w := &window{
-		journal: j, age: age, maxIDs: maxIDs, log: log,
+		journal: j, age: age, maxIDs: maxIDs, maxUnit: min(maxUnitBytes, j.MaxUnitBytes()), log: log,
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		wake:  make(chan struct{}, 1), ended: make(chan struct{}),
 		later: make(map[key]struct{}), pending: make(map[key]*flight),
@@ -81,8 +87,11 @@ func newWindow(j Journal, age time.Duration, maxIDs int, log *slog.Logger) *wind
 
 func (w *window) key(e *event.Event) key {
 	var room [512]byte
-	b := binary.LittleEndian.AppendUint32(room[:0], uint32(len(e.Source)))
-	b = append(append(b, e.Source...), e.ID...)
+	b := room[:0]
+	for _, part := range [...]string{e.Namespace, e.Type, e.Source} {
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(part))), part...)
+	}
+	b = append(b, e.ID...)
 	return key{maphash.Bytes(w.seeds[0], b), maphash.Bytes(w.seeds[1], b)}
 }
 
@@ -128,8 +137,8 @@ func (w *window) claim(ctx context.Context, events []*event.Event, keys []key) (
 		}
 		f := w.pending[k]
 		if f == nil {
-			size := e.Size()
-			if unit == nil || unit.bytes+size > maxUnitBytes {
+			size := journal.StoredBytes(e)
+			if unit == nil || unit.bytes+size > w.maxUnit {
 				unit = &flight{from: end, settled: make(chan struct{}), keys: make([]key, 0, len(events)-i), events: make([]*event.Event, 0, len(events)-i)}
 				fresh = append(fresh, unit)
 			}
@@ -150,22 +159,22 @@ func (w *window) claim(ctx context.Context, events []*event.Event, keys []key) (
 func (w *window) lockReady(ctx context.Context) error {
 	for {
 		w.mu.Lock()
+		if w.closing {
+			w.mu.Unlock()
+			return journal.ErrClosed
+		}
 		ready := w.ready
 		select {
 		case <-ready:
 			return nil
 		default:
 		}
-		if w.closing {
-			w.mu.Unlock()
-			return journal.ErrClosed
-		}
 		if !w.reading {
 			w.reading = true
 			w.poke()
 		}
 		w.mu.Unlock()
-		if err := w.journal.Health(); err != nil {
+		if _, err := w.health(); err != nil {
 			return fmt.Errorf("what was published lately is not known: %w", err)
 		}
 		select {
@@ -205,6 +214,7 @@ func (w *window) fail(flights []*flight, err error) {
 		w.settleLocked(f, err)
 	}
 	w.mu.Unlock()
+	w.poke()
 }
 
 // settleLocked ends a flight. What may be stored or not makes the window unknown.
@@ -250,8 +260,9 @@ func (w *window) run() {
 		if time.Since(w.turned) >= w.age && len(w.later)+len(w.earlier) > 0 {
 			w.turnLocked()
 		}
-		flights, reading, closing := w.flights, w.reading, w.closing
+		flights, reading := w.flights, w.reading
 		w.flights = nil
+		over := w.closing && len(w.pending) == 0 // also nothing that will be submitted
 		w.mu.Unlock()
 		for _, f := range flights {
 			// What was submitted is answered, at the latest when the journal is closed.
@@ -265,7 +276,7 @@ func (w *window) run() {
 		}
 		switch {
 		case len(flights) > 0: // perhaps more came
-		case closing:
+		case over:
 			return
 		default:
 			select {
@@ -286,13 +297,22 @@ func (w *window) read() {
 		return
 	default:
 	}
-	if w.journal.Health() != nil {
+	lost, err := w.health()
+	if err != nil {
 		w.retry()
 		return
 	}
+	if lost { // what is not there any more is no reason to refuse it
+		doubt = nil
+		w.mu.Lock()
+		w.later, w.earlier = make(map[key]struct{}), nil
+		w.mu.Unlock()
+	}
 	if err := w.readFrom(doubt); err != nil {
 		if w.ctx.Err() == nil && !errors.Is(err, journal.ErrClosed) {
-			w.log.Warn("The newest events of the journal cannot be read, so nothing can be published; trying again.", "error", err)
+			if skipped, ok := w.warned.Allow(); ok {
+				w.log.Warn("The newest events of the journal cannot be read, so nothing can be published; trying again.", "error", err, "skipped", skipped)
+			}
 		}
 		w.retry()
 		return
@@ -301,6 +321,16 @@ func (w *window) read() {
 	w.doubt = nil
 	close(w.ready)
 	w.mu.Unlock()
+}
+
+// health says why the journal does not accept events. That it has lost some, which it
+// says for ever, is told apart, because it goes on without them.
+func (w *window) health() (lost bool, _ error) {
+	err := w.journal.Health()
+	if errors.Is(err, journal.ErrLost) {
+		return true, nil
+	}
+	return false, err
 }
 
 // retry has the journal read again when somebody asks for it, or soon.
@@ -333,11 +363,11 @@ func (w *window) readFrom(doubt *journal.Position) error {
 	}
 	// What comes behind this end is of those who do not publish, or is pending.
 	r, end := w.journal.Read(from), w.journal.End()
-	for at := from; at.Compare(end) < 0; {
+	for more := from.Compare(end) < 0; more; {
 		b, err := r.Next(w.ctx)
 		if gap, ok := errors.AsType[*journal.GapError](err); ok {
 			w.log.Warn("Events of the journal are missing; repeats of them would be stored again.", "error", gap)
-			at = gap.Next
+			more = gap.Next.Compare(end) <= 0 // it was not read yet
 			continue
 		}
 		if err != nil {
@@ -348,7 +378,7 @@ func (w *window) readFrom(doubt *journal.Position) error {
 			w.rememberLocked(w.key(b.Event(i)))
 		}
 		w.mu.Unlock()
-		at = b.End()
+		more = b.End().Compare(end) < 0
 	}
 	return nil
 }

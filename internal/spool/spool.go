@@ -97,7 +97,7 @@ func Open(o Options) (*Spool, []*Damage, error) {
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = 8 << 20
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+	if err := makeDir(o.Dir); err != nil {
 		return nil, nil, fmt.Errorf("create the spool directory: %w", err)
 	}
 	lock, err := acquireLock(filepath.Join(o.Dir, lockFile))
@@ -111,6 +111,26 @@ func Open(o Options) (*Spool, []*Damage, error) {
 		return nil, nil, err
 	}
 	return s, damage, nil
+}
+
+// makeDir makes a directory that is there after a power cut, with those above it.
+func makeDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	above := filepath.Dir(dir)
+	if above != dir {
+		if err := makeDir(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := syncDir(above); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
 }
 
 // load scans all files.
