@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -37,6 +38,9 @@ func (c *checker) check(e *event.Event) (warning string, refused *Refusal) {
 	e.Complete(c.now)
 	e.Recorded = time.Time{}
 	if refused := c.checkLimits(e); refused != nil {
+		return "", refused
+	}
+	if refused := checkURIs(e); refused != nil {
 		return "", refused
 	}
 	if refused := c.checkRights(e); refused != nil {
@@ -112,6 +116,42 @@ func (c *checker) checkRights(e *event.Event) *Refusal {
 	}
 	return nil
 }
+
+// checkURIs refuses what is no URI-reference where CloudEvents 1.0.2 (section 3.1) wants
+// one. Events of others, which the journal has from elsewhere, are taken as they are.
+func checkURIs(e *event.Event) *Refusal {
+	for _, a := range [...]struct{ name, value string }{{"source", e.Source}, {"dataschema", e.DataSchema}} {
+		if i := notURI(a.value); i >= 0 {
+			r, _ := utf8.DecodeRuneInString(a.value[i:])
+			return &Refusal{Code: Invalid, Text: fmt.Sprintf("%s: is no URI-reference (RFC 3986): it has %q; percent-encode it", a.name, r)}
+		}
+	}
+	return nil
+}
+
+// notURI returns where s has what no URI-reference can have (RFC 3986, appendix A), -1
+// for nowhere.
+func notURI(s string) int {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]):
+			i += 2
+		case c == '%', !uriByte[c]:
+			return i
+		}
+	}
+	return -1
+}
+
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
+
+// uriByte has the unreserved and reserved characters of RFC 3986, section 2.
+var uriByte = func() (t [256]bool) {
+	for c := range byte(0x7f) {
+		t[c] = '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || strings.IndexByte("-._~:/?#[]@!$&'()*+,;=", c) >= 0
+	}
+	return t
+}()
 
 // checkPaths refuses paths that name something by way of something else: policies are
 // about paths as they are written.

@@ -292,13 +292,12 @@ func (i *Intake) Submit(ctx context.Context, r Request) (*Receipt, error) {
 	if len(events) == 0 {
 		return receipt, nil
 	}
-	waits, accepted, err := i.window.submit(ctx, events)
+	waits, accepted, err := i.window.submit(ctx, events, edge.Appended)
 	if err != nil {
 		return nil, err
 	}
 	receipt.waits = waits
 	receipt.result.Accepted, receipt.result.Duplicates = accepted, len(events)-accepted
-	edge.Appended.Add(float64(accepted))
 	if accepted < len(events) {
 		edge.Refused("duplicate").Add(float64(len(events) - accepted))
 	}

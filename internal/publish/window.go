@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/throttle"
@@ -67,6 +69,7 @@ type flight struct {
 	bytes   int
 	from    journal.Position // the end of the journal before
 	receipt waiter
+	stored  prometheus.Counter
 	settled chan struct{} // closed when err is valid
 	err     error
 }
@@ -95,15 +98,16 @@ func (w *window) key(e *event.Event) key {
 	return key{maphash.Bytes(w.seeds[0], b), maphash.Bytes(w.seeds[1], b)}
 }
 
-// submit stores those events that are not stored yet. It returns what to wait for, and
-// how many events were submitted now.
-func (w *window) submit(ctx context.Context, events []*event.Event) (waits []*flight, submitted int, err error) {
+// submit stores those events that are not stored yet, and counts them once they are. It
+// returns what to wait for, and how many events were submitted now.
+func (w *window) submit(ctx context.Context, events []*event.Event, stored prometheus.Counter) (waits []*flight, submitted int, err error) {
 	keys := make([]key, len(events))
 	for i, e := range events {
 		keys[i] = w.key(e)
 	}
 	waits, fresh, err := w.claim(ctx, events, keys)
 	for i, f := range fresh {
+		f.stored = stored
 		if err == nil {
 			f.receipt, err = w.store(ctx, f.events)
 		}
@@ -234,6 +238,9 @@ func (w *window) settleLocked(f *flight, err error) {
 			w.ready, w.reading = make(chan struct{}), false
 		default:
 		}
+	}
+	if err == nil {
+		f.stored.Add(float64(len(f.keys)))
 	}
 	f.err = err
 	close(f.settled)
