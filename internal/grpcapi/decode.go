@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -21,9 +22,10 @@ import (
 	"github.com/tocsin-events/tocsin/internal/publish"
 )
 
-// codec decodes requests to publish in one pass into events, and everything else as
-// usual. Beside the speed of that, a request that cannot be decoded is answered where
-// it stands among the others, and a field that is not known refuses its event only.
+// codec leaves requests to publish to [Server.decode], and decodes everything else as
+// usual. They are decoded in one pass into events. Beside the speed of that, a request that
+// cannot be decoded is answered where it stands among the others, and a field that is not
+// known refuses its event only.
 type codec struct{ encoding.CodecV2 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -31,8 +33,41 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	m.decode(data.Materialize())
+	m.raw = data.Materialize()
 	return nil
+}
+
+// decode decodes a request when there is memory for its events. release gives that back,
+// when they are not kept any more. The error is that of ctx.
+func (s *Server) decode(ctx context.Context, m *request) (release func(), err error) {
+	cost := min(m.cost(), decodedBytes)
+	if err := s.decoded.Acquire(ctx, cost); err != nil {
+		return nil, err
+	}
+	m.decode(m.raw)
+	m.raw = nil
+	return func() {
+		m.events = nil
+		s.decoded.Release(cost)
+	}, nil
+}
+
+// decodedBytes are shared by the decoded events of all calls, beside the messages that they
+// are decoded from.
+const decodedBytes = 64 << 20
+
+// cost is about how many bytes of memory the events of a request take beside their texts, at
+// most. However few bytes an event has in a message, it takes some hundred when decoded.
+func (m *request) cost() int64 {
+	const perEvent, perField, leastField = 424, 40, 6 // the last in a message
+	cost := perField * min(maxFields, len(m.raw)/leastField)
+	_ = eachField(m.raw, func(f field) bool {
+		if f.kind == protowire.BytesType {
+			cost += perEvent
+		}
+		return cost < decodedBytes
+	})
+	return int64(cost)
 }
 
 // Bounds of metadata and extensions, because each takes many times its bytes in memory: of
@@ -49,7 +84,8 @@ var tooManyFields = fmt.Sprintf("event: has more than %d metadata and extensions
 type request struct {
 	stream bool
 
-	size     int // bytes of the message
+	raw []byte // the message, until it is decoded
+
 	sequence uint64
 	partial  bool
 	events   []*event.Event // that can be looked at
@@ -65,7 +101,6 @@ type unconverted struct {
 
 // decode sets everything from the bytes of a message, which the events share.
 func (m *request) decode(b []byte) {
-	m.size = len(b)
 	events, other := protowire.Number(1), protowire.Number(2)
 	if m.stream {
 		events, other = other, events

@@ -274,3 +274,34 @@ func allocated() uint64 {
 	runtime.ReadMemStats(&s)
 	return s.TotalAlloc
 }
+
+// What events take in memory before they are decoded is never more than was reserved for it.
+func TestCost(t *testing.T) {
+	tiny := protowire.AppendString(protowire.AppendTag(nil, fieldSource, protowire.BytesType), "s")
+	tiny = protowire.AppendString(protowire.AppendTag(tiny, fieldType, protowire.BytesType), "t")
+	var some []byte
+	for i := range 1000 {
+		pair := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), fmt.Sprint(i))
+		some = protowire.AppendBytes(protowire.AppendTag(some, fieldMetadata, protowire.BytesType), pair)
+	}
+	for name, tt := range map[string]struct {
+		event []byte
+		count int
+	}{"tiny": {tiny, maxEvents}, "fields": {some, maxFields / 1000}, "few": {tiny, 10}} {
+		var m request
+		for range tt.count {
+			m.raw = protowire.AppendBytes(protowire.AppendTag(m.raw, 1, protowire.BytesType), tt.event)
+		}
+		cost := m.cost()
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		m.decode(m.raw)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if took := int64(after.HeapAlloc) - int64(before.HeapAlloc); len(m.events) != tt.count || took > cost+2*int64(len(m.raw))+64<<10 {
+			t.Errorf("%s: %d events take %d bytes, %d were reserved for %d", name, len(m.events), took, cost, len(m.raw))
+		}
+		runtime.KeepAlive(m)
+	}
+}

@@ -5,7 +5,8 @@
 // call; what may be published is decided by package publish.
 //
 // What a client can make the server keep is bounded: the calls at once, the messages
-// that are being read (see gate), and what a stream has not acknowledged.
+// that are being read (see gate), their events until the intake has them, and what a stream
+// has not acknowledged.
 package grpcapi
 
 import (
@@ -96,6 +97,7 @@ type Server struct {
 	grpc       *grpc.Server
 	maxMessage int
 	memory     *semaphore.Weighted // for large messages
+	decoded    *semaphore.Weighted // for what they are decoded to
 
 	stopping context.Context // ended with errStopping by Shutdown
 	stop     context.CancelCauseFunc
@@ -147,6 +149,7 @@ func New(o Options) *Server {
 		published:  o.Metrics.Component("publish", edge),
 		maxMessage: max(minMessageBytes, o.Limits.MaxEventBytes+messageSlack),
 		memory:     semaphore.NewWeighted(memoryBytes),
+		decoded:    semaphore.NewWeighted(decodedBytes),
 	}
 	s.stopping, s.stop = context.WithCancelCause(context.Background())
 	s.grpc = grpc.NewServer(

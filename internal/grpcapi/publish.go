@@ -41,7 +41,14 @@ func (s *Server) publisherService() *grpc.ServiceDesc {
 // publish stores the events of one request.
 func (s *Server) publish(ctx context.Context, m *request) (*tocsinv1.PublishResponse, error) {
 	c := callOf(ctx)
-	c.gate.took(m.size)
+	c.gate.took(len(m.raw))
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	release, err := s.decode(ctx, m)
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	defer release()
 	if m.err == nil && len(m.events)+len(m.refused) == 0 {
 		m.err = status.Error(codes.InvalidArgument, "the request has no events")
 	}
@@ -53,8 +60,6 @@ func (s *Server) publish(ctx context.Context, m *request) (*tocsinv1.PublishResp
 		s.countUnconverted(&m.unconverted)
 		return nil, refusedStatus(m.refused)
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
 	result, err := s.intake.Publish(ctx, publish.Request{By: c.caller.Publisher, Edge: edge, Namespace: c.caller.Namespace, Events: m.events, Partial: m.partial})
 	if refused, ok := errors.AsType[*publish.RefusedError](err); ok {
 		c.refused(refused.Refused)

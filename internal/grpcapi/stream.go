@@ -150,6 +150,7 @@ func signal(c chan struct{}) {
 // read hands over what the client sends.
 func (t *stream) read() {
 	defer close(t.submitted)
+	t.unread = errInternal // if it panics
 	t.unread = t.receive()
 }
 
@@ -182,20 +183,31 @@ func (t *stream) receive() error {
 			return nil
 		case err != nil:
 			return err
-		case m.err == nil && m.sequence <= last:
-			m.err = status.Error(codes.InvalidArgument, fmt.Sprintf("the sequence of a request is %d, it must be greater than %d", m.sequence, last))
 		}
-		if m.err != nil {
-			t.server.refused.Refused("bad request").Inc()
-			return m.err
-		}
-		t.call.gate.took(m.size)
-		last = m.sequence
-		if err := t.submit(m); err != nil {
+		if err := t.take(m, last); err != nil {
 			return err
 		}
+		last = m.sequence
 		t.call.gate.next()
 	}
+}
+
+// take hands over the events of a request behind another one.
+func (t *stream) take(m *request, last uint64) error {
+	t.call.gate.took(len(m.raw))
+	release, err := t.server.decode(t.reading, m)
+	if err != nil {
+		return t.why(t.reading)
+	}
+	defer release()
+	if m.err == nil && m.sequence <= last {
+		m.err = status.Error(codes.InvalidArgument, fmt.Sprintf("the sequence of a request is %d, it must be greater than %d", m.sequence, last))
+	}
+	if m.err != nil {
+		t.server.refused.Refused("bad request").Inc()
+		return m.err
+	}
+	return t.submit(m)
 }
 
 // awaitRoom returns when there is not too much to acknowledge, or false when there is
