@@ -170,7 +170,7 @@ func ParseBinaryCloudEvent(header map[string][]string, body []byte) (*Event, err
 		}
 	}
 	slices.Sort(names) // so that the same error comes every time
-	var seen uint // a bit for each attribute
+	var seen uint      // a bit for each attribute
 	for _, name := range names {
 		attribute, err := attrDataContentType, error(nil)
 		if strings.EqualFold(name, headerContentType) {
