@@ -95,18 +95,9 @@ var ErrNoAnswer = errors.New("the answer is not of Vault's API")
 // which is encoded as JSON, are optional. The error is a [*client.StatusError] when
 // the server refuses; it never has the token or the body of the request.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body any) (*Answer, error) {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	request, err := c.request(ctx, method, path, query, body)
+	text, err := c.ask(ctx, method, path, query, body)
 	if err != nil {
 		return nil, err
-	}
-	response, text, err := c.send(request)
-	switch {
-	case err != nil:
-		return nil, err
-	case response.StatusCode >= 300:
-		return nil, statusError(response, text)
 	}
 	return parse(text)
 }
@@ -114,11 +105,16 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 // Own makes one request to the hub's own API: the path is below /api/v1/, and the answer is
 // the whole body, which has no envelope. Otherwise it is like Do.
 func (c *Client) Own(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
 	own := *c
 	own.base.Path = strings.TrimSuffix(c.base.Path, "v1/") + "api/v1/"
-	request, err := own.request(ctx, method, path, query, body)
+	return own.ask(ctx, method, path, query, body)
+}
+
+// ask makes one request and returns the body of an answer that is no refusal.
+func (c *Client) ask(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	request, err := c.request(ctx, method, path, query, body)
 	if err != nil {
 		return nil, err
 	}
