@@ -125,9 +125,11 @@ func TestServerRestart(t *testing.T) {
 			return err != nil && errors.Is(err, ErrUnavailable) && strings.Contains(err.Error(), "broken by test") || j.End().Ordinal > before.Ordinal+1000
 		})
 		await(t, "green health", func() bool { return j.Health() == nil })
-		if _, err := kv.PutString(t.Context(), "round", fmt.Sprint(round)); err != nil {
-			t.Errorf("state after restart %d: %v", round, err)
-		}
+		// It may be green because the fault was not noticed yet.
+		await(t, fmt.Sprintf("state after restart %d", round), func() bool {
+			_, err := kv.PutString(t.Context(), "round", fmt.Sprint(round))
+			return err == nil
+		})
 	}
 	close(stop)
 	producers.Wait()
