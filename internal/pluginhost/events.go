@@ -19,9 +19,6 @@ import (
 // publishPatience is how long an event waits for a journal that pushes back.
 const publishPatience = 15 * time.Second
 
-// reserved are the types that only the hub itself gives to events.
-var reserved = []string{"audit/", "tocsin/"}
-
 // errEscape is for paths in metadata that are not below the mount.
 var errEscape = errors.New("leads out of the mount")
 
@@ -96,11 +93,6 @@ func clip(s string) string {
 // metadata, as Vault does it, and with a fresh id where it has none. data is not changed.
 func (m *Mount) event(pluginVersion, eventType string, data *vaultplugin.EventData) (*event.Event, error) {
 	r := m.Record()
-	for _, prefix := range reserved {
-		if strings.HasPrefix(eventType, prefix) {
-			return nil, fmt.Errorf("type: %q is for what the hub itself says", prefix)
-		}
-	}
 	e := &event.Event{
 		ID: data.ID, Type: eventType, Namespace: r.Namespace, Source: event.SourceVault(url.PathEscape(m.host.config.Node)),
 		EntityIDs: data.EntityIDs, Note: data.Note, Plugin: r.info(pluginVersion), Time: time.Now(),
