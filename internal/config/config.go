@@ -72,38 +72,6 @@ type Subscriptions struct {
 	MemoryBytes Size `yaml:"memory_bytes" min:"4MiB" max:"64GiB" doc:"Memory for the events that subscribers are being sent, shared by all of them."`
 }
 
-// Source is one element of "sources".
-type Source struct {
-	Name          string     `yaml:"name" doc:"Names the source in events (vault://NAME), metrics, logs and health. Lower-case letters, digits, - and _. Changing it makes the source start again."`
-	Type          SourceType `yaml:"type" oneof:"vault_audit_file" doc:"vault_audit_file follows the file of an audit device of Vault or OpenBao."`
-	Path          string     `yaml:"path" doc:"The file. It may be missing, rotated, truncated or replaced at any time."`
-	From          From       `yaml:"from" oneof:"start,end" doc:"Where to begin the first time: start or end of the file. Later runs go on where the last one ended."`
-	KeepRaw       bool       `yaml:"keep_raw" doc:"true stores unhashed values of a device with log_raw=true as they are. false redacts them before anything is stored."`
-	MaxLine       Size       `yaml:"max_line" min:"4KiB" max:"64MiB" doc:"A longer line is skipped, counted and reported."`
-	HoldUncertain bool       `yaml:"hold_uncertain" doc:"true keeps back notifications of which it is not certain that something changed. false sends them with the attribute certainty=assumed."`
-	OmitCaller    bool       `yaml:"omit_caller" doc:"true leaves out of notifications who made the request (display name, entity, hashed accessor, address)."`
-	KVVersions    Versions   `yaml:"kv_versions" doc:"Version of kv mounts for which the log does not tell it: mount path (with its namespace) to 1 or 2."`
-}
-
-// SourceType is the kind of a source.
-type SourceType string
-
-// The kinds of sources.
-const VaultAuditFile SourceType = "vault_audit_file"
-
-// From is where a source begins when it has no position yet.
-type From string
-
-// The places where a source can begin.
-const (
-	FromStart From = "start"
-	FromEnd   From = "end"
-)
-
-// Versions maps the path of a kv mount, with namespace and trailing slash, to
-// 1 or 2.
-type Versions map[string]int
-
 // Log is the section "log".
 type Log struct {
 	Level  LogLevel  `yaml:"level" oneof:"debug,info,warn,error" doc:"Least important messages that are written: debug, info, warn or error."`
@@ -139,12 +107,6 @@ func Default() Config {
 		Plugins:       defaultPlugins(),
 		Log:           Log{Level: "info", Format: "text"},
 	}
-}
-
-// DefaultSource returns what the fields of a source are when its element in the
-// file does not mention them.
-func DefaultSource() Source {
-	return Source{Type: VaultAuditFile, From: FromStart, MaxLine: 64 << 20}
 }
 
 // maxFileBytes bounds a configuration file. Ten thousand sources fit.

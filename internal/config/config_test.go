@@ -174,11 +174,11 @@ func fullConfig() Config {
 			},
 		},
 		Sources: []Source{
-			{
-				Name: "vault", Type: VaultAuditFile, Path: "/var/log/vault/audit.log", From: FromEnd, KeepRaw: true, HoldUncertain: true, OmitCaller: true,
-				MaxLine: 1 << 20, KVVersions: Versions{"secret/": 2, "ns1/legacy/": 1},
-			},
-			{Name: "bao-2", Type: VaultAuditFile, Path: "/var/log/bao.log", From: FromStart, MaxLine: 64 << 20},
+			source("vault", func(s *Source) {
+				s.Path, s.From, s.KeepRaw, s.HoldUncertain, s.OmitCaller = "/var/log/vault/audit.log", FromEnd, true, true, true
+				s.MaxLine, s.KVVersions = 1<<20, Versions{"secret/": 2, "ns1/legacy/": 1}
+			}),
+			source("bao-2", func(s *Source) { s.Path = "/var/log/bao.log" }),
 		},
 		Publish: Publish{
 			Deduplicate: Deduplicate{Duration(time.Hour), 5000},
@@ -194,6 +194,14 @@ func fullConfig() Config {
 		Plugins: fullPlugins(),
 		Log:     Log{Level: "debug", Format: "json"},
 	}
+}
+
+// source returns a source with other fields than the default.
+func source(name string, set func(*Source)) Source {
+	s := DefaultSource()
+	s.Name = name
+	set(&s)
+	return s
 }
 
 func TestParse(t *testing.T) {
@@ -318,8 +326,8 @@ func TestProblems(t *testing.T) {
 		{"pathless source", "sources:\n  - name: a\n", `t.yaml:2:5: sources[0]: has no path; add "path:" with the audit file`},
 		{"bad name", "sources: [{name: Böse, path: a}]\n", `t.yaml:1:18: sources[0].name: "Böse" must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit`},
 		{"same name", "sources: [{name: a, path: a}, {name: a, path: b}]\n", `t.yaml:1:38: sources[1].name: "a" is already the name of sources[0]`},
-		{"same path", "sources: [{name: a, path: a}, {name: b, path: a}]\n", `t.yaml:1:47: sources[1].path: "a" is already followed by sources[0]`},
-		{"source type", "sources: [{name: a, path: a, type: vault-audit-file}]\n", `t.yaml:1:36: sources[0].type: "vault-audit-file" is not one of vault_audit_file; did you mean "vault_audit_file"?`},
+		{"same path", "sources: [{name: a, path: a}, {name: b, path: a}]\n", `t.yaml:1:47: sources[1].path: "a" is already read by sources[0]`},
+		{"source type", "sources: [{name: a, path: a, type: vault-audit-file}]\n", `t.yaml:1:36: sources[0].type: "vault-audit-file" is not one of vault_audit_file, vault_audit_socket, vault_audit_syslog, vault_audit_http; did you mean "vault_audit_file"?`},
 		{"kv version", "sources: [{name: a, path: a, kv_versions: {secret/: 3}}]\n", `t.yaml:1:53: sources[0].kv_versions.secret/: must be 1 or 2, but is "3"`},
 		{"kv versions list", "sources: [{name: a, path: a, kv_versions: [1]}]\n", `t.yaml:1:43: sources[0].kv_versions: must map mount paths to versions, for example {secret/: 2}, but is a list`},
 		{"secret action", "publish: {secrets: {action: mask it}}\n", `t.yaml:1:29: publish.secrets.action: "mask it" is not one of refuse, mask, allow`},
@@ -479,10 +487,10 @@ func TestSpecificationIsComplete(t *testing.T) {
 
 func TestValidateMadeConfiguration(t *testing.T) {
 	c := Default()
-	c.Sources = []Source{{Name: "a"}}
+	c.Sources = []Source{{Name: "a"}, {Name: "b", Type: VaultAuditFile}}
 	c.Listen.TLS.ClientAuth = "sometimes"
 	err := c.Validate()
-	for _, want := range []string{"sources[0]: has no path", `sources[0].type: "" is not one of`, "sources[0].max_line: 0 is too small", `listen.tls.client_auth: "sometimes" is not one of`} {
+	for _, want := range []string{"sources[1]: has no path", `sources[0].type: "" is not one of`, "sources[0].max_line: 0 is too small", `listen.tls.client_auth: "sometimes" is not one of`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not mention %q", err, want)
 		}

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,9 +102,6 @@ func describe(v reflect.Value) string {
 // maxNode bounds the name of the hub.
 const maxNode = 64
 
-// sourceName keeps names usable in URIs, metrics, file names and NATS subjects.
-var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
-
 func (v *validator) rules(c *Config) {
 	if strings.ContainsFunc(c.Node, func(r rune) bool { return r <= ' ' || r >= 0x7f }) || len(c.Node) > maxNode {
 		v.report("node", "%q must be at most %d printable ASCII characters without spaces", shorten(c.Node), maxNode)
@@ -141,35 +137,5 @@ func (v *validator) journal(j Journal, maxEvent Size) {
 	}
 	if least := 4 * (unit + unitFraming); j.MaxBytes != 0 && j.MaxBytes < least && !v.reported("journal.max_bytes") {
 		v.report("journal.max_bytes", "%s is too small for limits.max_event of %s, which needs at least %s, or 0 for no limit", j.MaxBytes, maxEvent, least)
-	}
-}
-
-func (v *validator) sources(sources []Source) {
-	names, paths := make(map[string]int), make(map[string]int)
-	for i, s := range sources {
-		key := fmt.Sprintf("sources[%d]", i)
-		switch first, seen := names[s.Name]; {
-		case s.Name == "":
-			v.report(key, "has no name; add for example \"name: vault\"")
-		case !sourceName.MatchString(s.Name):
-			v.report(key+".name", "%q must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit", shorten(s.Name))
-		case seen:
-			v.report(key+".name", "%q is already the name of sources[%d]", s.Name, first)
-		default:
-			names[s.Name] = i
-		}
-		switch first, seen := paths[s.Path]; {
-		case s.Path == "":
-			v.report(key, "has no path; add \"path:\" with the audit file")
-		case seen:
-			v.report(key+".path", "%q is already followed by sources[%d]", s.Path, first)
-		default:
-			paths[s.Path] = i
-		}
-		for mount, version := range s.KVVersions {
-			if version != 1 && version != 2 {
-				v.report(key+".kv_versions", "version %d of %q must be 1 or 2", version, mount)
-			}
-		}
 	}
 }
