@@ -46,10 +46,10 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 	return dst
 }
 
-// lone closes a request of which there is, or counts, one entry only.
-func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey, expected bool) []*Span {
+// lone closes a request that has one entry only, or none that could be found.
+func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey) []*Span {
 	saw := uint8(sawRequest)
-	s := Span{Kind: RequestOnly, Expected: expected, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
+	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
 	if e.Type == typeResponse {
 		saw, s.Kind = sawResponse, ResponseOnly
 	}

@@ -34,11 +34,11 @@ const (
 // entries of a request by source and request id, in either order, as long as the second
 // one comes within the window. It is not safe for concurrent use.
 //
-// Given the same events from the same Progress, a Tracer gives out the same spans. There
-// are three exceptions, in which a span may be given out a second time after a restart, or
-// a request once as incomplete and once whole; the ids tell. One is a change of Window or
-// MaxBytes. Another is [Tracer.Expire], when its clock goes otherwise than that of the
-// journal. The third is an entry that repeats one from before the window.
+// A Tracer that goes on from a Progress gives out the spans that come behind it, each once,
+// as if there had been no restart. There are three exceptions, in which a span may come a
+// second time, or a request once as incomplete and once whole; the ids tell. One is a change
+// of Window or MaxBytes. Another is [Tracer.Expire], when its clock goes otherwise than that
+// of the journal. The third is an entry that repeats one from before the restart.
 type Tracer struct {
 	o       Options
 	seed    maphash.Seed
@@ -124,6 +124,11 @@ func NewTracer(o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The first mark stands for all that is not read.
+	marks := []mark{{0, o.Resume.Back}}
+	if !o.Resume.Waiting {
+		marks = append(marks, mark{0, o.Resume.Read})
+	}
 	return &Tracer{
 		o:       o,
 		seed:    maphash.MakeSeed(),
@@ -133,7 +138,7 @@ func NewTracer(o Options) (*Tracer, error) {
 		sources: make(map[string]string),
 		open:    make(map[requestKey]*openRequest),
 		last:    o.Resume.Read,
-		marks:   []mark{{0, o.Resume.Read}},
+		marks:   marks,
 	}, nil
 }
 
@@ -216,10 +221,10 @@ func (t *Tracer) Progress() Progress {
 	if o := t.live.first; o != nil {
 		p.Open = before(o.opened)
 	}
-	p.Read = p.Open
+	p.Read, p.Back = p.Open, t.marks[0].at
 	if t.alone > 0 || p.Open.Compare(t.mixed) < 0 {
 		p.Waiting = true
-		p.Read = t.marks[0].at
+		p.Read = p.Back
 	}
 	return p
 }
@@ -270,33 +275,28 @@ func (t *Tracer) entry(dst []*Span, e *event.Event, at journal.Position) []*Span
 		}
 	}
 	if id == "" {
-		return t.lone(dst, e, data, at, requestKey{}, true)
+		return t.lone(dst, e, data, at, requestKey{})
 	}
 	key := t.key(e.Source, id)
 	saw := uint8(sawRequest)
 	if response {
 		saw = sawResponse
 	}
-	if o := t.open[key]; o != nil {
-		switch {
-		case o.response == response:
-			t.duplicate(at)
-			return dst
-		case !o.repeated || at.Compare(t.o.Resume.Closed) <= 0:
+	o := t.open[key]
+	if t.recent.get(key)&saw != 0 || o != nil && o.response == response {
+		t.duplicate(at)
+		return dst
+	}
+	if o != nil {
+		if !o.repeated || at.Compare(t.o.Resume.Closed) <= 0 {
 			return t.pair(dst, o, e, data, at)
 		}
 		// Its span was given out before the restart, and had only one entry.
 		t.drop(o)
-		return t.lone(dst, e, data, at, key, false)
 	}
-	switch earlier := t.recent.get(key); {
-	case earlier&saw != 0:
-		t.duplicate(at)
-		return dst
-	case earlier != 0: // too late
-		return t.lone(dst, e, data, at, key, false)
+	switch {
 	case !response && t.isSingle(e, data):
-		return t.lone(dst, e, data, at, key, true)
+		return t.lone(dst, e, data, at, key)
 	case response && !t.o.Resume.Waiting && at.Compare(t.o.Resume.Closed) <= 0 && !at.IsZero():
 		// The request stands before what is read again.
 		t.stats.Repeated++
@@ -453,7 +453,7 @@ func (t *Tracer) derived(e *event.Event) {
 		if p, ok := tracecontext.ParseTraceparent(text); !ok || p.Parent != c.spanID {
 			return
 		}
-	} else if id, ok := e.Extensions.Text(extRequestID); !ok || id != c.requestID {
+	} else if id, ok := e.Extensions.Text(extRequestID); !ok || id == "" || id != c.requestID {
 		return
 	}
 	c.ids = append(c.ids, e.ID)
