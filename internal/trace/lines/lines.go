@@ -2,6 +2,7 @@
 package lines
 
 import (
+	"encoding/hex"
 	"strconv"
 	"time"
 
@@ -21,10 +22,11 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 	if s.Failed {
 		outcome = "failed"
 	}
-	switch s.Kind {
-	case trace.RequestOnly:
+	switch {
+	case !s.Incomplete():
+	case s.Kind == trace.RequestOnly:
 		outcome = "no response"
-	case trace.ResponseOnly:
+	case s.Kind == trace.ResponseOnly:
 		outcome += ", no request"
 	}
 	dst = pad(dst, outcome, 6, false)
@@ -38,9 +40,7 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 		dst = append(dst, ')')
 	}
 	dst = append(dst, "  trace="...)
-	for _, b := range s.TraceID {
-		dst = append(dst, "0123456789abcdef"[b>>4], "0123456789abcdef"[b&15])
-	}
+	dst = hex.AppendEncode(dst, s.TraceID[:])
 	return append(dst, '\n')
 }
 
@@ -91,10 +91,11 @@ func AppendJSON(dst []byte, s *trace.Span) []byte {
 		dst = append(dst, `,"parent_id":`...)
 		dst = jsontext.AppendHex(dst, s.Parent[:])
 	}
-	switch s.Kind {
-	case trace.RequestOnly:
+	switch {
+	case !s.Incomplete():
+	case s.Kind == trace.RequestOnly:
 		dst = append(dst, `,"incomplete":"no response"`...)
-	case trace.ResponseOnly:
+	case s.Kind == trace.ResponseOnly:
 		dst = append(dst, `,"incomplete":"no request"`...)
 	}
 	dst = append(dst, `,"failed":`...)

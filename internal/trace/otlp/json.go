@@ -79,7 +79,12 @@ func appendJSONSpan(dst []byte, s *trace.Span) []byte {
 		}
 		dst = appendJSONAttribute(dst, &s.Attributes[i])
 	}
-	dst = append(dst, `],"status":{`...)
+	dst = append(dst, ']')
+	if s.Dropped > 0 {
+		dst = append(dst, `,"droppedAttributesCount":`...)
+		dst = strconv.AppendUint(dst, uint64(uint32(s.Dropped)), 10)
+	}
+	dst = append(dst, `,"status":{`...)
 	if s.Failed {
 		if s.Message != "" {
 			dst = append(dst, `"message":`...)

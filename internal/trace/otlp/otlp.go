@@ -125,9 +125,10 @@ const (
 	flagIsRemote    = 0x200
 )
 
-// spanFlags returns the field flags. A parent is always the caller's.
+// spanFlags returns the field flags: the trace flags in the low byte, of which sampled is true
+// of what is exported. A parent is always the caller's.
 func spanFlags(s *trace.Span) uint32 {
-	flags := uint32(flagSampled | flagHasIsRemote)
+	flags := uint32(s.Flags) | flagSampled | flagHasIsRemote
 	if s.Parent != (trace.SpanID{}) {
 		flags |= flagIsRemote
 	}

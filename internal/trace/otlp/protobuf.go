@@ -73,6 +73,9 @@ func spanSize(s *trace.Span) int {
 	for i := range s.Attributes {
 		n += delimited(9, attributeSize(&s.Attributes[i]))
 	}
+	if s.Dropped > 0 {
+		n += 1 + varintSize(uint64(uint32(s.Dropped)))
+	}
 	if s.Failed {
 		n += delimited(15, statusSize(s))
 	}
@@ -95,6 +98,9 @@ func appendSpan(dst []byte, s *trace.Span) []byte {
 	dst = appendFixed64(dst, 8, nanos(s.End))
 	for i := range s.Attributes {
 		dst = appendAttribute(dst, 9, &s.Attributes[i])
+	}
+	if s.Dropped > 0 {
+		dst = binary.AppendUvarint(append(dst, 10<<3|varint), uint64(uint32(s.Dropped)))
 	}
 	if s.Failed {
 		dst = appendHead(dst, 15, statusSize(s))

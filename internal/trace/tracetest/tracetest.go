@@ -8,6 +8,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/trace"
+	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
 // Spans returns spans of two servers that have everything that a span can have.
@@ -26,14 +27,14 @@ func Spans() []*trace.Span {
 			Closed: journal.Position{Seq: 1, Index: 1, Ordinal: 1},
 		},
 		{
-			TraceID: trace.TraceID{15: 2}, SpanID: trace.SpanID{7: 2}, Parent: trace.SpanID{0xff, 7: 1}, TraceState: "vendor=value",
+			TraceID: trace.TraceID{15: 2}, SpanID: trace.SpanID{7: 2}, Parent: trace.SpanID{0xff, 7: 1}, TraceState: "vendor=value", Flags: tracecontext.Sampled | tracecontext.Random, Dropped: 300,
 			Name: "read \xff kv", Start: start.Add(time.Second), End: start.Add(time.Second), Source: "vault://staging",
 			Failed: true, Message: "1 error occurred:\n\t* permission denied\n\n", Kind: trace.RequestOnly,
 			Attributes: []trace.Attribute{Text("bad \xfe", "bytes \xc3\x28"), Text("client.address", "2001:db8::7")},
 			Closed:     journal.Position{Seq: 1, Index: 2, Ordinal: 2},
 		},
 		{
-			TraceID: trace.TraceID{15: 3}, SpanID: trace.SpanID{7: 3}, Name: "login", Source: "vault://prod", Kind: trace.ResponseOnly,
+			TraceID: trace.TraceID{15: 3}, SpanID: trace.SpanID{7: 3}, Name: "login", Source: "vault://prod", Kind: trace.ResponseOnly, Expected: true,
 			Start: start.Add(-time.Hour), End: start.Add(-time.Hour + 10*time.Microsecond), Failed: true,
 			Closed: journal.Position{Seq: 2, Index: 0, Ordinal: 3},
 		},
