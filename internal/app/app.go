@@ -73,6 +73,7 @@ type App struct {
 	server   *http.Server
 	sources  sources
 	traces   traces
+	meter    auditMeter
 	systemd  systemd
 
 	stops []stop // in the order of creation
@@ -156,6 +157,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("exporters", a.traces.stop)
+	if err := a.makeAuditMeter(ctx, common); err != nil {
+		return nil, err
+	}
+	a.onStop("audit metrics", a.meter.stop)
 
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err
@@ -215,7 +220,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		GRPC:           calls,
 		EventTypes:     a.catalog,
 		Health:         &a.health,
-		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
+		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,
 		Counters:       common,
 		Logger:         component(a.log, "api"),

@@ -9,6 +9,7 @@ package trace
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -73,6 +74,18 @@ type Request struct {
 	EntityID      string // likewise
 	RemoteAddress string
 	Root          bool // the caller's token has the policy "root"
+}
+
+// IsLogin reports whether it is a login: an attempt to get a token from an auth method.
+func (r *Request) IsLogin() bool {
+	below, ok := "", false
+	if r.MountPoint != "" {
+		below, ok = strings.CutPrefix(r.Path, r.MountPoint)
+		ok = ok && strings.HasPrefix(r.MountPoint, "auth/")
+	} else if below, ok = strings.CutPrefix(r.Path, "auth/"); ok {
+		_, below, ok = strings.Cut(below, "/")
+	}
+	return ok && (below == "login" || strings.HasPrefix(below, "login/") || below == "oidc/callback")
 }
 
 // Duration is how long the request took, never negative.
