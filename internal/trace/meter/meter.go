@@ -253,8 +253,8 @@ func (m *Meter) count(now time.Time) {
 }
 
 func (m *Meter) request(s *trace.Span, now time.Time) {
-	if s.Kind == trace.RequestOnly && s.Expected && s.Request.ID == "" {
-		return // of an entry without id; the response has none either, and is counted
+	if !s.Counts() {
+		return
 	}
 	row := m.table.row(s)
 	var traceID string
@@ -265,7 +265,7 @@ func (m *Meter) request(s *trace.Span, now time.Time) {
 		}
 		return prometheus.Labels{"trace_id": traceID}
 	}
-	row.count(outcomeOf(s), now, exemplar)
+	row.count(s.Outcome(), now, exemplar)
 	if s.Kind == trace.Complete {
 		row.observe(s.Duration(), now, exemplar)
 	}

@@ -66,7 +66,7 @@ type table struct {
 type row struct {
 	table    *table
 	labels   labelSet
-	outcomes [outcomes]exemplified
+	outcomes [trace.Outcomes]exemplified
 	latency  prometheus.ExemplarObserver // nil until it is needed
 	shown    []time.Time                 // when the exemplar of each bucket was replaced
 }
@@ -118,7 +118,7 @@ func (t *table) collectors() []prometheus.Collector {
 
 // cost is how many time series a row can be: the outcomes, and the buckets, that of +Inf,
 // the sum and the count of the histogram.
-func (t *table) cost() int { return int(outcomes) + len(t.buckets) + 3 }
+func (t *table) cost() int { return int(trace.Outcomes) + len(t.buckets) + 3 }
 
 // row returns the time series that a request belongs to.
 func (t *table) row(s *trace.Span) *row {
@@ -197,7 +197,7 @@ func isWord(s string) bool {
 
 // count counts a request with this outcome. The exemplar is asked for only when it is time
 // for another one.
-func (r *row) count(o outcome, now time.Time, exemplar func() prometheus.Labels) {
+func (r *row) count(o trace.Outcome, now time.Time, exemplar func() prometheus.Labels) {
 	c := &r.outcomes[o]
 	if c.ExemplarAdder == nil {
 		c.ExemplarAdder = r.table.requests.WithLabelValues(append(r.labels[:], o.String())...).(prometheus.ExemplarAdder)

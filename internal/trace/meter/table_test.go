@@ -24,7 +24,7 @@ func newTestTable(t *testing.T, maxSeries int) (*table, running) {
 func (t *table) add(s *trace.Span) {
 	row := t.row(s)
 	labels := func() prometheus.Labels { return prometheus.Labels{"trace_id": "x"} }
-	row.count(outcomeOf(s), time.Unix(1, 0), labels)
+	row.count(s.Outcome(), time.Unix(1, 0), labels)
 	row.observe(time.Millisecond, time.Unix(1, 0), labels)
 }
 
@@ -104,36 +104,5 @@ func TestHostileLabels(t *testing.T) {
 	}
 	if n := len(tb.known[labelMountPoint]); n > 20 {
 		t.Errorf("%d values are remembered of texts that begin alike", n)
-	}
-}
-
-func TestOutcomes(t *testing.T) {
-	login := trace.Request{Path: "auth/ldap/login/ann", MountPoint: "auth/ldap/"}
-	for _, test := range []struct {
-		span trace.Span
-		want outcome
-	}{
-		{trace.Span{}, ok},
-		{trace.Span{Kind: trace.RequestOnly}, unanswered},
-		{trace.Span{Kind: trace.RequestOnly, Failed: true, ErrorType: "permission_denied"}, unanswered},
-		{trace.Span{Kind: trace.RequestOnly, Expected: true}, ok},
-		{trace.Span{Kind: trace.RequestOnly, Expected: true, Failed: true, ErrorType: "rate_limited"}, rateLimited},
-		{trace.Span{Failed: true, ErrorType: "permission_denied"}, denied},
-		{trace.Span{Failed: true, ErrorType: "404", Status: 404}, notFound},
-		{trace.Span{Failed: true, ErrorType: "403", Status: 403}, denied},
-		{trace.Span{Failed: true, ErrorType: "429", Status: 429}, rateLimited},
-		{trace.Span{Failed: true, ErrorType: "412", Status: 412}, rejected},
-		{trace.Span{Failed: true, ErrorType: "503", Status: 503}, failed},
-		{trace.Span{Failed: true, ErrorType: "error_response"}, rejected},
-		{trace.Span{Failed: true, ErrorType: "internal_error", Status: 500}, failed},
-		{trace.Span{Failed: true, ErrorType: "_OTHER"}, failed},
-		{trace.Span{Failed: true, ErrorType: "_OTHER", Request: login}, denied},
-		{trace.Span{Failed: true, ErrorType: "error_response", Request: login}, denied},
-		{trace.Span{Failed: true, ErrorType: "internal_error", Request: login}, failed},
-		{trace.Span{Request: login}, ok},
-	} {
-		if got := outcomeOf(&test.span); got != test.want {
-			t.Errorf("%+v: %v, want %v", test.span, got, test.want)
-		}
 	}
 }
