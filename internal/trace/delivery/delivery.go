@@ -258,6 +258,9 @@ func (d *Delivery) retry(ctx context.Context, what string, try func(context.Cont
 	}
 }
 
+// lookAgain is how often a batch that is due looks for somebody who can send it.
+const lookAgain = 20 * time.Millisecond
+
 // expireEvery is how often requests are looked for that have waited for too long.
 const expireEvery = time.Second
 
@@ -289,7 +292,12 @@ func (d *Delivery) read(ctx, sendCtx context.Context, reader *journal.Reader) er
 		}
 		now := time.Now()
 		if err == nil && len(d.batch) > 0 && !now.Before(d.due) {
-			err = d.send(ctx, sendCtx)
+			select {
+			case d.slots <- struct{}{}:
+				d.start(sendCtx)
+			default: // all are busy: it grows meanwhile
+				d.due = now.Add(lookAgain)
+			}
 		}
 		if !now.Before(expire) {
 			expire = now.Add(expireEvery)
