@@ -67,9 +67,10 @@ func newFlattener(o AttributeOptions, redactions []Redaction) *flattener {
 	return &flattener{o: o, redactions: redactions, keys: make(map[string]*key)}
 }
 
-// Attributes and lists of texts come in slabs of these sizes.
+// Attributes and lists of texts come in slabs of these sizes: just below 32 KiB, and few, because
+// a slab holds on to the memory of all the entries whose texts are in it.
 const (
-	slabAttributes = 2048
+	slabAttributes = 448
 	slabTexts      = 512
 )
 

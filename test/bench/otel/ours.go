@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -66,17 +67,25 @@ func pipeline(url string, lines [][]byte, mark func([]*trace.Span)) (requests in
 		payloads <- exporter.Encode(spans)
 		return spans[:0]
 	}
+	// As in the hub, the source makes events while the tracer works on earlier ones. A
+	// record of the journal has about 200 lines.
+	records := make(chan []*event.Event, 4)
+	go func() {
+		defer close(records)
+		for part := range slices.Chunk(lines, 200) {
+			events := make([]*event.Event, 0, 300)
+			for _, line := range part {
+				events = translator.Translate(events, line)
+			}
+			records <- events
+		}
+	}()
 	spans := make([]*trace.Span, 0, 2*batch)
-	var events []*event.Event
-	for i, line := range lines {
-		events = translator.Translate(events[:0], line)
+	for events := range records {
 		for _, e := range events {
 			spans = tracer.Add(spans, e, journal.Position{})
 		}
-		if i%200 == 199 { // about a record of the journal
-			spans = tracer.Flush(spans)
-		}
-		if len(spans) >= batch {
+		if spans = tracer.Flush(spans); len(spans) >= batch {
 			spans = send(spans)
 		}
 	}
