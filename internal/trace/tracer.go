@@ -277,13 +277,17 @@ func (t *Tracer) entry(dst []*Span, e *event.Event, at journal.Position) []*Span
 	if id == "" {
 		return t.lone(dst, e, data, at, requestKey{})
 	}
-	key := t.key(e.Source, id)
+	key, unique := t.key(e.Source, id)
 	saw := uint8(sawRequest)
 	if response {
 		saw = sawResponse
 	}
 	o := t.open[key]
-	if t.recent.get(key)&saw != 0 || o != nil && o.response == response {
+	if o != nil && o.response == response && !unique && !o.at.Equal(e.Time) {
+		dst = t.giveUp(dst, o, at) // another request has the same id
+		o = nil
+	}
+	if t.recent.get(entryKey(key, unique, e.Time))&saw != 0 || o != nil && o.response == response {
 		t.duplicate(at)
 		return dst
 	}
@@ -296,14 +300,14 @@ func (t *Tracer) entry(dst []*Span, e *event.Event, at journal.Position) []*Span
 	}
 	switch {
 	case !response && t.isSingle(e, data):
-		return t.lone(dst, e, data, at, key)
+		return t.lone(dst, e, data, at, entryKey(key, unique, e.Time))
 	case response && !t.o.Resume.Waiting && at.Compare(t.o.Resume.Closed) <= 0 && !at.IsZero():
 		// The request stands before what is read again.
 		t.stats.Repeated++
-		t.recent.add(key, saw, t.clock, t.o.Window)
+		t.recent.add(entryKey(key, unique, e.Time), saw, t.clock, t.o.Window)
 		return dst
 	}
-	t.wait(key, e, data, id, at)
+	t.wait(key, unique, e, data, id, at)
 	return dst
 }
 
@@ -326,17 +330,25 @@ func (t *Tracer) data(e *event.Event) []byte {
 	return data
 }
 
-// key returns what the request is known by.
-func (t *Tracer) key(source, id string) requestKey {
+// key returns what the request is known by, and whether no other request is.
+func (t *Tracer) key(source, id string) (k requestKey, unique bool) {
 	if source != t.source || t.source == "" {
 		t.source, t.sourceSum = t.intern(source), maphash.String(t.seed, source)
 	}
-	k := requestKey{source: t.sourceSum}
-	var ok bool
-	if k.id, ok = auditlog.ParseUUID(id); !ok {
+	k.source = t.sourceSum
+	if k.id, unique = auditlog.ParseUUID(id); !unique {
 		sum := sha256.Sum256([]byte(id))
 		k.id = [16]byte(sum[:16])
 		k.source ^= 1 // not that of a UUID
+	}
+	return k, unique
+}
+
+// entryKey is what an entry is recognised by when it comes again. Where the request id is
+// not unique, its time is needed too.
+func entryKey(k requestKey, unique bool, at time.Time) requestKey {
+	if !unique {
+		k.source ^= uint64(at.Unix())<<32 | uint64(at.Nanosecond())
 	}
 	return k
 }
@@ -383,9 +395,9 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 }
 
 // wait opens a request.
-func (t *Tracer) wait(key requestKey, e *event.Event, data []byte, id string, at journal.Position) {
+func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, id string, at journal.Position) {
 	o := &openRequest{
-		key: key, opened: at, clock: t.clock, at: e.Time, source: t.intern(e.Source), auditID: strings.Clone(e.ID),
+		key: key, unique: unique, opened: at, clock: t.clock, at: e.Time, source: t.intern(e.Source), auditID: strings.Clone(e.ID),
 		response: e.Type == typeResponse, listed: true, raw: data,
 	}
 	if data == nil || e.Data == nil {
