@@ -300,14 +300,17 @@ func (c *Collector) request(s *trace.Span) {
 func (c *Collector) keyOf(parts ...string) []byte {
 	c.key = c.key[:0]
 	for _, p := range parts {
-		c.key = append(c.key, clip(p, maxPartBytes)...)
+		short := clip(p, maxPartBytes)
+		if c.key = append(c.key, short...); len(short) < len(p) {
+			c.key = append(c.key, "…"...)
+		}
 	}
 	return c.key
 }
 
 // Bounds of what is kept of a text.
 const (
-	maxPartBytes = 300 // of what is counted
+	maxPartBytes = 512 // of what is counted
 	maxTextBytes = 128 // of what should be short
 )
 
@@ -352,14 +355,14 @@ func (e *example) set(s *trace.Span) {
 	r := &s.Request
 	e.at = s.Start
 	e.id, e.operation = cut(r.ID, maxTextBytes), cut(r.Operation, maxTextBytes)
-	e.path = cut(r.Namespace+r.Path, 2*maxPartBytes)
+	e.path = cut(r.Namespace+r.Path, maxPartBytes)
 }
 
 func (c *Collector) describe(s *trace.Span) Request {
 	r := &s.Request
 	return Request{
 		ID: cut(r.ID, maxTextBytes), TraceID: s.TraceID.String(), Start: s.Start, Duration: s.Duration(), Complete: s.Kind == trace.Complete, Outcome: s.Outcome().String(),
-		Operation: cut(r.Operation, maxTextBytes), Path: cut(r.Namespace+r.Path, 2*maxPartBytes),
+		Operation: cut(r.Operation, maxTextBytes), Path: cut(r.Namespace+r.Path, maxPartBytes),
 		Client: Client{DisplayName: cut(r.DisplayName, maxTextBytes), EntityID: cut(r.EntityID, maxTextBytes), RemoteAddress: cut(r.RemoteAddress, maxTextBytes)},
 	}
 }

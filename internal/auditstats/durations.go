@@ -41,7 +41,7 @@ func (d *durations) quantile(q float64) time.Duration {
 	rank = max(1, min(rank, d.n))
 	var seen uint64
 	for i, n := range d.buckets {
-		if seen += uint64(n); seen >= rank {
+		if seen += uint64(n); seen >= rank && i < durationBuckets-1 {
 			return min(d.max, bucketEnd(i))
 		}
 	}

@@ -19,7 +19,7 @@ type TextOptions struct {
 
 // The least and the most columns that are made use of.
 const (
-	minWidth = 60
+	minWidth = 80
 	maxWidth = 200
 )
 
@@ -32,7 +32,10 @@ func clampWidth(width int) int { return max(minWidth, min(width, maxWidth)) }
 // figure is larger than expected.
 func (r *Report) WriteText(w io.Writer, o TextOptions) error {
 	b := bufio.NewWriter(w)
-	t := text{w: b, width: clampWidth(o.Width), colours: o.Colours}
+	t := text{w: b, width: clampWidth(o.Width), colours: o.Colours, stamp: time.DateTime}
+	if r.First != nil && r.First.Format(time.DateOnly) == r.Last.Format(time.DateOnly) {
+		t.stamp = "15:04:05.000"
+	}
 	t.summary(r)
 	if r.Requests > 0 {
 		t.chart(r.Timeline)
@@ -64,6 +67,7 @@ type text struct {
 	w       *bufio.Writer
 	width   int
 	colours bool
+	stamp   string // layout of a time
 }
 
 const (
@@ -108,8 +112,8 @@ func (t *text) summary(r *Report) {
 		}
 		t.wrap(counts)
 		if d := r.Durations; d.Count > 0 {
-			t.line(fmt.Sprintf("duration: mean %s, median %s, 90 %% within %s, 99 %% within %s, longest %s",
-				short(d.Mean), short(d.P50), short(d.P90), short(d.P99), short(d.Max)))
+			t.wrap([]string{"duration: mean " + short(d.Mean), "median " + short(d.P50), "90 % within " + short(d.P90),
+				"99 % within " + short(d.P99), "longest " + short(d.Max)})
 		}
 	}
 	counts := []string{number(r.Lines) + " lines", number(r.RequestEntries) + " request entries", number(r.ResponseEntries) + " response entries"}
@@ -122,7 +126,8 @@ func (t *text) summary(r *Report) {
 		for _, reason := range slices.Sorted(maps.Keys(r.Reasons)) {
 			reasons = append(reasons, reason+" "+number(r.Reasons[reason]))
 		}
-		t.line(t.styled(red, fmt.Sprintf("%s lines are no audit entries: %s", number(r.Quarantined), strings.Join(reasons, ", "))))
+		t.line(t.styled(red, number(r.Quarantined)+" lines are no audit entries:"))
+		t.wrap(reasons)
 	}
 }
 
@@ -245,7 +250,7 @@ func (t *text) groups(title string, l List[Group], durations bool) {
 func (t *text) operations(l List[Group]) {
 	var list []string
 	for _, g := range l.Items {
-		list = append(list, orDash(g.Name)+" "+g.Counted.String())
+		list = append(list, fit(orDash(g.Name), 32)+" "+g.Counted.String())
 	}
 	t.title(inexact("Operations", l))
 	t.wrap(list)
@@ -274,7 +279,7 @@ func (t *text) requests(title string, list []Request) {
 			took = short(r.Duration)
 		}
 		t.row(fmt.Sprintf("%10s  %-12s  ", took, r.Outcome), orDash(r.Operation)+" "+r.Path)
-		t.row(detailIndent+stamp(r.Start)+"  "+orDash(r.ID)+"  ", who(r.Client))
+		t.row(detailIndent+r.Start.Format(t.stamp)+"  "+shownID(r.ID)+"  ", who(r.Client))
 	}
 }
 
@@ -310,15 +315,18 @@ func (t *text) logins(l List[Login]) {
 	}
 	t.title(inexact("Failed logins", l))
 	for _, f := range l.Items {
-		t.row(fmt.Sprintf("%10s  ", f.Counted), orDash(f.RemoteAddress)+"  "+f.Path+"  last "+stamp(f.Last.Time))
+		t.row(fmt.Sprintf("%10s  ", f.Counted), orDash(f.RemoteAddress)+"  "+f.Path+"  last "+f.Last.Time.Format(t.stamp))
 	}
 }
 
 const detailIndent = "            "
 
+// shownID is whole for all ids that a server makes by itself.
+func shownID(id string) string { return fit(orDash(id), 48) }
+
 // detail writes which request was the last. Its id is left whole: people search for it.
 func (t *text) detail(l *Last) {
-	t.row(detailIndent+stamp(l.Time)+"  "+orDash(l.ID)+"  ", orDash(l.Operation)+" "+l.Path)
+	t.row(detailIndent+l.Time.Format(t.stamp)+"  "+shownID(l.ID)+"  ", orDash(l.Operation)+" "+l.Path)
 }
 
 func who(c Client) string { return orDash(c.DisplayName) + " from " + orDash(c.RemoteAddress) }
