@@ -32,10 +32,17 @@ type segment struct {
 	damaged    bool   // has records that cannot be read
 }
 
-func (g *segment) close() {
-	if g.f != nil {
-		g.f.Close()
-		g.f = nil
+// take returns the open file, which the caller closes when the mutex is not held, because
+// closing may use the disk.
+func (g *segment) take() file {
+	f := g.f
+	g.f = nil
+	return f
+}
+
+func closeFile(f file) {
+	if f != nil {
+		f.Close()
 	}
 }
 
@@ -85,6 +92,7 @@ func (x *Inbox) load() error {
 		default:
 			x.segments = append(x.segments, g)
 			x.epoch = max(x.epoch, g.epoch)
+			x.generation = max(x.generation, g.generation)
 		}
 	}
 	sort.SliceStable(x.segments, func(i, j int) bool { return before(x.segments[i], x.segments[j]) })
@@ -126,9 +134,7 @@ func before(a, b *segment) bool {
 	if c := a.firstPosition().Compare(b.firstPosition()); c != 0 {
 		return c < 0
 	}
-	m, _ := segmentNumber(a.name)
-	n, _ := segmentNumber(b.name)
-	return m < n
+	return a.generation < b.generation
 }
 
 // readError means that what is in a file cannot be read.

@@ -21,8 +21,9 @@ type writer struct {
 const (
 	minRetry = 20 * time.Millisecond
 	maxRetry = time.Second
-	// reserveEvery is how often a reserve that is not complete is tried to be completed.
-	reserveEvery = 30 * time.Second
+	// probeEvery is how often a disk that was full is tried, and a reserve that is not
+	// complete.
+	probeEvery = 10 * time.Second
 )
 
 var errQuota = errors.New("the spool has reached the size that it may have (max_bytes)")
@@ -30,10 +31,14 @@ var errQuota = errors.New("the spool has reached the size that it may have (max_
 func (w *writer) run() {
 	x := w.x
 	w.scratch.b = make([]byte, recordHeader+x.maxPayload)
-	tick := time.NewTicker(reserveEvery)
+	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
+	again := time.NewTimer(0) // for rewriting
+	defer again.Stop()
 	for {
-		w.rewrite()
+		if wait := w.rewrite(); wait > 0 {
+			again.Reset(wait)
+		}
 		x.mu.Lock()
 		items := x.queue.take(w.spare)
 		x.mu.Unlock()
@@ -56,8 +61,9 @@ func (w *writer) run() {
 		}
 		select {
 		case <-x.work:
+		case <-again.C:
 		case <-tick.C:
-			x.fillReserve()
+			x.probe()
 		case <-x.abort:
 			w.seal()
 			return
@@ -104,7 +110,7 @@ func (w *writer) append(r record, b []byte, bytes int, written func()) bool {
 			if _, err = g.f.WriteAt(b, g.end); err == nil {
 				w.retry = 0
 				x.mu.Lock()
-				first := g.end == segmentHeader
+				idle := x.syncIdle
 				g.add(&r, bytes)
 				x.writtenTo = Position{g.epoch, r.next()}
 				x.trouble.wrote()
@@ -112,7 +118,7 @@ func (w *writer) append(r record, b []byte, bytes int, written func()) bool {
 				written()
 				x.wakeReader()
 				x.mu.Unlock()
-				if first {
+				if idle {
 					x.wakeSyncer()
 				}
 				return true
@@ -193,11 +199,12 @@ func (x *Inbox) seal(g *segment) {
 	_, _ = g.f.WriteAt(g.content.encode(g.nonce), headerBlock)
 	x.mu.Lock()
 	g.sealed = true
-	idle := !g.dirty()
-	if idle {
-		g.close()
+	var idle file
+	if !g.dirty() {
+		idle = g.take()
 	}
 	x.mu.Unlock()
+	closeFile(idle)
 	x.wakeSyncer()
 	x.tidy() // all of it may have been released
 }
@@ -215,9 +222,10 @@ func (w *writer) abandon(g *segment) {
 	}
 	x.mu.Lock()
 	x.forget(g)
-	g.close()
+	f := g.take()
 	x.free = append([]string{g.name}, x.free...)
 	x.mu.Unlock()
+	closeFile(f)
 }
 
 // create begins a segment. As long as little is waiting, the files of the reserve are used in
@@ -240,10 +248,7 @@ func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
 				x.mu.Unlock()
 				return g, nil
 			}
-			_ = x.disk.remove(name)
-			x.mu.Lock()
-			x.total -= size
-			x.mu.Unlock()
+			x.discard(name, size)
 		}
 		failed = err
 	}
@@ -262,18 +267,34 @@ func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
 		if g, err = x.begin(name, f, epoch, first, at); err == nil {
 			return g, nil
 		}
+		x.discard(name, size) // half a header would look like damage
+	} else {
+		x.mu.Lock()
+		x.free = append([]string{name}, x.free...)
+		x.mu.Unlock()
+	}
+	return nil, fmt.Errorf("begin a file of the spool: %w", err)
+}
+
+// discard removes a file.
+func (x *Inbox) discard(name string, size int64) {
+	if err := x.disk.remove(name); err != nil {
+		x.log.Warn("could not remove a file of the spool", "file", name, "error", err)
 	}
 	x.mu.Lock()
-	x.free = append([]string{name}, x.free...)
+	x.total -= size
 	x.mu.Unlock()
-	return nil, fmt.Errorf("begin a file of the spool: %w", err)
 }
 
 // begin writes the header of a segment.
 func (x *Inbox) begin(name string, f file, epoch, first uint64, at int64) (*segment, error) {
+	x.mu.Lock()
+	x.generation++
+	generation := x.generation
+	x.mu.Unlock()
 	g := &segment{
 		name: name, size: x.o.SegmentBytes, f: f,
-		header:    header{nonce: newNonce(), epoch: epoch, first: first, time: at},
+		header:    header{nonce: newNonce(), epoch: epoch, first: first, time: at, generation: generation},
 		content:   content{end: segmentHeader, next: first, needed: first},
 		syncedEnd: segmentHeader, syncedNext: first,
 	}
@@ -314,20 +335,48 @@ func (x *Inbox) fillReserve() {
 	for {
 		x.mu.Lock()
 		missing := x.total+x.o.SegmentBytes <= x.o.ReserveBytes
+		if !missing {
+			x.trouble.short = nil
+		}
 		x.mu.Unlock()
 		if !missing {
 			return
 		}
-		name, f, err := x.allocate()
+		err := x.addFree()
 		if err != nil {
+			x.mu.Lock()
+			x.trouble.short = err
+			x.mu.Unlock()
 			if skipped, ok := x.logErrors.Allow(); ok {
 				x.log.Warn("the reserve of the spool is not complete", "error", err, "skipped_messages", skipped)
 			}
 			return
 		}
-		f.Close()
+	}
+}
+
+// addFree makes a file that holds nothing.
+func (x *Inbox) addFree() error {
+	name, f, err := x.allocate()
+	if err != nil {
+		return err
+	}
+	f.Close()
+	x.mu.Lock()
+	x.free = append(x.free, name)
+	x.mu.Unlock()
+	return nil
+}
+
+// probe looks whether there is room again where there was none.
+func (x *Inbox) probe() {
+	x.fillReserve()
+	x.mu.Lock()
+	full := x.trouble.reserve != nil
+	x.mu.Unlock()
+	if full && x.addFree() == nil {
 		x.mu.Lock()
-		x.free = append(x.free, name)
+		x.trouble.reserve = nil
 		x.mu.Unlock()
 	}
 }
