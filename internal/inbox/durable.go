@@ -278,7 +278,7 @@ func (x *Inbox) disposable(g *segment) bool {
 	}
 	// When its lines are elsewhere, too, it is needed for as long as it may be the only
 	// place where they survive a power cut.
-	return g.replaced && x.reader.g != g && (g.syncedEnd == segmentHeader || g.neededTo().Compare(x.synced) <= 0)
+	return g.replaced && x.reader.g != g && (g.syncedEnd == segmentHeader && !g.inherited || g.neededTo().Compare(x.synced) <= 0)
 }
 
 // tidy frees what is not needed.
@@ -407,7 +407,7 @@ func (w *writer) copy(g *segment, acked Position) (err error) {
 			to = nil
 		}
 		if to == nil {
-			if to, err = x.create(g.epoch, r.first, r.time); err != nil {
+			if to, err = x.create(header{epoch: g.epoch, first: r.first, time: r.time, place: g.place}); err != nil {
 				return err
 			}
 		}

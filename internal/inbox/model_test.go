@@ -190,8 +190,8 @@ func (m *model) skip(to Position, why string) {
 		if e.first.Compare(m.at) >= 0 && e.end.Compare(to) <= 0 && (e.must || e.kept) {
 			m.fatalf("%v was promised, %s took the reader from %v to %v", e.first, why, m.at, to)
 		}
-		// Silently only the end of an epoch may be missing.
-		if why != "damage" && e.first.Compare(m.at) >= 0 && e.end.Compare(to) <= 0 && e.epoch == to.Epoch {
+		// Silently only the end of an epoch may be missing, or the beginning of all.
+		if why != "damage" && !m.at.IsZero() && e.first.Compare(m.at) >= 0 && e.end.Compare(to) <= 0 && e.epoch == to.Epoch {
 			m.fatalf("%v is missing", e.first)
 		}
 	}

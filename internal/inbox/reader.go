@@ -163,11 +163,17 @@ func (r *reader) missing(b *Batch) bool {
 	if g == nil || r.scan.at < g.end || r.at.Epoch != g.epoch || r.at.Line >= g.next {
 		return false
 	}
-	if next := r.following(); next != nil && next.epoch == g.epoch && next.first <= r.at.Line {
+	if r.elsewhere() {
 		return false
 	}
 	r.lost(b, g.next)
 	return true
+}
+
+// elsewhere reports whether the next line is in the next segment, too. x.mu is held.
+func (r *reader) elsewhere() bool {
+	next := r.following()
+	return next != nil && next.epoch == r.at.Epoch && next.first <= r.at.Line
 }
 
 // lost makes b the news that the lines before a number are not there.
@@ -258,9 +264,18 @@ func (r *reader) give(b *Batch) bool {
 	rec := &r.rec
 	switch {
 	case rec.first > at: // something is missing
-		if b.Lines == nil {
-			r.lost(b, rec.first)
+		if b.Lines != nil {
+			return true
 		}
+		r.x.mu.Lock()
+		elsewhere := r.elsewhere()
+		r.x.mu.Unlock()
+		if elsewhere {
+			r.have = false
+			r.scan.buf, r.scan.at = nil, r.scan.end
+			return false
+		}
+		r.lost(b, rec.first)
 		return true
 	case rec.next() <= at && (rec.lines > 0 || rec.first < at): // known already
 		r.have = false

@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -25,6 +26,7 @@ type segment struct {
 	f          file   // while it is written or to be synced
 	syncedEnd  int64  // what is before is durable
 	syncedNext uint64 // and so are the lines before this one
+	inherited  bool   // an earlier process wrote it and may have synced it
 	sealed     bool   // nothing is written to it any more
 	suspect    bool   // a sync failed: what it seems to hold may not be on the disk
 	replaced   bool   // its lines were written again to another segment
@@ -128,13 +130,9 @@ func (x *Inbox) load() error {
 	return nil
 }
 
-// before is the order in which segments are read. One that was written anew comes behind
-// the one whose lines it repeats.
+// before is the order in which segments are read.
 func before(a, b *segment) bool {
-	if c := a.firstPosition().Compare(b.firstPosition()); c != 0 {
-		return c < 0
-	}
-	return a.generation < b.generation
+	return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.place, b.place), cmp.Compare(a.generation, b.generation)) < 0
 }
 
 // readError means that what is in a file cannot be read.
@@ -156,7 +154,7 @@ func (x *Inbox) loadSegment(name string) (*segment, error) {
 		return nil, err
 	}
 	defer f.Close()
-	g := &segment{name: name, size: size, sealed: true}
+	g := &segment{name: name, size: size, sealed: true, inherited: true}
 	b := make([]byte, segmentHeader)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && err != io.EOF {

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -177,7 +178,7 @@ func (w *writer) segment(r record) (*segment, error) {
 		return g, nil
 	}
 	w.seal()
-	g, err := w.x.create(w.x.epoch, r.first, r.time)
+	g, err := w.x.create(header{epoch: w.x.epoch, first: r.first, time: r.time})
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +232,7 @@ func (w *writer) abandon(g *segment) {
 // create begins a segment. As long as little is waiting, the files of the reserve are used in
 // turn, which costs no space and few writes to the disk. Otherwise the reserve is left
 // for a time when the disk is full.
-func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
+func (x *Inbox) create(h header) (*segment, error) {
 	var failed error
 	size := x.o.SegmentBytes
 	x.mu.Lock()
@@ -242,7 +243,7 @@ func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
 		name, f, err := x.allocate()
 		if err == nil {
 			var g *segment
-			if g, err = x.begin(name, f, epoch, first, at); err == nil {
+			if g, err = x.begin(name, f, h); err == nil {
 				x.mu.Lock()
 				x.trouble.reserve = nil
 				x.mu.Unlock()
@@ -264,7 +265,7 @@ func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
 	f, err := x.disk.open(name)
 	if err == nil {
 		var g *segment
-		if g, err = x.begin(name, f, epoch, first, at); err == nil {
+		if g, err = x.begin(name, f, h); err == nil {
 			return g, nil
 		}
 		x.discard(name, size) // half a header would look like damage
@@ -287,16 +288,18 @@ func (x *Inbox) discard(name string, size int64) {
 }
 
 // begin writes the header of a segment.
-func (x *Inbox) begin(name string, f file, epoch, first uint64, at int64) (*segment, error) {
+func (x *Inbox) begin(name string, f file, h header) (*segment, error) {
 	x.mu.Lock()
 	x.generation++
-	generation := x.generation
+	h.generation = x.generation
 	x.mu.Unlock()
+	h.nonce = newNonce()
+	h.place = cmp.Or(h.place, h.generation)
 	g := &segment{
 		name: name, size: x.o.SegmentBytes, f: f,
-		header:    header{nonce: newNonce(), epoch: epoch, first: first, time: at, generation: generation},
-		content:   content{end: segmentHeader, next: first, needed: first},
-		syncedEnd: segmentHeader, syncedNext: first,
+		header:    h,
+		content:   content{end: segmentHeader, next: h.first, needed: h.first},
+		syncedEnd: segmentHeader, syncedNext: h.first,
 	}
 	if _, err := f.WriteAt(g.header.encode(), 0); err != nil {
 		f.Close()
