@@ -112,6 +112,7 @@ func (x *Inbox) load() error {
 		return fmt.Errorf("sync the epoch of the inbox: %w", err)
 	}
 	x.writtenTo = Position{Epoch: x.epoch}
+	x.unnamed = true // an earlier process may have made files and ended before the sync
 	now := time.Now()
 	if crashed {
 		x.log.Warn("the last process did not close the spool; lines that it had only in memory are lost, if there were any")
