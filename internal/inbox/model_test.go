@@ -346,7 +346,7 @@ func (m *model) step() {
 }
 
 // Random use, with disks that fail, kills and power cuts, against a list.
-func TestAgainstList(t *testing.T) {
+func TestCrashAgainstList(t *testing.T) {
 	rounds := 150
 	if n, err := strconv.Atoi(os.Getenv("TOCSIN_FAULT_ROUNDS")); err == nil {
 		rounds = 20 * n

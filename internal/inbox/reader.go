@@ -348,11 +348,14 @@ func (r *reader) join() (l Line, ok bool) {
 		r.damaged(errNoRecord)
 		return l, false
 	}
-	switch {
-	case p.offset == 0:
+	known := r.inPart && r.partLine == r.rec.first
+	switch have := int64(len(r.part)); {
+	case known && p.offset+int64(len(p.data)) <= have:
+		return l, false // it was written again
+	case !known && p.offset == 0:
 		r.inPart, r.partLine = true, r.rec.first
 		r.part = make([]byte, 0, min(p.length, maxExact))
-	case !r.inPart || r.partLine != r.rec.first || p.offset > int64(len(r.part)):
+	case !known || p.offset > have:
 		// A piece is missing. It may be in the next segment, where this one comes again;
 		// otherwise it shows with the next line.
 		return l, false
