@@ -13,7 +13,7 @@ import (
 type epochFile struct {
 	f    file
 	last uint64 // the epoch that is known
-	turn int64 // where the next one goes
+	turn int64  // where the next one goes
 	// clean means that the last epoch was closed, damaged that it is not known any more.
 	clean, damaged bool
 }
