@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -40,6 +41,8 @@ type Options struct {
 	Config  config.Config
 	Logger  *slog.Logger
 	Version string
+	// Stdout is where an exporter of type stdout writes; default os.Stdout.
+	Stdout io.Writer
 
 	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
 }
@@ -69,6 +72,7 @@ type App struct {
 	listener net.Listener
 	server   *http.Server
 	sources  sources
+	traces   traces
 	systemd  systemd
 
 	stops []stop // in the order of creation
@@ -143,6 +147,15 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Logger:  component(a.log, "trail"),
 	})
 	a.onStop("trail", a.stopTrail)
+
+	// What sources take in until they end can still be exported.
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
+	if err := a.makeTraces(common, o.Version, o.Stdout); err != nil {
+		return nil, err
+	}
+	a.onStop("exporters", a.traces.stop)
 
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err
