@@ -71,7 +71,7 @@ func newFlattener(o AttributeOptions, redactions []Redaction) *flattener {
 // a slab holds on to the memory of all the entries whose texts are in it.
 const (
 	slabAttributes = 448
-	slabTexts      = 512
+	slabTexts      = 128
 )
 
 // begin starts the attributes of a span.
