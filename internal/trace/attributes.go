@@ -403,6 +403,9 @@ func status(e *auditlog.Entry) (code int64, kind string) {
 	}
 	switch outcome {
 	case auditlog.FailedStatus:
+		if code == 0 {
+			return 0, "_OTHER"
+		}
 		return code, strconv.FormatInt(code, 10)
 	case auditlog.FailedResponse:
 		return code, "error_response"
