@@ -113,25 +113,23 @@ func (p *Parser) header(message []byte) int {
 
 // parse returns where in the beginning of a message the header ends.
 func (p *Parser) parse(head []byte, ietf bool) (int, bool) {
-	var text *string
+	if ietf && p.ietf == nil {
+		p.ietf = rfc5424.NewMachine()
+	} else if !ietf && p.bsd == nil {
+		p.bsd = rfc3164.NewMachine(rfc3164.WithRFC3339(), rfc3164.WithLenientDay(), rfc3164.WithSecondFractions())
+	}
+	machine := p.bsd
 	if ietf {
-		if p.ietf == nil {
-			p.ietf = rfc5424.NewMachine()
-		}
-		m, err := p.ietf.Parse(head)
-		if err != nil {
-			return 0, false
-		}
-		text = m.(*rfc5424.SyslogMessage).Message
-	} else {
-		if p.bsd == nil {
-			p.bsd = rfc3164.NewMachine(rfc3164.WithRFC3339(), rfc3164.WithLenientDay(), rfc3164.WithSecondFractions())
-		}
-		m, err := p.bsd.Parse(head)
-		if err != nil {
-			return 0, false
-		}
-		text = m.(*rfc3164.SyslogMessage).Message
+		machine = p.ietf
+	}
+	// For some input the machines give neither a message nor an error.
+	var text *string
+	m, _ := machine.Parse(head)
+	switch m := m.(type) {
+	case *rfc5424.SyslogMessage:
+		text = m.Message
+	case *rfc3164.SyslogMessage:
+		text = m.Message
 	}
 	// The text is the end of head, behind a space. Anything else is not trusted: in
 	// "vault[1] {", for example, the text would be "1] {".
