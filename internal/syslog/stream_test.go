@@ -285,7 +285,7 @@ func BenchmarkReadMessages(b *testing.B) {
 // message is lost.
 func FuzzReadMessages(f *testing.F) {
 	var lines, counted bytes.Buffer
-	for _, d := range recorded(f) {
+	for _, d := range [][]byte{recorded(f)[0], []byte("<38>1 - - - - - - {}\n")} { // long seeds take long to be made smaller
 		lines.Write(d)
 		counted.WriteString(count(string(d)))
 	}
