@@ -61,8 +61,11 @@ func New(t testing.TB, store int) *Manager {
 	return m
 }
 
-// Hold takes a listener or a socket for datagrams over; the caller closes its own.
-func (m *Manager) Hold(name string, socket interface{ File() (*os.File, error) }) {
+// Socket is a listener or a socket for datagrams.
+type Socket interface{ File() (*os.File, error) }
+
+// Hold takes a socket over; the caller closes its own.
+func (m *Manager) Hold(name string, socket Socket) {
 	m.t.Helper()
 	f, err := socket.File()
 	if err != nil {
