@@ -59,9 +59,8 @@ func node(v reflect.Value) *yaml.Node {
 		}
 		for i := range v.Len() {
 			element := node(v.Index(i))
-			for j := 0; j < len(element.Content); j += 2 {
-				element.Content[j].HeadComment = "" // said once, above the list
-			}
+			omitUnrelated(element, v.Index(i))
+			withoutComments(element) // said once, above the list
 			n.Content = append(n.Content, element)
 		}
 		return n
@@ -78,6 +77,37 @@ func node(v reflect.Value) *yaml.Node {
 		n.Tag, n.Style = "!!int", 0 // "0" without the quotes that text would get
 	}
 	return n
+}
+
+// withoutComments removes the comments of a node and all within it.
+func withoutComments(n *yaml.Node) {
+	n.HeadComment = ""
+	for _, inner := range n.Content {
+		withoutComments(inner)
+	}
+}
+
+// partial is an element of a list of which not every field concerns every kind.
+type partial interface {
+	// concerned says whether a field is of interest.
+	concerned(key string) bool
+}
+
+// omitUnrelated takes out of the printed element v what does not concern it and has its
+// default.
+func omitUnrelated(n *yaml.Node, v reflect.Value) {
+	p, ok := v.Interface().(partial)
+	if !ok {
+		return
+	}
+	defaults := elementDefault(v.Type())
+	var kept []*yaml.Node
+	for i, key := range fieldKeys(v.Type()) {
+		if p.concerned(key) || !reflect.DeepEqual(v.Field(i).Interface(), defaults.Field(i).Interface()) {
+			kept = append(kept, n.Content[2*i], n.Content[2*i+1])
+		}
+	}
+	n.Content = kept
 }
 
 func secretNode(s Secret) *yaml.Node {
@@ -117,19 +147,25 @@ func comment(f reflect.StructField) string {
 	return strings.Join(lines, "\n")
 }
 
-// elementComment documents the fields of the elements of a list, and of lists in
-// them, as a table of that width.
+// elementComment documents the fields of the elements of a list, and of lists and
+// sections in them, as a table of that width.
 func elementComment(t reflect.Type, width int) []string {
+	return table(elementDefault(t), width)
+}
+
+// table documents the fields of a section whose defaults are given.
+func table(defaults reflect.Value, width int) []string {
+	t := defaults.Type()
 	keyWidth := 0
 	for _, key := range fieldKeys(t) {
 		keyWidth = max(keyWidth, len(key))
 	}
-	defaults := elementDefault(t)
 	var lines []string
 	for i, key := range fieldKeys(t) {
 		field := t.Field(i)
+		section := field.Type.Kind() == reflect.Struct && field.Type != secretType
 		text := field.Tag.Get("doc")
-		if v := defaults.Field(i); !v.IsZero() {
+		if v := defaults.Field(i); !v.IsZero() && !section {
 			text += fmt.Sprintf(" Default: %v.", v.Interface())
 		}
 		if zero := field.Tag.Get("zero"); zero != "" {
@@ -137,10 +173,16 @@ func elementComment(t reflect.Type, width int) []string {
 		}
 		indent := strings.Repeat(" ", keyWidth+2)
 		lines = append(lines, wrap(fmt.Sprintf("%-*s  %s", keyWidth, key, text), indent, width)...)
-		if isList(field.Type) {
-			for _, line := range elementComment(field.Type.Elem(), width-len(indent)) {
-				lines = append(lines, indent+line)
-			}
+		var inner []string
+		switch {
+		case section:
+			inner = table(defaults.Field(i), width-4)
+			indent = "    " // keys of a section are long enough as it is
+		case isList(field.Type):
+			inner = elementComment(field.Type.Elem(), width-len(indent))
+		}
+		for _, line := range inner {
+			lines = append(lines, indent+line)
 		}
 	}
 	return lines
