@@ -477,6 +477,30 @@ func TestAnswersNobodyTakes(t *testing.T) {
 	if answers := a.Exchange(derivation.Questions{}); len(answers) > 2 {
 		t.Errorf("%d answers", len(answers))
 	}
+	var idle Asker
+	for n := range int64(3) {
+		idle.tell(derivation.Answers{Device: "vault", Hashes: map[string]int64{fmt.Sprint(n): n}})
+		idle.tell(derivation.Answers{Mounts: []derivation.Mount{{Point: fmt.Sprint(n)}}})
+	}
+	if answers := idle.Exchange(derivation.Questions{}); len(answers) != 2 || len(answers[0].Hashes) != 3 || len(answers[1].Mounts) != 1 || answers[1].Mounts[0].Point != "2" {
+		t.Errorf("got %v", answers)
+	}
+}
+
+// After a regular round, a mount that nothing was known of is asked for again.
+func TestAskedAgainAtTheInterval(t *testing.T) {
+	s := newServer(t)
+	a, _ := start(t, s, func(c *Config) { c.Interval = 5 * time.Millisecond })
+	q := derivation.Questions{Mounts: []derivation.UnknownMount{{Point: "gone/", Accessor: "kv_9"}}}
+	for range 3 {
+		until(t, "a round that forgets", func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return len(a.asked.vain) == 0
+		})
+		a.Exchange(derivation.Questions{})
+		a.Exchange(q)
+	}
 }
 
 // The answers make a version list readable that is hashed in the stream.
