@@ -135,6 +135,7 @@ func parseMounts(namespace string, data []byte) ([]derivation.Mount, error) {
 type hashes struct {
 	one  string // the hash of "1", by which another salt is recognised
 	upTo int    // the largest number whose hash was told
+	last bool   // the token may not ask for larger ones
 }
 
 // askHashes asks for the hash of 1. If it is the one that is known, the device has not
@@ -156,7 +157,10 @@ func (a *Asker) askHashes(ctx context.Context, token string, more bool) error {
 		known = hashes{one: one}
 	}
 	want := max(known.upTo, firstNumbers)
-	if more && known.upTo > 0 {
+	switch {
+	case known.last:
+		want = known.upTo
+	case more && known.upTo > 0:
 		want = min(known.upTo+firstNumbers, maxNumber)
 	}
 	if want == known.upTo {
@@ -166,7 +170,12 @@ func (a *Asker) askHashes(ctx context.Context, token string, more bool) error {
 	for n := known.upTo + 1; n <= want; n++ {
 		h := one
 		if n > 1 {
-			if h, err = a.hash(ctx, c, n); err != nil {
+			h, err = a.hash(ctx, c, n)
+			if n > 2 && errors.Is(err, client.ErrPermission) { // its policy names the numbers
+				want, known.last = n-1, true
+				break
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -174,6 +183,9 @@ func (a *Asker) askHashes(ctx context.Context, token string, more bool) error {
 	}
 	known.upTo = want
 	a.known = known
+	if len(told) == 1 && want > 1 { // no number was new
+		return nil
+	}
 	a.tell(derivation.Answers{Device: a.config.Name, Hashes: told})
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,7 @@ type server struct {
 	tokens   map[string][]string          // token to what it may ask for
 	mounts   map[string]map[string]string // namespace to path to "accessor version"
 	salt     string
+	upTo     int    // the policy allows no larger numbers; 0: it does
 	lease    int    // seconds; 0: tokens are not renewable
 	fault    string // how every answer is wrong
 	requests []string
@@ -104,6 +106,8 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 			refuse(400, `the "input" parameter is empty`)
 		} else if device != "file" {
 			refuse(400, fmt.Sprintf("unknown audit backend %q", device+"/"))
+		} else if n, _ := strconv.Atoi(in.Input); s.upTo > 0 && n > s.upTo {
+			refuse(403, "1 error occurred:\n\t* permission denied\n\n")
 		} else {
 			fmt.Fprintf(w, `{"request_id":"x","data":{"hash":%q},"warnings":null}`, hashed(s.salt, in.Input))
 		}
@@ -305,6 +309,29 @@ func TestMoreNumbers(t *testing.T) {
 	}
 	if c.hashes[hashed("salt", "777")] != 777 {
 		t.Error("a number is missing")
+	}
+}
+
+// A policy may name the numbers that may be asked for.
+func TestNumbersOfPolicy(t *testing.T) {
+	for _, upTo := range []int{50, firstNumbers, firstNumbers + 7} {
+		s := newServer(t)
+		s.upTo = upTo
+		a, _ := start(t, s, nil)
+		var c collected
+		until(t, "the first", func() bool { c.take(a, derivation.Questions{}); return len(c.hashes) == min(upTo, firstNumbers) })
+		for range 3 {
+			rounds := s.asked("GET sys/mounts")
+			c.take(a, derivation.Questions{Devices: []string{"vault"}})
+			until(t, "a round", func() bool { c.take(a, derivation.Questions{}); return s.asked("GET sys/mounts") > rounds })
+		}
+		until(t, "all", func() bool { c.take(a, derivation.Questions{}); return len(c.hashes) == upTo })
+		if n := s.asked(fmt.Sprintf(`POST sys/audit-hash/file  {"input":"%d"}`, upTo+1)); n != 1 {
+			t.Errorf("asked %d times for more than %d", n, upTo)
+		}
+		if err := a.Health(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
