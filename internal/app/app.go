@@ -1,18 +1,18 @@
 // Package app builds the program from its configuration: listener, journal, trail,
 // tokens and policies, sources, plugins, hub, HTTP server, in that order, and takes it down in
 // reverse, so that what ends last can still be recorded. It
-// touches no flags, no signals and no global state (of the environment it reads
-// what systemd sets), so tests run any number of apps in one process.
+// touches no flags, no signals and no global state, so tests run any number of apps in
+// one process.
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +31,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/metrics"
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
+	"github.com/tocsin-events/tocsin/internal/systemd"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/vaultplugin"
 )
@@ -40,6 +41,7 @@ type Options struct {
 	Config  config.Config
 	Logger  *slog.Logger
 	Version string
+	Systemd *systemd.Service // that started the process; nil: none has
 
 	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
 }
@@ -69,7 +71,7 @@ type App struct {
 	listener net.Listener
 	server   *http.Server
 	sources  sources
-	systemd  systemd
+	systemd  *systemd.Service
 
 	stops []stop // in the order of creation
 	once  sync.Once
@@ -98,7 +100,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{log: o.Logger, config: o.Config, registry: newRegistry(o.Version), systemd: newSystemd(os.Getenv)}
+	a := &App{log: o.Logger, config: o.Config, registry: newRegistry(o.Version), systemd: cmp.Or(o.Systemd, new(systemd.Service))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())

@@ -13,6 +13,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/app"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/systemd"
 )
 
 const serverLong = `Run the hub with a configuration file until SIGTERM or SIGINT. It then stops in good
@@ -40,7 +41,11 @@ func newServer(s *Streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := app.New(cmd.Context(), app.Options{Config: c, Logger: newLogger(s.Err, c.Log), Version: version()})
+			manager, err := systemd.FromEnvironment()
+			if err != nil {
+				return fmt.Errorf("take over what systemd holds: %w", err)
+			}
+			a, err := app.New(cmd.Context(), app.Options{Config: c, Logger: newLogger(s.Err, c.Log), Version: version(), Systemd: manager})
 			if err != nil {
 				return startError(err, c, "listen.address", "data_dir")
 			}
