@@ -114,8 +114,13 @@ func (a *App) makeSource(devices []config.Source, salt []byte, common *metrics.M
 			return nil, fmt.Errorf("unknown type %q", c.Type)
 		}
 	}
+	ask, err := a.makeAskers(devices)
+	if err != nil {
+		return nil, err
+	}
 	s, err := vaultaudit.New(vaultaudit.Config{
 		Name:   first.ServerName(),
+		Ask:    ask,
 		Inputs: inputs,
 		Limits: a.config.Limits.Event(),
 		Translator: vaultaudit.TranslatorConfig{
