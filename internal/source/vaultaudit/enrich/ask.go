@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,14 +20,17 @@ import (
 
 // Error says what could not be asked and what to do about it.
 type Error struct {
-	Address string // of the server
+	Address string // of the server; empty where it was said before
 	What    string // a verb phrase
 	Remedy  string // empty when there is none but to wait
 	Err     error
 }
 
 func (e *Error) Error() string {
-	s := fmt.Sprintf("%s: %s: %v", e.Address, e.What, e.Err)
+	s := fmt.Sprintf("%s: %v", e.What, e.Err)
+	if e.Address != "" {
+		s = e.Address + ": " + s
+	}
 	if e.Remedy != "" {
 		s += "; " + e.Remedy
 	}
@@ -50,12 +54,22 @@ func (a *Asker) client(token, namespace string) (*vaultclient.Client, error) {
 func (a *Asker) fail(what, path, capability string, err error) error {
 	e := &Error{Address: a.config.Address, What: what, Err: err}
 	switch {
+	case invalidToken(err):
+		e.Remedy = "the token has expired or was revoked: make a new one, see docs/enrichment.md"
 	case errors.Is(err, client.ErrPermission):
 		e.Remedy = fmt.Sprintf("the token has expired or lacks the right: give it a policy with path %q { capabilities = [%q] }, see docs/enrichment.md", path, capability)
 	case errors.Is(err, vaultclient.ErrNoAnswer):
 		e.Remedy = "check that vault.address is that of the API"
 	}
 	return e
+}
+
+// invalidToken is true when a server says that it does not know the token. Some only say
+// that it may not do what it asked for.
+func invalidToken(err error) bool {
+	status, ok := errors.AsType[*client.StatusError](err)
+	return ok && status.StatusCode == http.StatusForbidden &&
+		slices.ContainsFunc(status.Messages, func(m string) bool { return strings.Contains(m, "invalid token") })
 }
 
 // askMounts asks for the kv mounts of the namespaces. That one namespace beside that

@@ -9,6 +9,7 @@
 package enrich
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -307,16 +308,17 @@ func (a *Asker) round(ctx context.Context) error {
 	namespaces, more := a.take()
 	a.renewToken(ctx, token)
 	err = a.askMounts(ctx, token, namespaces)
-	if _, answered := errors.AsType[*client.StatusError](err); err != nil && !answered {
+	if _, answered := errors.AsType[*client.StatusError](err); err != nil && (!answered || invalidToken(err)) {
 		return err // the next question would end in the same way
 	}
-	switch hashErr := a.askHashes(ctx, token, more); {
-	case err == nil:
-		return hashErr
-	case hashErr != nil:
-		return fmt.Errorf("%w; %w", err, hashErr)
+	hashErr := a.askHashes(ctx, token, more)
+	if err == nil || hashErr == nil {
+		return cmp.Or(err, hashErr)
 	}
-	return err
+	if e, ok := errors.AsType[*Error](hashErr); ok {
+		e.Address = ""
+	}
+	return fmt.Errorf("%w; %w", err, hashErr)
 }
 
 // jitter returns d, give or take a fifth.

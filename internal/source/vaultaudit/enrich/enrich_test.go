@@ -94,6 +94,10 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"auth":{"client_token":"x","lease_duration":%d,"renewable":true}}`, s.lease)
 		return
 	}
+	if !valid && s.lease == 0 {
+		refuse(403, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")
+		return
+	}
 	if !valid || !slices.Contains(rights, path) {
 		refuse(403, "1 error occurred:\n\t* permission denied\n\n")
 		return
@@ -409,7 +413,9 @@ func TestFailuresAndRemedies(t *testing.T) {
 		{name: "no right to hashes", change: func(s *server, _ *Config) { s.tokens["t0ken"] = []string{"sys/mounts"} },
 			want: []string{"audit device file", `path "sys/audit-hash/file" { capabilities = ["update"] }`}, mounts: true,
 			heal: func(s *server) { s.tokens["t0ken"] = []string{"sys/mounts", "sys/audit-hash/file"} }},
-		{name: "no right at all", change: func(s *server, _ *Config) { s.tokens = nil },
+		{name: "revoked", change: func(s *server, _ *Config) { s.tokens = nil }, want: []string{"invalid token; the token has expired or was revoked: make a new one"},
+			heal: func(s *server) { s.tokens = map[string][]string{"t0ken": {"sys/mounts", "sys/audit-hash/file"}} }},
+		{name: "no right at all", change: func(s *server, _ *Config) { s.tokens["t0ken"] = nil },
 			want: []string{`path "sys/mounts"`, `path "sys/audit-hash/file"`, "; "},
 			heal: func(s *server) { s.tokens = map[string][]string{"t0ken": {"sys/mounts", "sys/audit-hash/file"}} }},
 		{name: "no such device", change: func(s *server, c *Config) {
