@@ -11,6 +11,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/derivation"
+	"github.com/tocsin-events/tocsin/internal/tail"
 )
 
 // hashed is a text as a device with this salt hashes it.
@@ -88,4 +89,47 @@ func TestAskBetweenBatches(t *testing.T) {
 
 func notificationsOf(s *stand) []*event.Event {
 	return slices.DeleteFunc(allEvents(s.T, s.journal), func(e *event.Event) bool { return e.Type != "kv-v2/destroy" })
+}
+
+// An entry that was cut short on its way may have changed anything: what is derived
+// behind it is not certain, also after a restart.
+func TestCutEntryIsAGap(t *testing.T) {
+	lines := func(n int, operation, data string) []tail.Line {
+		entry := func(kind, response string) tail.Line {
+			return tail.Line{Data: fmt.Appendf(nil, `{"time":"2026-11-21T06:00:0%d.5Z","type":%q,"request":{"id":%q,"operation":%q,"mount_point":"secret/","mount_type":"kv","mount_accessor":"kv_1","namespace":{"id":"root"},"path":"secret/data/a"}%s}`,
+				n, kind, requestID(n), operation, response)}
+		}
+		return []tail.Line{entry("request", ""), entry("response", `,"response":{"mount_type":"kv","mount_accessor":"kv_1"`+data+`}`)}
+	}
+	write, remove := lines(1, "update", `,"data":{"deletion_time":"","version":1}`), lines(2, "delete", "")
+	cut := write[1].Data[:200]
+	for _, tc := range []struct {
+		name    string
+		between tail.Line
+		assumed bool
+	}{
+		{"nothing", tail.Line{}, false},
+		{"cut", tail.Line{Data: cut}, true},
+		{"torn in a file", tail.Line{Data: cut, Kind: tail.Torn}, false},
+		{"no entry", tail.Line{Data: []byte("core: unsealed")}, false},
+		{"too long", tail.Line{Data: cut, Size: 1 << 30, Kind: tail.TooLong}, true},
+	} {
+		translator, again := newTestTranslator(), newTestTranslator()
+		var events, restarted []*event.Event
+		for _, l := range append(write, tc.between) {
+			events = translateLine(translator, events, l, nil)
+		}
+		for _, e := range events {
+			again.Learn(e)
+		}
+		for _, l := range remove {
+			events = translateLine(translator, events, l, nil)
+			restarted = translateLine(again, restarted, l, nil)
+		}
+		for _, e := range []*event.Event{events[len(events)-1], restarted[len(restarted)-1]} {
+			if _, assumed := e.Extensions.Text(derivation.ExtCertainty); e.Type != "kv-v2/data-delete" || assumed != tc.assumed {
+				t.Errorf("%s: %s, assumed %v", tc.name, e.Type, assumed)
+			}
+		}
+	}
 }
