@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -88,6 +89,7 @@ func (x *Inbox) syncer() {
 	for {
 		x.mu.Lock()
 		due, ok := x.syncDue()
+		x.syncIdle = !ok
 		x.mu.Unlock()
 		if ok {
 			if wait := time.Until(due); wait > 0 {
@@ -164,13 +166,14 @@ func (x *Inbox) sync() {
 	if failed == nil {
 		for _, t := range targets {
 			err := x.syncSegment(t.g.name, t.f)
+			var idle file
 			x.mu.Lock()
 			switch {
 			case t.g.released:
 			case err == nil:
 				t.g.syncedEnd, t.g.syncedNext = t.end, t.next
 				if t.g.sealed && !t.g.dirty() {
-					t.g.close()
+					idle = t.g.take()
 				}
 			default:
 				// The kernel may have dropped what it could not write, and another
@@ -179,6 +182,7 @@ func (x *Inbox) sync() {
 				failed = err
 			}
 			x.mu.Unlock()
+			closeFile(idle)
 		}
 	}
 	x.mu.Lock()
@@ -218,6 +222,9 @@ func (x *Inbox) advance() {
 		}
 	}
 	x.synced = later(x.synced, at)
+	if x.writtenTo.Compare(later(x.acked, x.synced)) <= 0 {
+		x.trouble.sync = nil // nothing is at risk
+	}
 }
 
 // Acknowledge tells that all lines before a position are durable elsewhere.
@@ -261,19 +268,31 @@ func (x *Inbox) forget(g *segment) {
 // keptFiles is how many damaged files are kept aside.
 const keptFiles = 8
 
-// tidy frees what is released.
+// disposable reports whether nobody will ask for a segment. x.mu is held.
+func (x *Inbox) disposable(g *segment) bool {
+	switch {
+	case !g.sealed:
+		return false
+	case g.neededTo().Compare(x.released) <= 0:
+		return true
+	}
+	// When its lines are elsewhere, too, it is needed for as long as it may be the only
+	// place where they survive a power cut.
+	return g.replaced && x.reader.g != g && (g.syncedEnd == segmentHeader && !g.inherited || g.neededTo().Compare(x.synced) <= 0)
+}
+
+// tidy frees what is not needed.
 func (x *Inbox) tidy() {
 	for {
 		x.mu.Lock()
-		i := slices.IndexFunc(x.segments, func(g *segment) bool { return g.sealed && g.neededTo().Compare(x.released) <= 0 })
+		i := slices.IndexFunc(x.segments, x.disposable)
 		if i < 0 {
 			x.mu.Unlock()
 			return
 		}
 		g := x.segments[i]
 		x.forget(g)
-		f := g.f
-		g.f = nil
+		f := g.take()
 		reuse := !g.damaged && !g.suspect && g.size == x.o.SegmentBytes && x.total <= x.o.ReserveBytes
 		keep := g.damaged && x.counts.KeptFiles < keptFiles
 		if keep {
@@ -284,30 +303,30 @@ func (x *Inbox) tidy() {
 		var err error
 		switch {
 		case reuse:
+			// So that it does not come back.
 			if f == nil {
 				f, err = x.disk.open(g.name)
 			}
 			if err == nil {
 				_, err = f.WriteAt(make([]byte, segmentHeader), 0)
 			}
+			if err != nil {
+				reuse, err = false, errors.Join(err, x.disk.remove(g.name))
+			}
 		case keep:
 			err = x.disk.rename(g.name, g.name+damagedSuffix)
 		default:
 			err = x.disk.remove(g.name)
 		}
-		if f != nil {
-			f.Close()
-		}
+		closeFile(f)
 		x.mu.Lock()
 		switch {
-		case reuse && err == nil:
+		case reuse:
 			x.free = append(x.free, g.name)
 		default:
 			x.total -= g.size
 		}
-		if err == nil {
-			x.trouble.freed = true
-		}
+		x.trouble.freed = true
 		x.mu.Unlock()
 		if err != nil {
 			x.log.Warn("could not free a file of the spool", "file", g.name, "error", err)
@@ -317,22 +336,24 @@ func (x *Inbox) tidy() {
 }
 
 // rewrite puts the lines of segments that could not be synced into others, because what
-// the page cache has of them is perhaps the only copy.
-func (w *writer) rewrite() {
+// the page cache has of them is perhaps the only copy. It returns after which time there is
+// more to do, and 0 when there is not.
+func (w *writer) rewrite() time.Duration {
 	x := w.x
 	for {
 		x.mu.Lock()
 		i := slices.IndexFunc(x.segments, func(g *segment) bool {
 			return g.suspect && !g.replaced && g.neededTo().Compare(x.acked) > 0
 		})
-		var g *segment
-		if i >= 0 && time.Now().After(x.trouble.syncAgain) {
-			g = x.segments[i]
+		if i < 0 {
+			x.mu.Unlock()
+			return 0
 		}
-		acked := x.acked
+		g, acked := x.segments[i], x.acked
+		wait := time.Until(x.trouble.syncAgain)
 		x.mu.Unlock()
-		if g == nil {
-			return
+		if wait > 0 {
+			return wait
 		}
 		if w.active == g {
 			w.seal()
@@ -342,15 +363,17 @@ func (w *writer) rewrite() {
 			x.mu.Lock()
 			x.trouble.synced(err, x.o.SyncInterval)
 			x.mu.Unlock()
-			return
+			continue
 		}
 		x.mu.Lock()
 		g.replaced = true
-		g.close()
+		f := g.take()
 		x.advance()
 		x.answer()
 		x.mu.Unlock()
+		closeFile(f)
 		x.wakeSyncer()
+		x.tidy()
 	}
 }
 
@@ -384,7 +407,7 @@ func (w *writer) copy(g *segment, acked Position) (err error) {
 			to = nil
 		}
 		if to == nil {
-			if to, err = x.create(g.epoch, r.first, r.time); err != nil {
+			if to, err = x.create(header{epoch: g.epoch, first: r.first, time: r.time, place: g.place}); err != nil {
 				return err
 			}
 		}

@@ -141,11 +141,12 @@ type Inbox struct {
 	queue  queue
 	closed bool
 
-	segments []*segment // that hold lines, in order; the last may be written to
-	free     []string   // files that are allocated and hold nothing, the last one used before others
-	total    int64      // bytes of all files
-	number   uint64     // of the last file
-	unnamed  bool       // there are files whose names are not durable
+	segments   []*segment // that hold lines, in order; the last may be written to
+	free       []string   // files that are allocated and hold nothing, the last one used before others
+	total      int64      // bytes of all files
+	number     uint64     // of the last file
+	generation uint64     // of the last segment
+	unnamed    bool       // there are files whose names are not durable
 
 	written   chan struct{} // closed when something was written, made by who waits
 	readTo    Position      // behind the last line given out
@@ -153,10 +154,11 @@ type Inbox struct {
 	released  Position
 	writtenTo Position // behind the last line in a file
 	synced    Position // before this all are durable here or there
+	syncIdle  bool     // the syncer has nothing to wait for but news
 	waiters   []*waiter
 	marks     marks
 	trouble   trouble
-	counts    counts
+	counts    Counts
 	logFull   throttle.Throttle
 	logErrors throttle.Throttle
 }
@@ -209,9 +211,10 @@ const (
 //
 // When there is no room it returns ErrFull at once, and the lines are counted and told to
 // the reader in their place; with Block, it waits until there is room, and returns the
-// error of ctx, without any trace, when that ends before.
+// error of ctx, without any trace, when that ends before. A line that is longer than about
+// three quarters of MaxBytes never has room.
 func (x *Inbox) Put(ctx context.Context, lines []Line) (Position, error) {
-	now := time.Now().UnixNano()
+	at := time.Now().UnixNano()
 	cost := costOf(lines)
 	x.mu.Lock()
 	for {
@@ -219,15 +222,16 @@ func (x *Inbox) Put(ctx context.Context, lines []Line) (Position, error) {
 			x.mu.Unlock()
 			return Position{}, ErrClosed
 		}
-		if x.queue.room(cost, x.o.MemoryBytes) {
+		now, ever := x.fits(lines)
+		if now && x.queue.room(cost, x.o.MemoryBytes) {
 			break
 		}
-		if x.o.WhenFull == Drop {
-			x.drop(lines, now)
-			at := x.end()
+		if x.o.WhenFull == Drop || !ever {
+			x.drop(lines, at)
+			end := x.end()
 			x.mu.Unlock()
 			x.wakeWriter()
-			return at, fmt.Errorf("%w: %d lines were dropped", ErrFull, len(lines))
+			return end, fmt.Errorf("%w: %d lines were dropped", ErrFull, len(lines))
 		}
 		if x.queue.freed == nil {
 			x.queue.freed = make(chan struct{})
@@ -244,14 +248,33 @@ func (x *Inbox) Put(ctx context.Context, lines []Line) (Position, error) {
 		x.mu.Lock()
 	}
 	for i := range lines {
-		x.queue.add(&lines[i], now, x.maxPayload)
+		x.queue.add(&lines[i], at, x.maxPayload)
 	}
-	at := x.end()
+	end := x.end()
 	x.mu.Unlock()
 	if len(lines) > 0 {
 		x.wakeWriter()
 	}
-	return at, nil
+	return end, nil
+}
+
+// fits reports whether there may be room in the files for each of the lines. One that had to
+// wait in the middle for room that nobody makes would stop everything. x.mu is held.
+func (x *Inbox) fits(lines []Line) (now, ever bool) {
+	now, ever = true, true
+	for i := range lines {
+		if lineBytes(&lines[i]) <= x.maxPayload {
+			continue
+		}
+		size := int64(len(lines[i].Data)) / 3 * 4 // with headers and what is left of each file
+		if size > x.o.MaxBytes-2*x.o.SegmentBytes {
+			return false, false
+		}
+		if why := x.trouble.reserve; why != nil && why != errQuota && size > int64(len(x.free))*x.o.SegmentBytes {
+			now = false
+		}
+	}
+	return now, ever
 }
 
 // end is the position behind all that was put. x.mu is held.
@@ -318,10 +341,13 @@ func (x *Inbox) Close(ctx context.Context) error {
 	lines, bytes := x.queue.waiting()
 	clean := lines == 0 && !x.queue.losing()
 	for _, g := range x.segments {
-		g.close()
+		closeFile(g.take())
 	}
 	x.wakeReader()
 	x.failWaiters()
+	if !x.reader.busy {
+		x.reader.close()
+	}
 	if clean {
 		x.epochFile.write(x.epoch, true)
 	}
@@ -330,6 +356,8 @@ func (x *Inbox) Close(ctx context.Context) error {
 	switch {
 	case lines > 0:
 		return fmt.Errorf("close the inbox: %d lines (%d bytes) were in memory only and are lost: %w", lines, bytes, errors.Join(failed, x.trouble.err))
+	case x.queue.losing():
+		return fmt.Errorf("close the inbox: that %d lines were dropped could not be written: %w", x.counts.DroppedLines, errors.Join(failed, x.trouble.err))
 	case failed != nil:
 		return fmt.Errorf("close the inbox: all lines are in its files, but they are not synced: %w", failed)
 	}

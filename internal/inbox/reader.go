@@ -30,12 +30,12 @@ func (b *Batch) After() Position { return Position{b.epoch, b.next} }
 // Through returns the position behind line i.
 func (b *Batch) Through(i int) Position { return Position{b.epoch, b.first + uint64(i) + 1} }
 
-// reader is what Read knows. Of its fields only busy needs the mutex.
+// reader is what Read knows. The mutex is held when busy and g are changed.
 type reader struct {
 	x       *Inbox
 	busy    bool // a Read is at work
 	started bool
-	loose   bool // at may be before all that there is
+	loose   bool // it begins wherever the first line is
 	at      Position
 
 	g       *segment // nil before the first
@@ -53,9 +53,11 @@ type reader struct {
 }
 
 // Seek makes a position the one that Read goes on from: one that After or Through returned,
-// perhaps to an earlier process. What was before is taken to be acknowledged. A
-// position that was released already means the first line that there is; so does
-// one that this inbox never had. It must be called before the first Read.
+// perhaps to an earlier process. What was before is taken to be acknowledged. The zero
+// position means the first line that there is; so does one that this inbox never had, as
+// when its directory was removed. Lines behind the position that are not there any more,
+// because they were released or their files are gone, are reported as lost. It must be
+// called before the first Read.
 func (x *Inbox) Seek(p Position) error {
 	r := &x.reader
 	x.mu.Lock()
@@ -67,7 +69,7 @@ func (x *Inbox) Seek(p Position) error {
 		x.log.Warn("the spool is not the one that was read before; it is read from its beginning", "position", p, "end", x.end())
 		p = Position{}
 	}
-	r.at, r.loose = p, true
+	r.at, r.loose = p, p.IsZero()
 	x.readTo = later(x.readTo, p)
 	x.acked = later(x.acked, p)
 	x.marks.drop(p)
@@ -141,7 +143,7 @@ func (r *reader) read(ctx context.Context, b *Batch) error {
 			continue
 		}
 		x.mu.Unlock()
-		if err := r.fill(b); err != nil {
+		if err := r.fill(b); err != nil && b.Lines == nil {
 			if err := r.unreadable(ctx, err); err != nil {
 				return err
 			}
@@ -161,11 +163,17 @@ func (r *reader) missing(b *Batch) bool {
 	if g == nil || r.scan.at < g.end || r.at.Epoch != g.epoch || r.at.Line >= g.next {
 		return false
 	}
-	if next := r.following(); next != nil && next.epoch == g.epoch && next.first <= r.at.Line {
+	if r.elsewhere() {
 		return false
 	}
 	r.lost(b, g.next)
 	return true
+}
+
+// elsewhere reports whether the next line is in the next segment, too. x.mu is held.
+func (r *reader) elsewhere() bool {
+	next := r.following()
+	return next != nil && next.epoch == r.at.Epoch && next.first <= r.at.Line
 }
 
 // lost makes b the news that the lines before a number are not there.
@@ -203,12 +211,13 @@ func (r *reader) locate() bool {
 	return r.scan.at < r.scan.end
 }
 
-// following returns the segment behind the one that it is in. x.mu is held.
+// following returns the segment behind the one that it is in, which has lines that were
+// not given out, so nobody frees it meanwhile. x.mu is held.
 func (r *reader) following() *segment {
 	for _, g := range r.x.segments {
 		switch {
 		case r.g != nil && !before(r.g, g):
-		case r.g == nil && (Position{g.epoch, g.next}).Compare(r.at) < 0:
+		case g.neededTo().Compare(r.at) <= 0:
 		default:
 			return g
 		}
@@ -255,9 +264,18 @@ func (r *reader) give(b *Batch) bool {
 	rec := &r.rec
 	switch {
 	case rec.first > at: // something is missing
-		if b.Lines == nil {
-			r.lost(b, rec.first)
+		if b.Lines != nil {
+			return true
 		}
+		r.x.mu.Lock()
+		elsewhere := r.elsewhere()
+		r.x.mu.Unlock()
+		if elsewhere {
+			r.have = false
+			r.scan.buf, r.scan.at = nil, r.scan.end
+			return false
+		}
+		r.lost(b, rec.first)
 		return true
 	case rec.next() <= at && (rec.lines > 0 || rec.first < at): // known already
 		r.have = false

@@ -188,7 +188,7 @@ func parseLost(b []byte, lines uint32) (l Lost, ok bool) {
 	l.Lines, l.Bytes = uint64(lines), le.Uint64(b)
 	l.First, l.Last = time.Unix(0, int64(le.Uint64(b[8:]))), time.Unix(0, int64(le.Uint64(b[16:])))
 	l.Reason = Reason(b[24])
-	if l.Reason == Crash {
+	if l.Reason != Full {
 		l.Lines = 0 // how many is not known
 	}
 	return l, true
@@ -198,14 +198,15 @@ func parseLost(b []byte, lines uint32) (l Lost, ok bool) {
 // is written to it, what is in it:
 //
 //	0  magic        0  nonce
-//	16 nonce        8  where the records end
-//	24 epoch        16 number of the line behind the last
-//	32 first line   24 until which line it is needed
-//	40 time of it   32 lines that it completes
-//	48 zeros        40 bytes of lines
+//	8  nonce        8  where the records end
+//	16 epoch        16 number of the line behind the last
+//	24 first line   24 until which line it is needed
+//	32 time of it   32 lines that it completes
+//	40 place        40 bytes of lines
+//	48 generation   48 zeros
 //	60 CRC-32C      60 CRC-32C
 const (
-	segmentMagic  = "tocsin inbox 1\n\x00"
+	segmentMagic  = "tocsinI1"
 	headerBlock   = 64
 	segmentHeader = 2 * headerBlock
 )
@@ -213,16 +214,22 @@ const (
 type header struct {
 	nonce, epoch, first uint64
 	time                int64
+	// generation is counted up with each segment, whatever file it is in. It is also
+	// its place among the others, unless it repeats what is in one that could not be
+	// synced: then it has the place of that.
+	place, generation uint64
 }
 
 func (h *header) encode() []byte {
 	b := make([]byte, segmentHeader) // with an empty second block
 	copy(b, segmentMagic)
 	le := binary.LittleEndian
-	le.PutUint64(b[16:], h.nonce)
-	le.PutUint64(b[24:], h.epoch)
-	le.PutUint64(b[32:], h.first)
-	le.PutUint64(b[40:], uint64(h.time))
+	le.PutUint64(b[8:], h.nonce)
+	le.PutUint64(b[16:], h.epoch)
+	le.PutUint64(b[24:], h.first)
+	le.PutUint64(b[32:], uint64(h.time))
+	le.PutUint64(b[40:], h.place)
+	le.PutUint64(b[48:], h.generation)
 	le.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
 	return b
 }
@@ -233,7 +240,10 @@ func parseHeader(b []byte) (h header, ok bool) {
 		le.Uint32(b[60:]) != crc32.Checksum(b[:60], castagnoli) {
 		return h, false
 	}
-	h = header{nonce: le.Uint64(b[16:]), epoch: le.Uint64(b[24:]), first: le.Uint64(b[32:]), time: int64(le.Uint64(b[40:]))}
+	h = header{
+		nonce: le.Uint64(b[8:]), epoch: le.Uint64(b[16:]), first: le.Uint64(b[24:]), time: int64(le.Uint64(b[32:])),
+		place: le.Uint64(b[40:]), generation: le.Uint64(b[48:]),
+	}
 	return h, h.first <= math.MaxInt64 && h.epoch > 0
 }
 

@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -25,6 +26,7 @@ type segment struct {
 	f          file   // while it is written or to be synced
 	syncedEnd  int64  // what is before is durable
 	syncedNext uint64 // and so are the lines before this one
+	inherited  bool   // an earlier process wrote it and may have synced it
 	sealed     bool   // nothing is written to it any more
 	suspect    bool   // a sync failed: what it seems to hold may not be on the disk
 	replaced   bool   // its lines were written again to another segment
@@ -32,10 +34,17 @@ type segment struct {
 	damaged    bool   // has records that cannot be read
 }
 
-func (g *segment) close() {
-	if g.f != nil {
-		g.f.Close()
-		g.f = nil
+// take returns the open file, which the caller closes when the mutex is not held, because
+// closing may use the disk.
+func (g *segment) take() file {
+	f := g.f
+	g.f = nil
+	return f
+}
+
+func closeFile(f file) {
+	if f != nil {
+		f.Close()
 	}
 }
 
@@ -85,6 +94,7 @@ func (x *Inbox) load() error {
 		default:
 			x.segments = append(x.segments, g)
 			x.epoch = max(x.epoch, g.epoch)
+			x.generation = max(x.generation, g.generation)
 		}
 	}
 	sort.SliceStable(x.segments, func(i, j int) bool { return before(x.segments[i], x.segments[j]) })
@@ -102,6 +112,7 @@ func (x *Inbox) load() error {
 		return fmt.Errorf("sync the epoch of the inbox: %w", err)
 	}
 	x.writtenTo = Position{Epoch: x.epoch}
+	x.unnamed = true // an earlier process may have made files and ended before the sync
 	now := time.Now()
 	if crashed {
 		x.log.Warn("the last process did not close the spool; lines that it had only in memory are lost, if there were any")
@@ -120,15 +131,9 @@ func (x *Inbox) load() error {
 	return nil
 }
 
-// before is the order in which segments are read. One that was written anew comes behind
-// the one whose lines it repeats.
+// before is the order in which segments are read.
 func before(a, b *segment) bool {
-	if c := a.firstPosition().Compare(b.firstPosition()); c != 0 {
-		return c < 0
-	}
-	m, _ := segmentNumber(a.name)
-	n, _ := segmentNumber(b.name)
-	return m < n
+	return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.place, b.place), cmp.Compare(a.generation, b.generation)) < 0
 }
 
 // readError means that what is in a file cannot be read.
@@ -150,7 +155,7 @@ func (x *Inbox) loadSegment(name string) (*segment, error) {
 		return nil, err
 	}
 	defer f.Close()
-	g := &segment{name: name, size: size, sealed: true}
+	g := &segment{name: name, size: size, sealed: true, inherited: true}
 	b := make([]byte, segmentHeader)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && err != io.EOF {

@@ -25,17 +25,18 @@ func (s State) String() string {
 	return [...]string{"spooling", "on reserve", "memory only", "full"}[min(s, Dropping)]
 }
 
-type counts struct {
-	DroppedLines, DroppedBytes uint64 // since Open
+// Counts only grow, from zero at Open.
+type Counts struct {
+	DroppedLines, DroppedBytes uint64
 	Blocked                    uint64 // times that a Put waited
 	Syncs                      uint64
 	Damaged                    uint64 // places that could not be read
 	KeptFiles                  int    // damaged files that were kept aside
 }
 
-// Stats tell how an inbox is. What is counted is counted since Open.
+// Stats tell how an inbox is.
 type Stats struct {
-	counts
+	Counts
 	State State
 	// Lines that are in memory only. MemoryUsed is what the buffers take.
 	MemoryLines, MemoryBytes uint64
@@ -56,7 +57,7 @@ type Stats struct {
 func (x *Inbox) Stats() Stats {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := Stats{counts: x.counts, State: x.state(), MemoryUsed: x.queue.used, FileBytes: x.total}
+	s := Stats{Counts: x.counts, State: x.state(), MemoryUsed: x.queue.used, FileBytes: x.total}
 	s.MemoryLines, s.MemoryBytes = x.queue.waiting()
 	s.ReservedBytes = int64(len(x.free)) * x.o.SegmentBytes
 	durable := later(x.acked, x.synced)
@@ -91,7 +92,7 @@ func (x *Inbox) Stats() Stats {
 // state. x.mu is held.
 func (x *Inbox) state() State {
 	switch {
-	case x.queue.dropping:
+	case x.queue.dropping && x.queue.used > x.o.MemoryBytes/4*3:
 		return Dropping
 	case x.trouble.err != nil:
 		return MemoryOnly
@@ -134,6 +135,9 @@ func (x *Inbox) Health() error {
 	case OnReserve:
 		return fmt.Errorf("the spool %s uses its reserve, of which %d bytes are left: %w; %s", x.o.Dir, int64(len(x.free))*x.o.SegmentBytes, why, advice)
 	}
+	if t.short != nil {
+		return fmt.Errorf("the reserve of the spool %s is not complete, lines would be lost if the disk became full: %w; free space on the disk", x.o.Dir, t.short)
+	}
 	if t.sync != nil {
 		return fmt.Errorf("the spool %s cannot be synced, a power cut would lose lines: %w; see to the disk", x.o.Dir, t.sync)
 	}
@@ -144,6 +148,7 @@ func (x *Inbox) Health() error {
 type trouble struct {
 	err       error     // of the last write; nil when it worked
 	reserve   error     // why the reserve is used; nil when it is not
+	short     error     // why the reserve is not complete; nil when it is
 	freed     bool      // space was freed since the last failed write
 	sync      error     // of the last sync; nil when it worked
 	syncAgain time.Time // not before
@@ -170,6 +175,6 @@ func (t *trouble) synced(err error, pause time.Duration) {
 		t.syncAgain, t.syncPause = time.Time{}, 0
 		return
 	}
-	t.syncPause = min(max(2*t.syncPause, pause), max(time.Minute, pause))
+	t.syncPause = min(max(2*t.syncPause, pause), max(5*time.Second, pause))
 	t.syncAgain = time.Now().Add(t.syncPause)
 }

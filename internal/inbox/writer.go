@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,8 +22,9 @@ type writer struct {
 const (
 	minRetry = 20 * time.Millisecond
 	maxRetry = time.Second
-	// reserveEvery is how often a reserve that is not complete is tried to be completed.
-	reserveEvery = 30 * time.Second
+	// probeEvery is how often a disk that was full is tried, and a reserve that is not
+	// complete.
+	probeEvery = 10 * time.Second
 )
 
 var errQuota = errors.New("the spool has reached the size that it may have (max_bytes)")
@@ -30,10 +32,14 @@ var errQuota = errors.New("the spool has reached the size that it may have (max_
 func (w *writer) run() {
 	x := w.x
 	w.scratch.b = make([]byte, recordHeader+x.maxPayload)
-	tick := time.NewTicker(reserveEvery)
+	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
+	again := time.NewTimer(0) // for rewriting
+	defer again.Stop()
 	for {
-		w.rewrite()
+		if wait := w.rewrite(); wait > 0 {
+			again.Reset(wait)
+		}
 		x.mu.Lock()
 		items := x.queue.take(w.spare)
 		x.mu.Unlock()
@@ -56,8 +62,9 @@ func (w *writer) run() {
 		}
 		select {
 		case <-x.work:
+		case <-again.C:
 		case <-tick.C:
-			x.fillReserve()
+			x.probe()
 		case <-x.abort:
 			w.seal()
 			return
@@ -104,7 +111,7 @@ func (w *writer) append(r record, b []byte, bytes int, written func()) bool {
 			if _, err = g.f.WriteAt(b, g.end); err == nil {
 				w.retry = 0
 				x.mu.Lock()
-				first := g.end == segmentHeader
+				idle := x.syncIdle
 				g.add(&r, bytes)
 				x.writtenTo = Position{g.epoch, r.next()}
 				x.trouble.wrote()
@@ -112,7 +119,7 @@ func (w *writer) append(r record, b []byte, bytes int, written func()) bool {
 				written()
 				x.wakeReader()
 				x.mu.Unlock()
-				if first {
+				if idle {
 					x.wakeSyncer()
 				}
 				return true
@@ -171,7 +178,7 @@ func (w *writer) segment(r record) (*segment, error) {
 		return g, nil
 	}
 	w.seal()
-	g, err := w.x.create(w.x.epoch, r.first, r.time)
+	g, err := w.x.create(header{epoch: w.x.epoch, first: r.first, time: r.time})
 	if err != nil {
 		return nil, err
 	}
@@ -193,11 +200,12 @@ func (x *Inbox) seal(g *segment) {
 	_, _ = g.f.WriteAt(g.content.encode(g.nonce), headerBlock)
 	x.mu.Lock()
 	g.sealed = true
-	idle := !g.dirty()
-	if idle {
-		g.close()
+	var idle file
+	if !g.dirty() {
+		idle = g.take()
 	}
 	x.mu.Unlock()
+	closeFile(idle)
 	x.wakeSyncer()
 	x.tidy() // all of it may have been released
 }
@@ -215,15 +223,16 @@ func (w *writer) abandon(g *segment) {
 	}
 	x.mu.Lock()
 	x.forget(g)
-	g.close()
+	f := g.take()
 	x.free = append([]string{g.name}, x.free...)
 	x.mu.Unlock()
+	closeFile(f)
 }
 
 // create begins a segment. As long as little is waiting, the files of the reserve are used in
 // turn, which costs no space and few writes to the disk. Otherwise the reserve is left
 // for a time when the disk is full.
-func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
+func (x *Inbox) create(h header) (*segment, error) {
 	var failed error
 	size := x.o.SegmentBytes
 	x.mu.Lock()
@@ -234,16 +243,13 @@ func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
 		name, f, err := x.allocate()
 		if err == nil {
 			var g *segment
-			if g, err = x.begin(name, f, epoch, first, at); err == nil {
+			if g, err = x.begin(name, f, h); err == nil {
 				x.mu.Lock()
 				x.trouble.reserve = nil
 				x.mu.Unlock()
 				return g, nil
 			}
-			_ = x.disk.remove(name)
-			x.mu.Lock()
-			x.total -= size
-			x.mu.Unlock()
+			x.discard(name, size)
 		}
 		failed = err
 	}
@@ -259,23 +265,41 @@ func (x *Inbox) create(epoch, first uint64, at int64) (*segment, error) {
 	f, err := x.disk.open(name)
 	if err == nil {
 		var g *segment
-		if g, err = x.begin(name, f, epoch, first, at); err == nil {
+		if g, err = x.begin(name, f, h); err == nil {
 			return g, nil
 		}
+		x.discard(name, size) // half a header would look like damage
+	} else {
+		x.mu.Lock()
+		x.free = append([]string{name}, x.free...)
+		x.mu.Unlock()
 	}
-	x.mu.Lock()
-	x.free = append([]string{name}, x.free...)
-	x.mu.Unlock()
 	return nil, fmt.Errorf("begin a file of the spool: %w", err)
 }
 
+// discard removes a file.
+func (x *Inbox) discard(name string, size int64) {
+	if err := x.disk.remove(name); err != nil {
+		x.log.Warn("could not remove a file of the spool", "file", name, "error", err)
+	}
+	x.mu.Lock()
+	x.total -= size
+	x.mu.Unlock()
+}
+
 // begin writes the header of a segment.
-func (x *Inbox) begin(name string, f file, epoch, first uint64, at int64) (*segment, error) {
+func (x *Inbox) begin(name string, f file, h header) (*segment, error) {
+	x.mu.Lock()
+	x.generation++
+	h.generation = x.generation
+	x.mu.Unlock()
+	h.nonce = newNonce()
+	h.place = cmp.Or(h.place, h.generation)
 	g := &segment{
 		name: name, size: x.o.SegmentBytes, f: f,
-		header:    header{nonce: newNonce(), epoch: epoch, first: first, time: at},
-		content:   content{end: segmentHeader, next: first, needed: first},
-		syncedEnd: segmentHeader, syncedNext: first,
+		header:    h,
+		content:   content{end: segmentHeader, next: h.first, needed: h.first},
+		syncedEnd: segmentHeader, syncedNext: h.first,
 	}
 	if _, err := f.WriteAt(g.header.encode(), 0); err != nil {
 		f.Close()
@@ -314,20 +338,48 @@ func (x *Inbox) fillReserve() {
 	for {
 		x.mu.Lock()
 		missing := x.total+x.o.SegmentBytes <= x.o.ReserveBytes
+		if !missing {
+			x.trouble.short = nil
+		}
 		x.mu.Unlock()
 		if !missing {
 			return
 		}
-		name, f, err := x.allocate()
+		err := x.addFree()
 		if err != nil {
+			x.mu.Lock()
+			x.trouble.short = err
+			x.mu.Unlock()
 			if skipped, ok := x.logErrors.Allow(); ok {
 				x.log.Warn("the reserve of the spool is not complete", "error", err, "skipped_messages", skipped)
 			}
 			return
 		}
-		f.Close()
+	}
+}
+
+// addFree makes a file that holds nothing.
+func (x *Inbox) addFree() error {
+	name, f, err := x.allocate()
+	if err != nil {
+		return err
+	}
+	f.Close()
+	x.mu.Lock()
+	x.free = append(x.free, name)
+	x.mu.Unlock()
+	return nil
+}
+
+// probe looks whether there is room again where there was none.
+func (x *Inbox) probe() {
+	x.fillReserve()
+	x.mu.Lock()
+	full := x.trouble.reserve != nil
+	x.mu.Unlock()
+	if full && x.addFree() == nil {
 		x.mu.Lock()
-		x.free = append(x.free, name)
+		x.trouble.reserve = nil
 		x.mu.Unlock()
 	}
 }
