@@ -29,6 +29,8 @@ const (
 	bodySlack = 64 << 10
 	// firstBody is how much memory a body gets before more of it has come.
 	firstBody = 32 << 10
+	// leftoverTime is how long a refusal waits for the body that it is not interested in.
+	leftoverTime = 100 * time.Millisecond
 	// drainTime is how long requests that are on the way are waited for in the end.
 	drainTime = 250 * time.Millisecond
 )
@@ -48,6 +50,7 @@ func newWeb(r *Receiver) *web {
 	w.server = &http.Server{
 		Handler:           http.HandlerFunc(w.handle),
 		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
@@ -115,7 +118,10 @@ func (w *web) handle(response http.ResponseWriter, request *http.Request) {
 		header.Set("Connection", "close")
 	}
 	code := http.StatusNoContent
-	if no := w.take(response, request); no != nil {
+	if no := w.take(request); no != nil {
+		// The server reads what is left of the body before it answers, so that the
+		// connection can be used again; if that takes long, it is closed instead.
+		http.NewResponseController(response).SetReadDeadline(time.Now().Add(leftoverTime))
 		code = no.code
 		header.Set("Tocsin-Reason", no.reason)
 		switch code {
@@ -135,7 +141,7 @@ func (w *web) handle(response http.ResponseWriter, request *http.Request) {
 }
 
 // take makes what a request brings durable.
-func (w *web) take(response http.ResponseWriter, request *http.Request) *refusal {
+func (w *web) take(request *http.Request) *refusal {
 	if request.Method != http.MethodPost {
 		return &refusal{http.StatusMethodNotAllowed, "only POST"}
 	}
@@ -147,12 +153,9 @@ func (w *web) take(response http.ResponseWriter, request *http.Request) *refusal
 	}
 	body := w.newBody()
 	defer body.release()
-	control := http.NewResponseController(response)
-	control.SetReadDeadline(time.Now().Add(headerTimeout))
 	if no := body.read(request); no != nil {
 		return no
 	}
-	control.SetReadDeadline(time.Time{})
 	lines := w.cutBody(nil, body.text)
 	if len(lines) == 0 {
 		return nil // nothing was sent, and that is stored
