@@ -1,4 +1,4 @@
-// Package app builds the program from its configuration: listener, journal, trail,
+// Package app builds the program from its configuration: listener, receivers, journal, trail,
 // tokens and policies, sources, plugins, hub, HTTP server, in that order, and takes it down in
 // reverse, so that what ends last can still be recorded. It
 // touches no flags, no signals and no global state, so tests run any number of apps in
@@ -56,22 +56,23 @@ const stopTimeout = 10 * time.Second
 
 // App is the running program. Make it with [New], then call Run once or Close.
 type App struct {
-	log      *slog.Logger
-	config   config.Config
-	registry *prometheus.Registry
-	health   health.Registry
-	journal  *journal.Journal
-	trail    *trail.Trail
-	catalog  *catalog.Catalog
-	intake   *publish.Intake
-	access   *access.Authority
-	logins   map[string]access.Provider
-	plugins  *pluginhost.Host        // nil: none are hosted
-	hub      atomic.Pointer[hub.Hub] // nil while New runs
-	listener net.Listener
-	server   *http.Server
-	sources  sources
-	systemd  *systemd.Service
+	log       *slog.Logger
+	config    config.Config
+	registry  *prometheus.Registry
+	health    health.Registry
+	journal   *journal.Journal
+	trail     *trail.Trail
+	catalog   *catalog.Catalog
+	intake    *publish.Intake
+	access    *access.Authority
+	logins    map[string]access.Provider
+	plugins   *pluginhost.Host        // nil: none are hosted
+	hub       atomic.Pointer[hub.Hub] // nil while New runs
+	listener  net.Listener
+	server    *http.Server
+	sources   sources
+	receivers map[string]receiving // by the name of their source
+	systemd   *systemd.Service
 
 	stops []stop // in the order of creation
 	once  sync.Once
@@ -88,8 +89,9 @@ func (a *App) onStop(name string, run func(context.Context) error) {
 	a.stops = append(a.stops, stop{name, run})
 }
 
-// New opens the journal and binds the address; nothing is served or read before
-// [App.Run]. The error wraps [ErrListen], [journal.ErrLocked] or
+// New opens the journal and binds the addresses; nothing is served or read before
+// [App.Run], but what audit devices send is received already. The error wraps [ErrListen],
+// [receiver.ErrInUse], [journal.ErrLocked] or
 // [journal.ErrVersion] where one is the reason, and is a [config.Error] for a
 // configuration that is not valid.
 func New(ctx context.Context, o Options) (_ *App, err error) {
@@ -120,6 +122,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("listener", func(context.Context) error { return ignoreClosed(a.listener.Close()) })
+
+	if err := a.startReceivers(); err != nil {
+		return nil, err
+	}
 
 	a.journal, err = journal.Open(ctx, journal.Config{
 		Dir:             c.DataDir,

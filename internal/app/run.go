@@ -26,7 +26,7 @@ func (a *App) listen(c config.Listen, conns *connections) (net.Listener, error) 
 	var settings *tls.Config
 	if c.TLS.Enabled() {
 		var err error
-		if settings, err = serverTLS(c.TLS, component(a.log, "tls")); err != nil {
+		if settings, err = serverTLS("listen.tls", c.TLS, component(a.log, "tls"), "h2", "http/1.1"); err != nil {
 			return nil, err
 		}
 	}

@@ -111,7 +111,7 @@ func (a *App) makeSource(devices []config.Source, salt []byte, common *metrics.M
 		case config.VaultAuditFile:
 			inputs = append(inputs, vaultaudit.Input{Name: c.Name, Paths: c.Files(), From: tail.From(c.From), MaxLine: int(c.MaxLine)})
 		default:
-			return nil, fmt.Errorf("unknown type %q", c.Type)
+			inputs = append(inputs, vaultaudit.Input{Name: c.Name, Inbox: a.receivers[c.Name].inbox})
 		}
 	}
 	ask, err := a.makeAskers(devices)
