@@ -25,13 +25,14 @@ when it ends (unless --data-dir names one).
 
 --demo replays the audit log of a real OpenBao server again and again, as if it were
 written now. --audit-file follows a real audit log from its beginning. Both can be
-combined. --plugin-dir allows Vault plugins to be mounted; "tocsin plugin run" is shorter
+combined. --traces sends every request as a span to a tracing system. --plugin-dir allows Vault plugins to be mounted; "tocsin plugin run" is shorter
 for one of them.
 
 For anything else use "tocsin server".`
 
 const devExample = `  tocsin dev --demo
   tocsin dev --audit-file /var/log/vault/audit.log
+  tocsin dev --demo --traces zipkin=http://127.0.0.1:9411
 
   # Then, in another terminal:
   tocsin events subscribe 'kv-v2/*'
@@ -40,6 +41,7 @@ const devExample = `  tocsin dev --demo
 type devFlags struct {
 	demo        bool
 	auditFile   string
+	traces      []string
 	dataDir     string
 	pluginDir   string
 	rootToken   string
@@ -66,6 +68,7 @@ func newDev(s *Streams) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.demo, "demo", false, "replay a recorded audit log")
 	flags.StringVar(&f.auditFile, "audit-file", "", "follow this audit log; it may not exist yet")
+	flags.StringArrayVar(&f.traces, "traces", nil, devTracesUsage)
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
 	flags.StringVar(&f.pluginDir, "plugin-dir", "", "`directory` with Vault plugins that can be registered and mounted")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
@@ -85,6 +88,9 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 	}
 	if strings.ContainsFunc(f.rootToken, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return usagef(cmd, "--root-token: only printable ASCII characters without spaces fit into a header")
+	}
+	if _, err := devTraces(f.traces).exporters(); err != nil {
+		return usagef(cmd, "%w", err)
 	}
 	if info, err := os.Stat(f.pluginDir); f.pluginDir != "" && (err != nil || !info.IsDir()) {
 		return fmt.Errorf("--plugin-dir %s is not a directory", f.pluginDir)
@@ -115,7 +121,7 @@ func (f *devFlags) run(ctx context.Context, s *Streams) (err error) {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	a, err := app.New(ctx, app.Options{Config: c, Logger: newLogger(f.logOutput(s), c.Log), Version: version()})
+	a, err := app.New(ctx, app.Options{Config: c, Logger: newLogger(f.logOutput(s), c.Log), Version: version(), Stdout: statusAware(s.Out)})
 	if err != nil {
 		return startError(err, c, "--listen", "--data-dir")
 	}
@@ -170,6 +176,14 @@ func (f *devFlags) logOutput(s *Streams) io.Writer {
 	return s.Err
 }
 
+// statusAware returns w, or, for a terminal, what replaces the status line in it.
+func statusAware(w io.Writer) io.Writer {
+	if isTerminal(w) {
+		return statusErasing{w}
+	}
+	return w
+}
+
 func demoFile(dir string) string { return filepath.Join(dir, "demo-audit.log") }
 
 // config returns the configuration that the flags stand for.
@@ -191,6 +205,7 @@ func (f *devFlags) config(dir string) config.Config {
 	if f.auditFile != "" {
 		add("vault", f.auditFile)
 	}
+	c.Traces.Exporters, _ = devTraces(f.traces).exporters() // checked before
 	return c
 }
 
@@ -222,6 +237,11 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 			note = fmt.Sprintf(" (cannot be read yet: %v)", err)
 		}
 		row("Source", "%s%s", f.auditFile, note)
+	}
+	if exporters, err := devTraces(f.traces).exporters(); err == nil {
+		for _, e := range exporters {
+			row("Traces", "%s", describeExporter(e))
+		}
 	}
 	if f.pluginDir != "" {
 		row("Plugins", "%s (\"tocsin plugin register\", then mount; or just \"tocsin plugin run\")", f.pluginDir)

@@ -112,24 +112,25 @@ func comment(f reflect.StructField) string {
 	}
 	lines := wrap(text, "", commentWidth)
 	if isList(f.Type) {
-		lines = append(lines, elementComment(f.Type.Elem(), commentWidth)...)
+		lines = append(lines, elementComment(elementDefault(f.Type.Elem()), commentWidth)...)
 	}
 	return strings.Join(lines, "\n")
 }
 
-// elementComment documents the fields of the elements of a list, and of lists in
-// them, as a table of that width.
-func elementComment(t reflect.Type, width int) []string {
+// elementComment documents the fields of the elements of a list, and of lists and
+// sections in them, as a table of that width. The defaults are those of an element.
+func elementComment(defaults reflect.Value, width int) []string {
+	t := defaults.Type()
 	keyWidth := 0
 	for _, key := range fieldKeys(t) {
 		keyWidth = max(keyWidth, len(key))
 	}
-	defaults := elementDefault(t)
 	var lines []string
 	for i, key := range fieldKeys(t) {
 		field := t.Field(i)
 		text := field.Tag.Get("doc")
-		if v := defaults.Field(i); !v.IsZero() {
+		section := field.Type.Kind() == reflect.Struct && field.Type != secretType
+		if v := defaults.Field(i); !v.IsZero() && !section {
 			text += fmt.Sprintf(" Default: %v.", v.Interface())
 		}
 		if zero := field.Tag.Get("zero"); zero != "" {
@@ -137,10 +138,15 @@ func elementComment(t reflect.Type, width int) []string {
 		}
 		indent := strings.Repeat(" ", keyWidth+2)
 		lines = append(lines, wrap(fmt.Sprintf("%-*s  %s", keyWidth, key, text), indent, width)...)
-		if isList(field.Type) {
-			for _, line := range elementComment(field.Type.Elem(), width-len(indent)) {
-				lines = append(lines, indent+line)
-			}
+		var nested []string
+		switch {
+		case section:
+			nested = elementComment(defaults.Field(i), width-len(indent))
+		case isList(field.Type):
+			nested = elementComment(elementDefault(field.Type.Elem()), width-len(indent))
+		}
+		for _, line := range nested {
+			lines = append(lines, indent+line)
 		}
 	}
 	return lines
