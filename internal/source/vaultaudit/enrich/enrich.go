@@ -43,7 +43,7 @@ const (
 	roundTimeout = 2 * time.Minute
 )
 
-// Config of an Asker. Name, Address, Token and Interval are required.
+// Config of an Asker. Name, Address and Token are required.
 type Config struct {
 	// Name of the device for the source, which answers about hashes are for.
 	Name string
@@ -59,7 +59,7 @@ type Config struct {
 	TLS   vaultclient.TLS
 	// Interval is how often the server is asked when nothing is left open. What the
 	// stream leaves open makes it be asked sooner, but not more often than every ten
-	// seconds.
+	// seconds. Default five minutes.
 	Interval time.Duration
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
@@ -108,6 +108,9 @@ type questions struct {
 func New(c Config) (*Asker, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Interval <= 0 {
+		c.Interval = 5 * time.Minute
 	}
 	if c.pause == 0 {
 		c.pause = defaultPause
