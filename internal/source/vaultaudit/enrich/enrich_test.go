@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,6 +29,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/auditlog"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/derivation"
+	"github.com/tocsin-events/tocsin/internal/vaultclient"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -480,6 +482,32 @@ func TestTokenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the new token", func() bool { return a.Health() == nil })
+}
+
+// Over TLS, the server must have a certificate of the given authority.
+func TestTLS(t *testing.T) {
+	s := newServer(t)
+	secure := httptest.NewTLSServer(http.HandlerFunc(s.serve))
+	t.Cleanup(secure.Close)
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	if err := os.WriteFile(ca, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := start(t, s, func(c *Config) { c.Address, c.TLS.CACert = secure.URL, ca })
+	until(t, "an answer", func() bool { return len(a.Exchange(derivation.Questions{})) > 0 })
+	stranger, _ := start(t, s, func(c *Config) { c.Address = secure.URL })
+	until(t, "the refusal", func() bool { return stranger.Health() != nil })
+	if text := stranger.Health().Error(); !strings.Contains(text, "certificate") {
+		t.Errorf("%q", text)
+	}
+	if _, err := New(Config{Address: secure.URL, TLS: vaultclient.TLS{CACert: "/nonexistent"}}); err == nil {
+		t.Error("an authority that cannot be read is accepted")
+	}
+	if _, err := New(Config{Address: "ftp://a"}); err == nil {
+		t.Error("a strange address is accepted")
+	}
 }
 
 func TestRenewal(t *testing.T) {
