@@ -37,6 +37,7 @@ func (d *Deriver) kvResponse(e *auditlog.Entry) {
 	}
 	version := d.kvVersion(r.m)
 	if version == 0 {
+		d.askMount(e, r.m)
 		version = guessVersion(r)
 		r.assumed = true
 	}
@@ -294,7 +295,7 @@ func (d *Deriver) readNumber(v auditlog.Value) number {
 	if !ok {
 		return number{}
 	}
-	if h, ok := parseDigest(text); ok {
+	if h, ok := d.hashes.parse(text); ok {
 		n := number{digest: h}
 		d.resolve(&n)
 		return n

@@ -71,7 +71,7 @@ func newFlattener(o AttributeOptions, redactions []Redaction) *flattener {
 // a slab holds on to the memory of all the entries whose texts are in it.
 const (
 	slabAttributes = 448
-	slabTexts      = 512
+	slabTexts      = 128
 )
 
 // begin starts the attributes of a span.
@@ -409,6 +409,9 @@ func status(e *auditlog.Entry) (code int64, kind string) {
 	}
 	switch outcome {
 	case auditlog.FailedStatus:
+		if code == 0 {
+			return 0, "_OTHER"
+		}
 		return code, strconv.FormatInt(code, 10)
 	case auditlog.FailedResponse:
 		return code, "error_response"

@@ -117,7 +117,7 @@ func (t *Tracer) count(s *Span) {
 }
 
 // slabSpans is how many spans are allocated at once.
-const slabSpans = 64
+const slabSpans = 32
 
 func (t *Tracer) newSpan() *Span {
 	if len(t.spans) == 0 {
