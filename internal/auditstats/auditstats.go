@@ -69,7 +69,6 @@ type Collector struct {
 	blank   uint64
 	entries [2]uint64 // requests, responses
 	bad     map[string]uint64
-	raw     bool
 
 	requests    uint64
 	failed      uint64

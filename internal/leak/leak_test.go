@@ -547,3 +547,26 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	}
 }
+
+func TestMasked(t *testing.T) {
+	r, err := New(Options{Action: Mask, Actions: map[string]Action{"jwt": Allow}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"":                    "",
+		"secret/data/app":     "secret/data/app",
+		"password for hvs.ab": "password for hvs.ab",
+		"wrong token hvs.CAESIJ0123456789abcdefghijkl": "<masked:vault-token>",
+		"eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.":         "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.",
+	} {
+		if got := r.Masked(text); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	for _, c := range r.Counts() {
+		if c.Masked+c.Refused > 0 {
+			t.Errorf("%+v was counted", c)
+		}
+	}
+}

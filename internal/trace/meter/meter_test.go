@@ -117,10 +117,14 @@ func (r running) series(name string) map[string]*dto.Metric {
 	return found
 }
 
+// counts returns the counters of one name that are not 0.
 func (r running) counts(name string) map[string]float64 {
+	r.t.Helper()
 	counts := make(map[string]float64)
 	for labels, m := range r.series(name) {
-		counts[labels] = m.GetCounter().GetValue()
+		if n := m.GetCounter().GetValue(); n > 0 {
+			counts[labels] = n
+		}
 	}
 	return counts
 }

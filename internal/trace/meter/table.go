@@ -138,6 +138,11 @@ func (t *table) row(s *trace.Span) *row {
 		return t.full
 	}
 	added := &row{table: t, labels: set}
+	// All outcomes begin at 0: Prometheus does not see the first step of a counter that
+	// begins with it.
+	for o := range trace.Outcomes {
+		added.outcome(o)
+	}
 	t.rows[set] = added
 	t.used += t.cost()
 	return added
@@ -198,16 +203,22 @@ func isWord(s string) bool {
 // count counts a request with this outcome. The exemplar is asked for only when it is time
 // for another one.
 func (r *row) count(o trace.Outcome, now time.Time, exemplar func() prometheus.Labels) {
-	c := &r.outcomes[o]
-	if c.ExemplarAdder == nil {
-		c.ExemplarAdder = r.table.requests.WithLabelValues(append(r.labels[:], o.String())...).(prometheus.ExemplarAdder)
-	}
+	c := r.outcome(o)
 	if now.Sub(c.shown) >= exemplarEvery {
 		c.shown = now
 		c.AddWithExemplar(1, exemplar())
 		return
 	}
 	c.ExemplarAdder.(prometheus.Counter).Inc()
+}
+
+// outcome returns the counter of an outcome.
+func (r *row) outcome(o trace.Outcome) *exemplified {
+	c := &r.outcomes[o]
+	if c.ExemplarAdder == nil {
+		c.ExemplarAdder = r.table.requests.WithLabelValues(append(r.labels[:], o.String())...).(prometheus.ExemplarAdder)
+	}
+	return c
 }
 
 // observe adds the duration of a request.

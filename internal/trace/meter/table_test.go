@@ -44,7 +44,7 @@ func TestOverflow(t *testing.T) {
 			times += m.GetHistogram().GetSampleCount()
 		}
 		counts := r.counts(requestsTotal)
-		if series += len(counts); series > limit {
+		if series += len(r.series(requestsTotal)); series > limit {
 			t.Errorf("%d series, limit %d", series, limit)
 		}
 		if total(counts) != n || times != n {
