@@ -335,6 +335,48 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestOpenWhenKilled: requests that are open when the hub is killed have their true length
+// when the response comes after the next start.
+func TestOpenWhenKilled(t *testing.T) {
+	c := newCollector(t)
+	c.start()
+	log := newAuditLog(t)
+	run := startServer(t, log, fmt.Sprintf(`{name: collector, type: otlp_grpc, url: "http://%s", from: start, batch: {spans: 20, delay: 10ms}}`, c.grpcAddress))
+	hub, address := run()
+	var open []request
+	for range 5 { // complete ones between them move the progress on
+		half := newRequests(20)
+		log.half(half, "request")
+		open = append(open, half...)
+		whole := log.write(20)
+		eventually(t, "the complete requests are in the collector", c.has(whole))
+	}
+	eventually(t, "the hub says that they are open", func() bool {
+		return metric(t, address, `tocsin_traces_open_requests{exporter="collector"}`) == 100
+	})
+	before := len(c.spans())
+	hub.kill()
+	log.half(open[:50], "response")
+	hub, address = run()
+	eventually(t, "the first half is in the collector", c.has(open[:50]))
+	hub.kill()
+	_, address = run()
+	log.half(open[50:], "response")
+	eventually(t, "the second half is in the collector", c.has(open[50:]))
+	spans := c.spans()
+	for _, r := range open {
+		checkSpan(t, r, spans[r.traceID()][0])
+	}
+	if len(spans) != before+100 {
+		t.Errorf("%d traces before, %d after", before, len(spans))
+	}
+	for _, kind := range []string{"request_only", "response_only"} {
+		if n := metric(t, address, fmt.Sprintf(`tocsin_traces_made_total{exporter="collector",kind="%s"}`, kind)); n != 0 {
+			t.Errorf("%v spans are %s", n, kind)
+		}
+	}
+}
+
 // metric returns the value of a metric of a hub, -1 if there is none.
 func metric(t *testing.T, address, name string) float64 {
 	t.Helper()
