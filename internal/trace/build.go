@@ -14,7 +14,16 @@ import (
 // pair closes a request with its second entry.
 func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, at journal.Position) []*Span {
 	t.drop(o)
-	t.recent.add(o.key, sawRequest|sawResponse, t.clock, t.o.Window)
+	if o.unique {
+		t.recent.add(o.key, sawRequest|sawResponse, t.clock, t.o.Window)
+	} else {
+		saw := [2]uint8{sawRequest, sawResponse}
+		if o.response {
+			saw[0], saw[1] = saw[1], saw[0]
+		}
+		t.recent.add(entryKey(o.key, false, o.at), saw[0], t.clock, t.o.Window)
+		t.recent.add(entryKey(o.key, false, e.Time), saw[1], t.clock, t.o.Window)
+	}
 	if o.response {
 		t.mixed = at
 	}
@@ -46,10 +55,10 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 	return dst
 }
 
-// lone closes a request of which there is, or counts, one entry only.
-func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey, expected bool) []*Span {
+// lone closes a request that has one entry only, or none that could be found.
+func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey) []*Span {
 	saw := uint8(sawRequest)
-	s := Span{Kind: RequestOnly, Expected: expected, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
+	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
 	if e.Type == typeResponse {
 		saw, s.Kind = sawResponse, ResponseOnly
 	}
@@ -78,7 +87,7 @@ func (t *Tracer) giveUp(dst []*Span, o *openRequest, at journal.Position) []*Spa
 	if o.response {
 		saw, s.Kind = sawResponse, ResponseOnly
 	}
-	t.recent.add(o.key, saw, t.clock, t.o.Window)
+	t.recent.add(entryKey(o.key, o.unique, o.at), saw, t.clock, t.o.Window)
 	if o.repeated || t.o.Resume.has(s.Opened, s.Closed) {
 		t.stats.Repeated++
 		return dst
@@ -109,7 +118,7 @@ func (t *Tracer) count(s *Span) {
 }
 
 // slabSpans is how many spans are allocated at once.
-const slabSpans = 64
+const slabSpans = 32
 
 func (t *Tracer) newSpan() *Span {
 	if len(t.spans) == 0 {

@@ -10,7 +10,7 @@ import (
 // Defaults of [Options].
 const (
 	DefaultWindow        = 3 * time.Minute
-	DefaultMaxBytes      = 64 << 20
+	DefaultMaxBytes      = 90 << 20 // more than 100,000 requests
 	DefaultMaxText       = 1 << 10
 	DefaultMaxElements   = 64
 	DefaultMaxAttributes = 128
