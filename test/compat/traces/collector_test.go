@@ -191,7 +191,7 @@ func TestCollector(t *testing.T) {
 			if kind == "otlp+http" {
 				address = c.httpAddress
 			}
-			startHub(t, "dev", "--audit-file", log.file.Name(), "--listen", "127.0.0.1:0", "--traces", kind+"=http://"+address)
+			startHub(t, "dev", "--audit-file", log.path, "--listen", "127.0.0.1:0", "--traces", kind+"=http://"+address)
 			requests = append(requests, log.write(100)...)
 			eventually(t, "all requests are in the collector", c.has(requests))
 			for _, r := range requests {
@@ -220,7 +220,7 @@ traces:
   exporters:
     - %[3]s
 log: {level: warn}
-`, dir, log.file.Name(), exporter)
+`, dir, log.path, exporter)
 	for file, content := range map[string]string{config: text, filepath.Join(dir, "root"): "compat-root-token"} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -22,7 +23,7 @@ import (
 )
 
 // patience is how long a test waits for something that should happen soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var programs struct {
 	sync.Mutex
@@ -163,17 +164,30 @@ func (r *request) traceID() string { return strings.ReplaceAll(r.id, "-", "") }
 // auditLog writes an audit log as a server does.
 type auditLog struct {
 	t    *testing.T
-	file *os.File
+	path string // of a file
+	to   io.WriteCloser
 }
 
 func newAuditLog(t *testing.T) *auditLog {
 	t.Helper()
-	file, err := os.OpenFile(filepath.Join(t.TempDir(), "audit.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	path := filepath.Join(t.TempDir(), "audit.log")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	return &auditLog{t, file}
+	return &auditLog{t, path, file}
+}
+
+// newAuditDevice writes to a socket instead, as a socket audit device does.
+func newAuditDevice(t *testing.T, socket string) *auditLog {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &auditLog{t: t, to: conn}
 }
 
 // write appends n requests, of which the responses come in another order.
@@ -206,7 +220,7 @@ func (l *auditLog) half(requests []request, kind string) {
 
 func (l *auditLog) append(text []byte) {
 	l.t.Helper()
-	if _, err := l.file.Write(text); err != nil {
+	if _, err := l.to.Write(text); err != nil {
 		l.t.Fatal(err)
 	}
 }
