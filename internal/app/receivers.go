@@ -127,6 +127,20 @@ func (a *App) receiverConfig(c config.Source, kind receiver.Kind) (receiver.Conf
 	}, nil
 }
 
+// SourceAddress returns where a source receives, as NETWORK:ADDRESS, or an empty text when
+// it does not.
+func (a *App) SourceAddress(name string) string {
+	r, ok := a.receivers[name]
+	if !ok {
+		return ""
+	}
+	addr := r.Addr()
+	if addr == nil {
+		return ""
+	}
+	return addr.Network() + ":" + addr.String()
+}
+
 // unhurried gives a part of the end a time of its own.
 func unhurried(run func(context.Context) error) func(context.Context) error {
 	return func(context.Context) error {

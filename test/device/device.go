@@ -149,4 +149,3 @@ func Number(id string) (n uint64, ok bool) {
 	}
 	return high<<48 | low, true
 }
-
