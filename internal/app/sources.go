@@ -74,43 +74,70 @@ func (a *App) makeSources(ctx context.Context, common *metrics.Metrics) error {
 	if err != nil {
 		a.log.Warn("The key of redacted values cannot be stored; equal values will have other hashes after a restart.", "error", err)
 	}
-	for _, c := range a.config.Sources {
-		s, err := a.makeSource(c, salt, common)
+	for _, devices := range byServer(a.config.Sources) {
+		s, err := a.makeSource(devices, salt, common)
 		if err != nil {
-			return fmt.Errorf("source %s: %w", c.Name, err)
+			return fmt.Errorf("source %s: %w", devices[0].ServerName(), err)
 		}
-		a.sources.all = append(a.sources.all, namedSource{c.Name, s})
-		a.health.Register("source "+c.Name, health.Degradation, s.Health)
+		a.sources.all = append(a.sources.all, namedSource{devices[0].ServerName(), s})
+		for _, c := range devices {
+			a.health.Register("source "+c.Name, health.Degradation, func() error { return s.InputHealth(c.Name) })
+		}
 	}
 	return nil
 }
 
-func (a *App) makeSource(c config.Source, salt []byte, common *metrics.Metrics) (source, error) {
-	switch c.Type {
-	case config.VaultAuditFile:
-		s, err := vaultaudit.NewFile(vaultaudit.FileConfig{
-			Name:    c.Name,
-			Path:    c.Path,
-			From:    tail.From(c.From),
-			MaxLine: int(c.MaxLine),
-			Limits:  a.config.Limits.Event(),
-			Translator: vaultaudit.TranslatorConfig{
-				KeepRaw:       c.KeepRaw,
-				Salt:          salt,
-				KVVersions:    c.KVVersions,
-				HoldUncertain: c.HoldUncertain,
-				OmitCaller:    c.OmitCaller,
-			},
-			ShutdownTimeout: sourceTimeout,
-		}, vaultaudit.Deps{Journal: a.journal, Metrics: common, Logger: component(a.log, "source")})
-		if err != nil {
-			return nil, err
+// byServer groups the audit devices of each server.
+func byServer(sources []config.Source) (groups [][]config.Source) {
+	at := make(map[string]int)
+	for _, c := range sources {
+		i, ok := at[c.ServerName()]
+		if !ok {
+			i = len(groups)
+			at[c.ServerName()] = i
+			groups = append(groups, nil)
 		}
-		common.LagBytes("source", c.Name, func() int64 { return s.TailStats().Behind })
-		a.registry.MustRegister(fileIncidents(c.Name, s.TailStats)...)
-		return s, nil
+		groups[i] = append(groups[i], c)
 	}
-	return nil, fmt.Errorf("unknown type %q", c.Type)
+	return groups
+}
+
+// makeSource makes the source of the devices of one server, which are understood alike.
+func (a *App) makeSource(devices []config.Source, salt []byte, common *metrics.Metrics) (*vaultaudit.Source, error) {
+	first := devices[0]
+	var inputs []vaultaudit.Input
+	for _, c := range devices {
+		switch c.Type {
+		case config.VaultAuditFile:
+			inputs = append(inputs, vaultaudit.Input{Name: c.Name, Paths: c.Files(), From: tail.From(c.From), MaxLine: int(c.MaxLine)})
+		default:
+			return nil, fmt.Errorf("unknown type %q", c.Type)
+		}
+	}
+	s, err := vaultaudit.New(vaultaudit.Config{
+		Name:   first.ServerName(),
+		Inputs: inputs,
+		Limits: a.config.Limits.Event(),
+		Translator: vaultaudit.TranslatorConfig{
+			KeepRaw:       first.KeepRaw,
+			Salt:          salt,
+			KVVersions:    first.KVVersions,
+			HoldUncertain: first.HoldUncertain,
+			OmitCaller:    first.OmitCaller,
+		},
+		ShutdownTimeout: sourceTimeout,
+	}, vaultaudit.Deps{Journal: a.journal, Metrics: common, Logger: component(a.log, "source")})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range devices {
+		if c.Type == config.VaultAuditFile {
+			stats := func() tail.Stats { return s.TailStats(c.Name) }
+			common.LagBytes("source", c.Name, func() int64 { return stats().Behind })
+			a.registry.MustRegister(fileIncidents(c.Name, stats)...)
+		}
+	}
+	return s, nil
 }
 
 // Where the key of redacted values is kept.

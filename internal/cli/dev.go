@@ -25,8 +25,9 @@ when it ends (unless --data-dir names one).
 
 --demo replays the audit log of a real OpenBao server again and again, as if it were
 written now. --audit-file follows a real audit log from its beginning. Both can be
-combined. --traces sends every request as a span to a tracing system. --plugin-dir allows Vault plugins to be mounted; "tocsin plugin run" is shorter
-for one of them.
+combined. --traces sends every request as a span to a tracing system (docs/traces.md).
+--plugin-dir allows Vault plugins to be mounted; "tocsin plugin run" is shorter for one of
+them.
 
 For anything else use "tocsin server".`
 

@@ -86,8 +86,9 @@ type Stats struct {
 	Lost     uint64 // version numbers that showed that entries are missing in the stream
 }
 
-// Deriver derives notifications from the audit entries of one device, given in
-// the order of its log. It is not safe for concurrent use.
+// Deriver derives notifications from the audit entries of one server, given in
+// the order of its log. They may come over several devices, see [Deriver.Device]. It
+// is not safe for concurrent use.
 type Deriver struct {
 	o      Options
 	limits event.Limits
@@ -132,6 +133,11 @@ func (d *Deriver) Reset() {
 	d.flights.reset()
 	d.hashes.reset(d.o.VersionHashes)
 }
+
+// Device tells over which audit device of the server the next entries come, by a name
+// that stays the same: each hashes with a salt of its own. Without it they are of one
+// device without a name, whose hashes Options.VersionHashes tells.
+func (d *Deriver) Device(name string) { d.hashes.use(name) }
 
 // Gap tells that entries before the next one may be missing: whatever was known
 // about keys is uncertain until later entries show it again.

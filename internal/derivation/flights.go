@@ -38,9 +38,36 @@ type flightTable struct {
 	first *flight // the oldest
 	last  *flight
 	free  *flight // for reuse, linked by next
+	early earlyResponses
 }
 
 func (t *flightTable) reset() { *t = flightTable{byID: make(map[flightID]*flight)} }
+
+// earlyResponses are the last responses that came before their requests, over another
+// device: such a request is over, and must not be waited for. They are no part of a
+// snapshot; a request that is not recognised only makes its key uncertain for a while.
+type earlyResponses struct {
+	ids  map[flightID]struct{}
+	ring [1024]flightID
+	next int
+}
+
+func (r *earlyResponses) add(id flightID) {
+	if r.ids == nil {
+		r.ids = make(map[flightID]struct{}, len(r.ring))
+	}
+	delete(r.ids, r.ring[r.next])
+	r.ids[id] = struct{}{}
+	r.ring[r.next] = id
+	r.next = (r.next + 1) % len(r.ring)
+}
+
+// take reports whether the response of a request has come, once.
+func (r *earlyResponses) take(id flightID) bool {
+	_, ok := r.ids[id]
+	delete(r.ids, id)
+	return ok
+}
 
 func (t *flightTable) add(id flightID, start stamp) *flight {
 	f := t.free
@@ -103,6 +130,9 @@ func (d *Deriver) kvRequest(e *auditlog.Entry) {
 		return
 	}
 	id := flightIDOf(r.ID)
+	if d.flights.early.take(id) {
+		return
+	}
 	if f := d.flights.byID[id]; f != nil {
 		d.abandon(f) // an id that was used before
 	}
@@ -168,8 +198,12 @@ func (d *Deriver) land(e *auditlog.Entry) stamp {
 	if e.Request.ID == "" {
 		return unknownStart
 	}
-	f := d.flights.byID[flightIDOf(e.Request.ID)]
+	id := flightIDOf(e.Request.ID)
+	f := d.flights.byID[id]
 	if f == nil {
+		if len(d.hashes.devices) > 1 {
+			d.flights.early.add(id)
+		}
 		return unknownStart
 	}
 	f.land()

@@ -7,27 +7,64 @@ import (
 	"github.com/tocsin-events/tocsin/internal/auditlog"
 )
 
-// digest is a value hashed by an audit device.
-type digest [32]byte
+// digest is a value hashed by an audit device. Devices hash equal values differently.
+type digest struct {
+	sum    [32]byte
+	device uint8 // index in dictionary.devices
+}
 
 // short is enough of a digest to recognise it among few.
 type short uint64
 
 func (h digest) short() short {
 	var s short
-	for _, b := range h[:8] {
+	for _, b := range h.sum[:8] {
 		s = s<<8 | short(b)
 	}
 	return s
 }
 
-// parseDigest reads "hmac-sha256:<hex>".
-func parseDigest(s string) (h digest, ok bool) {
+// parse reads "hmac-sha256:<hex>" of an entry of the current device.
+func (t *dictionary) parse(s string) (h digest, ok bool) {
 	if !auditlog.IsHashed(s) {
 		return h, false
 	}
-	_, err := hex.Decode(h[:], []byte(s[strings.IndexByte(s, ':')+1:]))
+	h.device = t.device
+	_, err := hex.Decode(h.sum[:], []byte(s[strings.IndexByte(s, ':')+1:]))
 	return h, err == nil
+}
+
+// maxDevices bounds how many devices have hashes that are learnt.
+const maxDevices = 64
+
+// use makes the entries that follow those of the named device, which must not be
+// told from another one when there are too many.
+func (t *dictionary) use(name string) {
+	if t.devices[t.device].name == name {
+		return
+	}
+	for i := range t.devices {
+		if t.devices[i].name == name {
+			t.device = uint8(i)
+			return
+		}
+	}
+	if len(t.devices) == maxDevices {
+		t.forget(maxDevices - 1)
+		t.devices = t.devices[:maxDevices-1]
+	}
+	t.device = uint8(len(t.devices))
+	t.devices = append(t.devices, deviceHashes{name: name})
+}
+
+// forget drops what was learnt of a device.
+func (t *dictionary) forget(device uint8) {
+	for h, m := range t.numbers {
+		if h.device == device {
+			delete(t.numbers, h)
+			delete(t.digests, whichNumber{device, m.n})
+		}
+	}
 }
 
 // dictionary knows what the hashes of small numbers stand for. Version numbers
@@ -36,13 +73,26 @@ func parseDigest(s string) (h digest, ok bool) {
 // equal values equally.
 type dictionary struct {
 	numbers map[digest]meaning
-	digests map[int64]digest // the other way round
+	digests map[whichNumber]digest // the other way round
+	devices []deviceHashes         // the first has no name
+	device  uint8                  // whose entries come now
+}
+
+// deviceHashes is what else is known of the hashes of one device.
+type deviceHashes struct {
+	name string
 	// empty is the hash of the empty text, which stands for "no deletion time".
 	empty    short
 	hasEmpty bool
 	// candidate is a hash seen as the deletion time of one write.
 	candidate    digest
 	candidateFor whichVersion
+}
+
+// whichNumber is a number as a device hashes it.
+type whichNumber struct {
+	device uint8
+	n      int64
 }
 
 // meaning is what a digest stands for; void when the stream contradicted itself.
@@ -58,9 +108,9 @@ type whichVersion struct {
 }
 
 func (t *dictionary) reset(given map[string]int64) {
-	*t = dictionary{numbers: make(map[digest]meaning), digests: make(map[int64]digest)}
+	*t = dictionary{numbers: make(map[digest]meaning), digests: make(map[whichNumber]digest), devices: make([]deviceHashes, 1)}
 	for text, n := range given {
-		if h, ok := parseDigest(text); ok {
+		if h, ok := t.parse(text); ok {
 			t.learn(h, n)
 		}
 	}
@@ -72,10 +122,10 @@ func (t *dictionary) learn(h digest, n int64) {
 	switch {
 	case !ok && len(t.numbers) < maxHashes:
 		t.numbers[h] = meaning{n: n}
-		t.digests[n] = h
+		t.digests[whichNumber{h.device, n}] = h
 	case ok && m.n != n && !m.void:
 		t.numbers[h] = meaning{void: true}
-		delete(t.digests, m.n)
+		delete(t.digests, whichNumber{h.device, m.n})
 	}
 }
 
@@ -87,7 +137,7 @@ func (t *dictionary) lookup(h digest) (n int64, ok bool) {
 // differs is true when h stands for another number than n because n has another
 // hash.
 func (t *dictionary) differs(h digest, n int64) bool {
-	known, ok := t.digests[n]
+	known, ok := t.digests[whichNumber{h.device, n}]
 	return ok && known != h
 }
 
@@ -95,13 +145,31 @@ func (t *dictionary) differs(h digest, n int64) bool {
 // versions cannot expire in the same nanosecond, so a hash that both have as
 // their deletion time stands for none.
 func (t *dictionary) sawDeletionTime(h digest, which whichVersion) (learnt bool) {
-	if t.hasEmpty && t.empty == h.short() {
+	d := &t.devices[h.device]
+	if d.hasEmpty && d.empty == h.short() {
 		return false
 	}
-	if t.candidate == h && t.candidateFor != which {
-		t.empty, t.hasEmpty = h.short(), true
+	if d.candidate == h && d.candidateFor != which {
+		d.empty, d.hasEmpty = h.short(), true
 		return true
 	}
-	t.candidate, t.candidateFor = h, which
+	d.candidate, d.candidateFor = h, which
 	return false
+}
+
+// isEmpty is true for the hash of the empty text, by any device.
+func (t *dictionary) isEmpty(h short) bool {
+	for i := range t.devices {
+		if d := &t.devices[i]; d.hasEmpty && d.empty == h {
+			return true
+		}
+	}
+	return false
+}
+
+// isNotEmpty is true for a hash of which it is known that it is not that of the empty
+// text.
+func (t *dictionary) isNotEmpty(h digest) bool {
+	d := &t.devices[h.device]
+	return d.hasEmpty && d.empty != h.short()
 }

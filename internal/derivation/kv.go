@@ -294,7 +294,7 @@ func (d *Deriver) readNumber(v auditlog.Value) number {
 	if !ok {
 		return number{}
 	}
-	if h, ok := parseDigest(text); ok {
+	if h, ok := d.hashes.parse(text); ok {
 		n := number{digest: h}
 		d.resolve(&n)
 		return n

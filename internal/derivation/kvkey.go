@@ -102,7 +102,7 @@ func (d *Deriver) wrote(r *request, k *key, version uint64) {
 		}
 		k.expiry = d.readExpiry(r.e.Response.Data.Get("deletion_time"))
 		if text, ok := r.e.Response.Data.Get("deletion_time").Text(); ok {
-			if h, ok := parseDigest(text); ok && d.hashes.sawDeletionTime(h, whichVersion{hashName(k.name), version}) {
+			if h, ok := d.hashes.parse(text); ok && d.hashes.sawDeletionTime(h, whichVersion{hashName(k.name), version}) {
 				for _, m := range d.mounts.byID {
 					d.learnOption(m)
 				}
@@ -119,7 +119,7 @@ func (d *Deriver) learnCAS(r *request, version uint64) {
 	if !ok {
 		return
 	}
-	if h, ok := parseDigest(text); ok && version <= math.MaxInt64 {
+	if h, ok := d.hashes.parse(text); ok && version <= math.MaxInt64 {
 		d.hashes.learn(h, int64(version-1))
 	}
 }
@@ -133,8 +133,8 @@ func (d *Deriver) readExpiry(v auditlog.Value) expiry {
 	if text == "" {
 		return expiry{kind: expiresNever}
 	}
-	if h, ok := parseDigest(text); ok {
-		if d.hashes.hasEmpty && d.hashes.empty == h.short() {
+	if h, ok := d.hashes.parse(text); ok {
+		if d.hashes.isEmpty(h.short()) {
 			return expiry{kind: expiresNever}
 		}
 		return expiry{kind: expiresHashed, digest: h.short()}
@@ -158,7 +158,7 @@ func (d *Deriver) expired(x expiry, start, end stamp) tri {
 
 // never is true for a version that surely does not expire.
 func (d *Deriver) never(x expiry) bool {
-	return x.kind == expiresNever || x.kind == expiresHashed && d.hashes.hasEmpty && d.hashes.empty == x.digest
+	return x.kind == expiresNever || x.kind == expiresHashed && d.hashes.isEmpty(x.digest)
 }
 
 // notLive says whether the key has no readable current version, leaving aside
@@ -353,7 +353,7 @@ func (d *Deriver) readVersions(all auditlog.Value) versionList {
 			l.hidden, l.single = true, false
 			return
 		}
-		if h, ok := parseDigest(text); ok {
+		if h, ok := d.hashes.parse(text); ok {
 			if n, ok := d.hashes.lookup(h); ok {
 				l.numbers = append(l.numbers, n)
 				return

@@ -44,7 +44,7 @@ func (d *Deriver) dataRead(r *request) {
 		}
 		// It is not the current version, so it was asked for by its number.
 		if text, ok := asked.Text(); ok {
-			if h, ok := parseDigest(text); ok {
+			if h, ok := d.hashes.parse(text); ok {
 				d.hashes.learn(h, v)
 			}
 		}

@@ -234,7 +234,7 @@ func (d *Deriver) learnOption(m *mount) {
 	case !m.hasOption || m.configured:
 	case m.version == 2:
 		d.hashes.learn(m.option, 2)
-	case m.version == 1 && d.hashes.hasEmpty && d.hashes.empty != m.option.short():
+	case m.version == 1 && d.hashes.isNotEmpty(m.option):
 		d.hashes.learn(m.option, 1) // an empty option means 1 too, and is ruled out
 	case m.version == 0:
 		if n, ok := d.hashes.lookup(m.option); ok && (n == 1 || n == 2) {
@@ -265,8 +265,8 @@ func (d *Deriver) setOption(m *mount, option auditlog.Value) {
 		d.setVersion(m, int(text[0]-'0'))
 		return
 	}
-	if h, ok := parseDigest(text); ok {
-		if m.hasOption && m.option != h {
+	if h, ok := d.hashes.parse(text); ok {
+		if m.hasOption && m.option != h && m.option.device == h.device {
 			m.complete = false // upgraded
 			if n, ok := d.hashes.lookup(h); ok && (n == 1 || n == 2) {
 				d.setVersion(m, int(n))

@@ -2,6 +2,7 @@ package derivation
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,7 +16,9 @@ import (
 // nothing but their length where it is not fixed. A later version of the program
 // must be able to read every earlier layout, or start without state: the state only
 // makes events better.
-const snapshotVersion = 1
+//
+// Layout 1 knew one device only, so its digests have no number of a device.
+const snapshotVersion = 2
 
 // ErrSnapshot is wrapped by the errors of [Deriver.Restore].
 var ErrSnapshot = errors.New("unusable snapshot")
@@ -52,13 +55,13 @@ func (d *Deriver) restore(b []byte) error {
 		return errShort
 	}
 	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
-	if body[0] != snapshotVersion {
+	if body[0] < 1 || body[0] > snapshotVersion {
 		return fmt.Errorf("layout %d is not known", body[0])
 	}
 	if crc32.Checksum(body, castagnoli) != sum {
 		return errors.New("the checksum does not match")
 	}
-	r := &reader{b: body[1:]}
+	r := &reader{b: body[1:], layout: body[0]}
 	d.seq = r.uint()
 	d.epoch = r.uint()
 	r.dictionary(&d.hashes, d.o.VersionHashes)
@@ -76,7 +79,7 @@ type writer struct{ b []byte }
 func (w *writer) uint(n uint64)         { w.b = binary.AppendUvarint(w.b, n) }
 func (w *writer) int(n int64)           { w.b = binary.AppendVarint(w.b, n) }
 func (w *writer) text(s string)         { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
-func (w *writer) digest(h digest)       { w.b = append(w.b, h[:]...) }
+func (w *writer) digest(h digest)       { w.b = append(append(w.b, h.sum[:]...), h.device) }
 func (w *writer) stamp(s stamp)         { w.uint(s.seq); w.int(s.time) }
 func (w *writer) span(s span)           { w.uint(uint64(s.flights)); w.stamp(s.done) }
 func (w *writer) flag(flags ...bool)    { w.b = append(w.b, pack(flags)) }
@@ -100,18 +103,27 @@ func (w *writer) number(n number) {
 }
 
 func (w *writer) dictionary(t *dictionary) {
-	w.flag(t.hasEmpty)
-	w.uint(uint64(t.empty))
-	w.digest(t.candidate)
-	w.uint(t.candidateFor.key)
-	w.uint(t.candidateFor.version)
+	w.uint(uint64(len(t.devices)))
+	for i := range t.devices {
+		d := &t.devices[i]
+		w.text(d.name)
+		w.flag(d.hasEmpty)
+		w.uint(uint64(d.empty))
+		w.digest(d.candidate)
+		w.uint(d.candidateFor.key)
+		w.uint(d.candidateFor.version)
+	}
 	w.uint(uint64(len(t.numbers)))
-	for _, h := range slices.SortedFunc(maps.Keys(t.numbers), func(a, b digest) int { return bytes.Compare(a[:], b[:]) }) {
+	for _, h := range slices.SortedFunc(maps.Keys(t.numbers), compareDigests) {
 		m := t.numbers[h]
 		w.digest(h)
 		w.int(m.n)
-		w.flag(m.void, t.digests[m.n] == h)
+		w.flag(m.void, t.digests[whichNumber{h.device, m.n}] == h)
 	}
+}
+
+func compareDigests(a, b digest) int {
+	return cmp.Or(cmp.Compare(a.device, b.device), bytes.Compare(a.sum[:], b.sum[:]))
 }
 
 func (w *writer) mounts(t *mountTable) {
@@ -187,8 +199,10 @@ var errShort = errors.New("it ends too early")
 
 // reader reads what writer wrote. After an error it returns zero values.
 type reader struct {
-	b   []byte
-	err error
+	b       []byte
+	layout  byte
+	devices int // with hashes
+	err     error
 }
 
 func (r *reader) fail(text string) {
@@ -231,7 +245,12 @@ func (r *reader) bytes(n uint64) []byte {
 func (r *reader) text() string { return string(r.bytes(r.uint())) }
 
 func (r *reader) digest() (h digest) {
-	copy(h[:], r.bytes(uint64(len(h))))
+	copy(h.sum[:], r.bytes(uint64(len(h.sum))))
+	if r.layout > 1 {
+		if h.device = r.small(maxDevices); int(h.device) >= r.devices {
+			r.fail("a hash is of an unknown device")
+		}
+	}
 	return h
 }
 
@@ -285,23 +304,39 @@ func (r *reader) number() (n number) {
 
 func (r *reader) dictionary(t *dictionary, given map[string]int64) {
 	t.reset(nil)
-	r.flags(&t.hasEmpty)
-	t.empty = short(r.uint())
-	t.candidate = r.digest()
-	t.candidateFor = whichVersion{key: r.uint(), version: r.uint()}
+	devices := 1
+	if r.layout > 1 {
+		devices = r.count(38)
+	}
+	if devices < 1 || devices > maxDevices {
+		r.fail("the number of devices is wrong")
+		return
+	}
+	r.devices = devices
+	t.devices = make([]deviceHashes, devices)
+	for i := range t.devices {
+		d := &t.devices[i]
+		if r.layout > 1 {
+			d.name = r.text()
+		}
+		r.flags(&d.hasEmpty)
+		d.empty = short(r.uint())
+		d.candidate = r.digest()
+		d.candidateFor = whichVersion{key: r.uint(), version: r.uint()}
+	}
 	for range r.count(34) {
 		h, m := r.digest(), meaning{n: r.int()}
 		var first bool
 		r.flags(&m.void, &first)
 		t.numbers[h] = m
 		if first && !m.void {
-			t.digests[m.n] = h
+			t.digests[whichNumber{h.device, m.n}] = h
 		}
 	}
 	for text, n := range given {
-		if h, ok := parseDigest(text); ok {
+		if h, ok := t.parse(text); ok {
 			t.numbers[h] = meaning{n: n}
-			t.digests[n] = h
+			t.digests[whichNumber{h.device, n}] = h
 		}
 	}
 }

@@ -11,6 +11,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	registry                                            prometheus.Registerer // nil: private
 	received, appended, delivered, refused, quarantined *prometheus.CounterVec
+	duplicates, lost                                    *prometheus.CounterVec
 	lagEvents, lagSeconds                               *prometheus.GaugeVec
 }
 
@@ -31,11 +32,13 @@ func New(reg prometheus.Registerer) *Metrics {
 		delivered:   counter("delivered_total", "Events handed to a consumer."),
 		refused:     counter("refused_total", "Items not accepted, by reason; the producer was told.", "reason"),
 		quarantined: counter("quarantined_total", "Items kept as quarantined events because they could not be understood."),
+		duplicates:  counter("duplicates_total", "Items that had come already, over another way or sent again, and were not kept twice."),
+		lost:        counter("lost_total", "Items that came and could not be kept."),
 		lagEvents:   gauge("lag_events", "Events in the journal that a consumer has not read yet."),
 		lagSeconds:  gauge("lag_seconds", "Age of the oldest event that a consumer has not read yet."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.received, m.appended, m.delivered, m.refused, m.quarantined, m.lagEvents, m.lagSeconds)
+		reg.MustRegister(m.received, m.appended, m.delivered, m.refused, m.quarantined, m.duplicates, m.lost, m.lagEvents, m.lagSeconds)
 	}
 	return m
 }
@@ -44,15 +47,17 @@ func New(reg prometheus.Registerer) *Metrics {
 // not have is nil and not exported: a lag that nobody measures would read as none.
 type Component struct {
 	Received, Appended, Delivered, Quarantined prometheus.Counter
+	Duplicates, Lost                           prometheus.Counter
 	LagEvents, LagSeconds                      prometheus.Gauge
 
 	refused *prometheus.CounterVec
 }
 
 // Component returns the metrics of the component with these label values. The
-// same values give the same counters. A "source" has Received, Appended and
-// Quarantined, a "trail" or "publish" Received and Appended, a "journal" Appended, a "hub"
-// Delivered and the lags, a "traces" those and Received, an "api" or "listener" none, any other component all; each
+// same values give the same counters. A "source" has Received, Appended, Quarantined,
+// Duplicates and Lost, a "trail" or "publish" Received and Appended, a "journal" Appended,
+// a "hub" Delivered and the lags, a "traces" those and Received, an "api" or "listener"
+// none, any other component all but Duplicates and Lost; each
 // can refuse.
 func (m *Metrics) Component(component, name string) *Component {
 	c := &Component{refused: m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name})}
@@ -62,6 +67,10 @@ func (m *Metrics) Component(component, name string) *Component {
 	other := !traces && !source && !trail && !journal && !hub && component != "api" && component != "listener"
 	if source || other {
 		c.Quarantined = m.quarantined.WithLabelValues(component, name)
+	}
+	if source {
+		c.Duplicates = m.duplicates.WithLabelValues(component, name)
+		c.Lost = m.lost.WithLabelValues(component, name)
 	}
 	if source || trail || traces || other {
 		c.Received = m.received.WithLabelValues(component, name)

@@ -28,6 +28,9 @@ tocsin_appended_total{component="trail",name="trail"} 1
 # HELP tocsin_delivered_total Events handed to a consumer.
 # TYPE tocsin_delivered_total counter
 tocsin_delivered_total{component="hub",name="subscribe"} 0
+# HELP tocsin_duplicates_total Items that had come already, over another way or sent again, and were not kept twice.
+# TYPE tocsin_duplicates_total counter
+tocsin_duplicates_total{component="source",name="vault"} 0
 # HELP tocsin_lag_bytes Bytes of a file that a source has not read yet.
 # TYPE tocsin_lag_bytes gauge
 tocsin_lag_bytes{component="source",name="bao"} 0
@@ -38,6 +41,9 @@ tocsin_lag_events{component="hub",name="subscribe"} 0
 # HELP tocsin_lag_seconds Age of the oldest event that a consumer has not read yet.
 # TYPE tocsin_lag_seconds gauge
 tocsin_lag_seconds{component="hub",name="subscribe"} 0
+# HELP tocsin_lost_total Items that came and could not be kept.
+# TYPE tocsin_lost_total counter
+tocsin_lost_total{component="source",name="vault"} 0
 # HELP tocsin_quarantined_total Items kept as quarantined events because they could not be understood.
 # TYPE tocsin_quarantined_total counter
 tocsin_quarantined_total{component="source",name="vault"} 0

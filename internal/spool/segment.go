@@ -10,6 +10,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+
+	"github.com/tocsin-events/tocsin/internal/directory"
 )
 
 // A segment begins with fileMagic. Each record is a header, little-endian, and the
@@ -93,7 +95,7 @@ func createSegment(path string) (*segment, error) {
 		return nil, err
 	}
 	if _, err = f.WriteString(fileMagic); err == nil {
-		err = syncDir(filepath.Dir(path)) // the content is synced with the first record
+		err = directory.Sync(filepath.Dir(path)) // the content is synced with the first record
 	}
 	if err != nil {
 		f.Close()

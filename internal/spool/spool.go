@@ -16,11 +16,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tocsin-events/tocsin/internal/directory"
 )
 
 var (
 	// ErrLocked means that another process uses the directory.
-	ErrLocked = errors.New("the spool directory is in use")
+	ErrLocked = directory.ErrLocked
 	// ErrClosed means that the spool was closed.
 	ErrClosed = errors.New("the spool is closed")
 )
@@ -97,10 +99,10 @@ func Open(o Options) (*Spool, []*Damage, error) {
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = 8 << 20
 	}
-	if err := makeDir(o.Dir); err != nil {
+	if err := directory.Make(o.Dir); err != nil {
 		return nil, nil, fmt.Errorf("create the spool directory: %w", err)
 	}
-	lock, err := acquireLock(filepath.Join(o.Dir, lockFile))
+	lock, err := directory.Lock(filepath.Join(o.Dir, lockFile))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,26 +113,6 @@ func Open(o Options) (*Spool, []*Damage, error) {
 		return nil, nil, err
 	}
 	return s, damage, nil
-}
-
-// makeDir makes a directory that is there after a power cut, with those above it.
-func makeDir(dir string) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	above := filepath.Dir(dir)
-	if above != dir {
-		if err := makeDir(above); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := syncDir(above); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	return nil
 }
 
 // load scans all files.

@@ -17,10 +17,16 @@ const goneAfter = 10 * time.Second
 // the path. It reports whether b has something to tell.
 func (t *Tailer) check(now time.Time, b *Batch) bool {
 	if len(t.files) == 0 {
-		if t.open.wait(now) {
+		if t.gone || t.open.wait(now) {
 			return false
 		}
-		if err := t.begin(now); err != nil {
+		switch err := t.begin(now); {
+		case errors.Is(err, fs.ErrNotExist) && t.o.Transient:
+			t.gone = true
+			b.Lossy = t.stats.Missing > 0
+			t.mark(b, -1)
+			return b.Lossy
+		case err != nil:
 			t.open.failed(now)
 			t.nextCheck = t.open.until
 			t.report(err)
@@ -46,7 +52,7 @@ func (t *Tailer) check(now time.Time, b *Batch) bool {
 			sound = false
 		}
 	}
-	if t.drop(now, b) {
+	if t.drop(now, b) || t.vanished(now, b) {
 		return true
 	}
 	changed, err := t.follow(now)
@@ -71,6 +77,10 @@ func (t *Tailer) begin(now time.Time) error {
 	f, err := openFile(t.o.Path, 0, t.o.MaxLine, now)
 	if errors.Is(err, fs.ErrNotExist) {
 		t.o.From = Start // all of what appears later is new
+	}
+	if err == nil && !t.o.Set.claim(t, f.id, f.head) {
+		f.f.Close()
+		return fmt.Errorf("%s is read under another name already", t.o.Path)
 	}
 	if err == nil && t.o.From == End {
 		if err = f.seekLastLine(); err != nil {
@@ -130,7 +140,8 @@ func (t *Tailer) resume(now time.Time) error {
 		since = files[len(files)-1].id.Modified
 	}
 	_, err := t.advance(since, now)
-	if err != nil && (len(t.files) == 0 || !errors.Is(err, fs.ErrNotExist)) {
+	lost := err != nil && t.o.Transient && errors.Is(err, fs.ErrNotExist) && len(t.files) == 0
+	if err != nil && !lost && (len(t.files) == 0 || !errors.Is(err, fs.ErrNotExist)) {
 		t.files = nil
 		return abandon(err)
 	}
@@ -139,6 +150,9 @@ func (t *Tailer) resume(now time.Time) error {
 		t.log.Warn("file that was being read is gone, its last lines may never have been read", "offset", last.Offset, "inode", last.Inode)
 	}
 	t.warnCompressed(since, !found)
+	if lost {
+		return err
+	}
 	return nil
 }
 
@@ -208,7 +222,7 @@ func (t *Tailer) follow(now time.Time) (bool, error) {
 			t.missing = now
 			t.log.Info("file was renamed or deleted, reading on from the open one until another appears")
 		}
-		if now.Sub(t.missing) < goneAfter {
+		if t.o.Transient || now.Sub(t.missing) < goneAfter {
 			return false, nil
 		}
 		return false, fmt.Errorf("nothing is at %s any more: still reading the file that was there", t.o.Path)
@@ -242,6 +256,13 @@ func (t *Tailer) advance(since time.Time, now time.Time) (bool, error) {
 			t.files = append(slices.Delete(t.files, i, i+1), f)
 			return false, nil
 		}
+	}
+	if current != nil && !t.o.Set.claim(t, current.id, current.head) {
+		current.f.Close() // that of another one, renamed
+		if len(t.files) > 0 {
+			return false, nil
+		}
+		return false, fmt.Errorf("%s is read under another name already", t.o.Path)
 	}
 	if current != nil {
 		// Not 0 for a file that was renamed back or replaced by a copy of itself.
@@ -316,4 +337,26 @@ func (t *Tailer) drop(now time.Time, b *Batch) bool {
 		t.mark(b, -1)
 	}
 	return dropped
+}
+
+// vanished ends a transient Tailer whose files were all deleted a while ago. It reports
+// whether b has a last line or position.
+func (t *Tailer) vanished(now time.Time, b *Batch) bool {
+	if !t.o.Transient || len(b.Lines) > 0 || len(t.files) == 0 {
+		return false
+	}
+	for _, f := range t.files {
+		if f.links > 0 || f.split.end < f.size || now.Sub(f.active) < t.o.Linger {
+			return false
+		}
+	}
+	for len(t.files) > 0 && len(b.Lines) == 0 {
+		if torn, ok := t.leave(0); ok {
+			b.Lines = append(b.Lines, torn)
+			t.count(b.Lines)
+		}
+	}
+	t.gone = len(t.files) == 0
+	t.mark(b, -1)
+	return true
 }

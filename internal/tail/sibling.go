@@ -55,6 +55,11 @@ func (t *Tailer) siblings() ([]sibling, error) {
 	return list, nil
 }
 
+func splitPath(path string) (dir, base string) {
+	path = filepath.Clean(path)
+	return filepath.Dir(path), filepath.Base(path)
+}
+
 var compressions = []string{".gz", ".zst", ".bz2", ".xz", ".lz4", ".Z"}
 
 // rotationStamp returns what the rotation of base added to make name: "" when
@@ -167,6 +172,10 @@ func (t *Tailer) newer(since time.Time, current *file, now time.Time) (files []*
 			}
 			again = true
 			read[s.id.inode()] = true
+			if !t.o.Set.claim(t, f.id, f.head) {
+				f.f.Close() // another one reads it
+				continue
+			}
 			offset := t.unread(f)
 			if offset == f.size || slices.ContainsFunc(t.files, func(g *file) bool { return f.copyOf(g.id) }) {
 				f.f.Close() // was read, or is a copy of what is being read
@@ -250,6 +259,7 @@ func (t *Tailer) findCopy(p Position, now time.Time) *file {
 			continue
 		}
 		if f.copyOf(p.Identity) {
+			t.o.Set.left(t, f.id)
 			if f.size > p.Offset {
 				return f
 			}

@@ -53,9 +53,23 @@ type Options struct {
 	Check time.Duration
 	// Grace is how long a file that was rotated away is read after its last line
 	// came and the new file got its first. Default 1 s. It delays nothing.
-	Grace  time.Duration
-	Logger *slog.Logger // default: none
+	Grace time.Duration
+	// Idle, when it is set, says how long the pauses may become when nothing has come
+	// for 10 s, if that is more than twice Poll: for one of many files that are mostly
+	// done with.
+	Idle func() time.Duration
+	// Set are the files that other Tailers read; nil: there are none.
+	Set *Set
+	// Transient makes Next return [ErrGone] when there is nothing to follow any more:
+	// the file was deleted and nothing was written to it for Linger, or it was gone
+	// before the first look. Otherwise the Tailer waits for another file at the path.
+	Transient bool
+	Linger    time.Duration // default 1 h
+	Logger    *slog.Logger  // default: none
 }
+
+// ErrGone is returned by [Tailer.Next] when a transient file is gone.
+var ErrGone = errors.New("the file is gone")
 
 // Stats count what a [Tailer] saw. All but Behind only grow.
 type Stats struct {
@@ -89,6 +103,7 @@ type Tailer struct {
 	missing   time.Time // since when nothing is at the path; zero when something is
 	timer     *time.Timer
 	stats     Stats // working copy
+	gone      bool  // a transient file is
 
 	mu      sync.Mutex
 	problem error
@@ -113,10 +128,13 @@ func New(o Options) (*Tailer, error) {
 	defaultTo(&o.Poll, 25*time.Millisecond)
 	defaultTo(&o.Check, 250*time.Millisecond)
 	defaultTo(&o.Grace, time.Second)
+	defaultTo(&o.Linger, time.Hour)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Tailer{o: o, log: o.Logger.With("path", o.Path), pause: minPause}, nil
+	t := &Tailer{o: o, log: o.Logger.With("path", o.Path), pause: minPause}
+	o.Set.restore(t, o.Checkpoint)
+	return t, nil
 }
 
 func defaultTo(d *time.Duration, value time.Duration) {
@@ -135,7 +153,7 @@ const idleAfter = 10 * time.Second
 // Next waits for lines and puts them into b, whose previous content is dropped.
 // It returns without lines when only the position changed. A file that is missing
 // or cannot be read is tried again for ever and shows in [Tailer.Health]; the only
-// error is that of ctx.
+// errors are that of ctx and, for a transient file, [ErrGone].
 func (t *Tailer) Next(ctx context.Context, b *Batch) error {
 	clear(b.Lines)
 	b.Lines, b.Lossy = b.Lines[:0], false
@@ -150,6 +168,9 @@ func (t *Tailer) Next(ctx context.Context, b *Batch) error {
 			t.publish()
 			if changed {
 				return nil
+			}
+			if t.gone {
+				return ErrGone
 			}
 		}
 		switch t.step(now, b) {
@@ -170,6 +191,7 @@ func (t *Tailer) Close() error {
 		errs = append(errs, f.f.Close())
 	}
 	t.files = nil
+	t.o.Set.note(t)
 	return errors.Join(errs...)
 }
 
@@ -266,6 +288,9 @@ func (t *Tailer) sleep(ctx context.Context) error {
 	limit := t.o.Poll
 	if t.idle += t.pause; t.idle > idleAfter {
 		limit = 2 * t.o.Poll
+		if t.o.Idle != nil {
+			limit = max(limit, t.o.Idle())
+		}
 	}
 	t.pause = min(2*t.pause, limit)
 	select {
@@ -307,6 +332,7 @@ func (t *Tailer) publish() {
 		s.Behind += max(f.size-f.split.done, 0)
 		s.NULs += uint64(f.split.nuls)
 	}
+	t.o.Set.note(t)
 	t.mu.Lock()
 	t.shown = s
 	t.mu.Unlock()
@@ -350,6 +376,7 @@ func (t *Tailer) leave(i int) (Line, bool) {
 	torn, ok := f.split.flush()
 	t.stats.NULs += uint64(f.split.nuls)
 	t.finish(f.id, f.split.done)
+	t.o.Set.left(t, f.id)
 	f.f.Close()
 	t.files = slices.Delete(t.files, i, i+1)
 	t.turn = len(t.files) // a new round

@@ -31,7 +31,7 @@ func ingest(ctx context.Context, s settings) (ours, against float64, err error) 
 		return 0, 0, err
 	}
 	defer done()
-	source, err := vaultaudit.NewFile(vaultaudit.FileConfig{Name: "bench", Path: path}, vaultaudit.Deps{Journal: j})
+	source, err := vaultaudit.New(vaultaudit.Config{Name: "bench", Inputs: []vaultaudit.Input{{Name: "bench", Paths: []string{path}}}}, vaultaudit.Deps{Journal: j})
 	if err != nil {
 		return 0, 0, err
 	}

@@ -20,11 +20,16 @@ const (
 // appender is the last stage: units to the journal, in order, and then the
 // position. It runs in one goroutine.
 type appender struct {
-	*File
+	*Source
 	progress *progress
-	flight   []flying // submitted and not collected, in order
-	bytes    int      // of the units in flight
+	imports  <-chan *unit // of what is imported
+	flight   []flying     // submitted and not collected, in order
+	bytes    int          // of the units in flight
 }
+
+// unitOverhead is what a unit counts in flight beside its events, so that also units
+// without any are bounded.
+const unitOverhead = 256
 
 // flying is a submitted unit.
 type flying struct {
@@ -41,9 +46,9 @@ func (a *appender) run(ctx context.Context, units <-chan *unit) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for units != nil || len(a.flight) > 0 {
-		in := units
+		in, imports := units, a.imports
 		if a.bytes >= maxInFlightBytes {
-			in = nil
+			in, imports = nil, nil
 		}
 		var done <-chan struct{}
 		if len(a.flight) > 0 {
@@ -57,6 +62,8 @@ func (a *appender) run(ctx context.Context, units <-chan *unit) error {
 				units = nil
 				continue
 			}
+			err = a.take(ctx, u)
+		case u := <-imports:
 			err = a.take(ctx, u)
 		case <-done:
 			err = a.land(ctx)
@@ -87,7 +94,7 @@ func (a *appender) take(ctx context.Context, u *unit) error {
 	f := flying{unit: u}
 	a.send(ctx, &f)
 	a.flight = append(a.flight, f)
-	a.bytes += u.bytes
+	a.bytes += u.bytes + unitOverhead
 	if f.err != nil {
 		return a.repeat(ctx)
 	}
@@ -126,25 +133,35 @@ func (a *appender) salvage(u *unit) {
 				ID: e.ID, Type: TypeQuarantined, Source: e.Source, Path: e.Path, Note: err.Error(), Time: e.Time,
 				Data: e.Data, DataContentType: e.DataContentType, DataRef: e.DataRef,
 			}
+			for _, key := range [...]string{metadataDevice, metadataImported} {
+				if text, ok := e.Metadata.Text(key); ok {
+					q.Metadata.Set(key, text)
+				}
+			}
 			q.Metadata.Set(event.MetadataPath, e.Path)
 			q.Metadata.Set(metadataReason, reasonLimit)
 			if redacted, ok := e.Metadata.Text(metadataRedacted); ok {
 				q.Metadata.Set(metadataRedacted, redacted)
 			}
 			kept = append(kept, q)
-			a.metrics.Quarantined.Inc()
-			a.mu.Lock()
-			a.stats.Quarantined++
-			a.mu.Unlock()
+			u.tell(Stats{Quarantined: 1})
 		default:
-			a.metrics.Refused("limit").Inc()
-			a.mu.Lock()
-			a.stats.Refused++
-			a.mu.Unlock()
+			u.tell(Stats{Refused: 1})
 		}
 	}
 	clear(u.events[len(kept):])
 	u.events = kept
+}
+
+// tell counts what became of events of the unit.
+func (u *unit) tell(c Stats) {
+	if u.input == nil {
+		u.imported.add(c)
+		return
+	}
+	u.input.metrics.Quarantined.Add(float64(c.Quarantined))
+	u.input.metrics.Refused("limit").Add(float64(c.Refused))
+	u.input.count(c)
 }
 
 // land collects the units that are durable, in order.
@@ -171,13 +188,21 @@ func (a *appender) collect() {
 	if a.flight = a.flight[1:]; len(a.flight) == 0 {
 		a.flight = nil // lets the array go, which only ever moves forward
 	}
-	a.bytes -= f.bytes
+	a.bytes -= f.bytes + unitOverhead
 	a.progress.note(f.unit, f.position)
-	if n := len(f.events); n > 0 {
-		a.metrics.Appended.Add(float64(n))
-		a.mu.Lock()
-		a.stats.Events += uint64(n)
-		a.mu.Unlock()
+	n := len(f.events)
+	if f.done != nil {
+		f.done(nil)
+	}
+	if f.input == nil {
+		return
+	}
+	if n > 0 {
+		f.input.metrics.Appended.Add(float64(n))
+		f.input.count(Stats{Events: uint64(n)})
+	}
+	if f.from != nil && f.from.Inbox != nil {
+		f.from.Inbox.Acknowledge(f.after.inbox)
 	}
 }
 
@@ -246,7 +271,7 @@ func (a *appender) findUnknown(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
-	err := a.readBack(ctx, a.progress.position, a.journal.End(), func() {}, func(b *journal.Batch) {
+	err := a.readBack(ctx, a.progress.position, a.journal.End(), func(*journal.GapError) {}, func(b *journal.Batch) {
 		for i := b.Start(); i < b.Len(); {
 			next := i + 1
 			for k, f := range unknown {

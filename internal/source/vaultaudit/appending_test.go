@@ -40,7 +40,7 @@ type moody struct {
 	fails  int
 }
 
-func (m *moody) submit(to *File) func(context.Context, []*event.Event) (receipt, error) {
+func (m *moody) submit(to *Source) func(context.Context, []*event.Event) (receipt, error) {
 	real := to.submit
 	return func(ctx context.Context, events []*event.Event) (receipt, error) {
 		m.mu.Lock()
@@ -83,7 +83,7 @@ func TestPushback(t *testing.T) {
 			s := newStand(t)
 			s.write(auditLines(0, lines))
 			m := &moody{rnd: rand.New(rand.NewPCG(1, 2)), manner: manner, stuck: true}
-			s.start(func(f *File) { f.submit = m.submit(f) })
+			s.start(func(f *Source) { f.submit = m.submit(f) })
 			s.waitFor("trouble", func() bool {
 				err := s.file.Health()
 				return err != nil && strings.Contains(err.Error(), "the disk is full")
@@ -107,12 +107,12 @@ func TestPushback(t *testing.T) {
 func TestSalvageRedacted(t *testing.T) {
 	limits := event.DefaultLimits
 	limits.MaxMetadataKeys = 3
-	f, err := NewFile(FileConfig{Name: "test", Path: "audit.log", Limits: limits}, Deps{})
+	f, err := New(Config{Name: "test", Inputs: []Input{{Name: "test", Paths: []string{"audit.log"}}}, Limits: limits}, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &unit{events: f.translator.Translate(nil, rawEntries(t)[0])}
-	(&appender{File: f}).salvage(u)
+	u := &unit{input: f.inputs[0], events: f.translator.Translate(nil, rawEntries(t)[0])}
+	(&appender{Source: f}).salvage(u)
 	if len(u.events) == 0 || u.events[0].Type != TypeQuarantined {
 		t.Fatalf("events %+v", u.events)
 	}
@@ -141,7 +141,7 @@ func TestStopUnderPushback(t *testing.T) {
 	s.config.ShutdownTimeout = 50 * time.Millisecond
 	s.write(auditLines(0, 100))
 	m := &moody{rnd: rand.New(rand.NewPCG(1, 2)), manner: "refused", stuck: true}
-	s.start(func(f *File) { f.submit = m.submit(f) })
+	s.start(func(f *Source) { f.submit = m.submit(f) })
 	s.waitFor("trouble", func() bool { return s.file.Health() != nil })
 	if err := s.stop(); err != nil {
 		t.Fatal(err)

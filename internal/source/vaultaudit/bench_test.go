@@ -55,7 +55,7 @@ func BenchmarkIngest(b *testing.B) {
 		b.StopTimer()
 		dir := b.TempDir()
 		j := openJournal(b, dir, event.Limits{})
-		f, err := NewFile(FileConfig{Name: "bench", Path: path}, Deps{Journal: j})
+		f, err := New(Config{Name: "bench", Inputs: []Input{{Name: "bench", Paths: []string{path}}}}, Deps{Journal: j})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -36,7 +36,7 @@ func child(dir string) {
 	}
 	j, err := journal.Open(context.Background(), journal.Config{Dir: filepath.Join(dir, "data"), Logger: log})
 	fail(err)
-	f, err := NewFile(FileConfig{Name: "test", Path: filepath.Join(dir, "audit.log")}, Deps{Journal: j, Logger: log})
+	f, err := New(fileConfig(filepath.Join(dir, "audit.log")), Deps{Journal: j, Logger: log})
 	fail(err)
 	f.snapshotEvery = 300 * time.Millisecond
 	fmt.Println("ready")
@@ -116,7 +116,7 @@ func TestKill(t *testing.T) {
 		return
 	}
 
-	s := &stand{T: t, dir: dir, path: path, config: FileConfig{Name: "test", Path: path}, journal: openJournal(t, dir, event.Limits{})}
+	s := &stand{T: t, dir: dir, path: path, config: fileConfig(path), journal: openJournal(t, dir, event.Limits{})}
 	s.start()
 	defer s.journal.Close(context.Background())
 	s.waitLines(n)

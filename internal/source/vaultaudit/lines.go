@@ -30,13 +30,20 @@ const (
 // A blank line gives no event. A line that was skipped because of its length
 // gives a quarantined event with its size and its first [tail.PrefixBytes] bytes,
 // or their hash where they may hold secrets.
-func translateLine(t *Translator, dst []*event.Event, l tail.Line) []*event.Event {
+//
+// take is asked before anything is learnt from the line whether it is taken, with the
+// id of its audit event, and whether no other entry can have this id; nil takes all. A
+// line that is not taken gives no event.
+func translateLine(t *Translator, dst []*event.Event, l tail.Line, take func(id string, unique bool) bool) []*event.Event {
 	if l.Kind == tail.TooLong {
 		e := t.quarantine(l.Data, &auditlog.SyntaxError{Reason: reasonTooLong, Detail: fmt.Sprintf("the line has %d bytes", l.Size)})
 		size := strconv.FormatInt(l.Size, 10)
 		sum := sha256.Sum256(l.Data)
 		e.ID = event.DeriveID("quarantined", hex.EncodeToString(sum[:]), size)
 		e.Metadata.Set(metadataSize, size)
+		if take != nil && !take(e.ID, false) {
+			return dst
+		}
 		t.Gap() // it may have changed anything
 		return append(dst, e)
 	}
@@ -44,9 +51,9 @@ func translateLine(t *Translator, dst []*event.Event, l tail.Line) []*event.Even
 		return dst
 	}
 	first := len(dst)
-	dst = t.Translate(dst, l.Data)
-	if e := dst[first]; l.Kind == tail.Torn && e.Type == TypeQuarantined {
-		e.Metadata.Set(metadataTorn, "true")
+	dst = t.translate(dst, l.Data, take)
+	if len(dst) > first && l.Kind == tail.Torn && dst[first].Type == TypeQuarantined {
+		dst[first].Metadata.Set(metadataTorn, "true")
 	}
 	return dst
 }
@@ -59,23 +66,37 @@ type Stats struct {
 	Quarantined uint64 // lines that are no audit entries
 	TooLong     uint64 // of these, lines beyond the limit
 	Repeated    uint64 // lines read again after a restart whose events were durable already
+	Duplicates  uint64 // entries that had come over another input, or were sent again
+	Lost        uint64 // lines that an input could not keep, as far as it is known
 	Events      uint64 // made durable, or handed out
 	Refused     uint64 // derived events that were beyond a limit
 }
 
-// count adds one line and the events made of it.
+// count adds one line and the events made of it. Why there are none is counted by
+// whoever knows.
 func (s *Stats) count(l tail.Line, events []*event.Event) {
 	s.Lines++
 	s.Bytes += uint64(l.Size)
-	switch {
-	case len(events) == 0:
-		s.Blank++
-	case events[0].Type == TypeQuarantined:
+	if len(events) > 0 && events[0].Type == TypeQuarantined {
 		s.Quarantined++
 	}
 	if l.Kind == tail.TooLong {
 		s.TooLong++
 	}
+}
+
+// add adds the counts of o.
+func (s *Stats) add(o Stats) {
+	s.Lines += o.Lines
+	s.Bytes += o.Bytes
+	s.Blank += o.Blank
+	s.Quarantined += o.Quarantined
+	s.TooLong += o.TooLong
+	s.Repeated += o.Repeated
+	s.Duplicates += o.Duplicates
+	s.Lost += o.Lost
+	s.Events += o.Events
+	s.Refused += o.Refused
 }
 
 // Events reads an audit log to its end, a file, a pipe or standard input, and calls
@@ -88,8 +109,11 @@ func Events(ctx context.Context, r io.Reader, t *Translator, emit func(*event.Ev
 	var events []*event.Event
 	for lines, err := range tail.ReadLines(r, 0) {
 		for _, l := range lines {
-			events = translateLine(t, events[:0], l)
+			events = translateLine(t, events[:0], l, nil)
 			s.count(l, events)
+			if len(events) == 0 {
+				s.Blank++
+			}
 			for _, e := range events {
 				if err := emit(e); err != nil {
 					return s, err

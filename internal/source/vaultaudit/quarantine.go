@@ -5,10 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
+	"github.com/tocsin-events/tocsin/internal/inbox"
 )
 
 // quarantine returns the event that keeps a line which is no audit entry, with its
@@ -39,10 +43,11 @@ func (t *Translator) quarantine(line []byte, err error) *event.Event {
 		Time:            at,
 		DataContentType: "application/octet-stream",
 	}
+	t.setOrigin(ev)
 	ev.Metadata.Set(event.MetadataPath, t.path)
 	ev.Metadata.Set(metadataReason, reason)
 	switch {
-	case !t.config.KeepRaw && (t.raw || maybeRaw(line)):
+	case !t.config.KeepRaw && (t.raw[t.device] || maybeRaw(line)):
 		ev.Metadata.Set(metadataRedacted, "true")
 		ev.Data = t.redactor.Hash(nil, line)
 		ev.DataContentType = "text/plain"
@@ -50,6 +55,56 @@ func (t *Translator) quarantine(line []byte, err error) *event.Event {
 		ev.Data = bytes.Clone(line)
 		if utf8.Valid(line) {
 			ev.DataContentType = "text/plain; charset=utf-8"
+		}
+	}
+	return ev
+}
+
+// setOrigin says over which device an event came.
+func (t *Translator) setOrigin(ev *event.Event) {
+	if t.device != "" {
+		ev.Metadata.Set(metadataDevice, t.device)
+	}
+	if t.imported {
+		ev.Metadata.Set(metadataImported, "true")
+	}
+}
+
+// Metadata keys of events about lost lines, beside those of quarantined ones.
+const (
+	metadataLines = "lines" // how many, absent when that is not known
+	metadataBytes = "bytes" // how long they were together, absent when that is not known
+	metadataFrom  = "from"  // when the first one came
+	metadataTo    = "to"    // when the last one came
+)
+
+// lost returns the event that says that lines are missing in front of a position of an
+// inbox.
+func (t *Translator) lost(l *inbox.Lost, at inbox.Position) *event.Event {
+	place := fmt.Sprintf("%d/%d", at.Epoch, at.Line)
+	reason := l.Reason.String()
+	when := l.Last
+	if when.IsZero() {
+		when = t.config.Now()
+	}
+	ev := &event.Event{
+		ID:     event.DeriveID("audit-lost", t.device, place, reason),
+		Type:   TypeLost,
+		Source: t.source,
+		Path:   t.path,
+		Time:   when.UTC(),
+	}
+	t.setOrigin(ev)
+	ev.Metadata.Set(event.MetadataPath, t.path)
+	ev.Metadata.Set(metadataReason, reason)
+	for key, n := range map[string]uint64{metadataLines: l.Lines, metadataBytes: l.Bytes} {
+		if n > 0 {
+			ev.Metadata.Set(key, strconv.FormatUint(n, 10))
+		}
+	}
+	for key, at := range map[string]time.Time{metadataFrom: l.First, metadataTo: l.Last} {
+		if !at.IsZero() {
+			ev.Metadata.Set(key, at.UTC().Format(time.RFC3339Nano))
 		}
 	}
 	return ev

@@ -7,21 +7,25 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tocsin-events/tocsin/event"
-	"github.com/tocsin-events/tocsin/internal/tail"
 )
 
-// unit is some lines' events, which are appended together, and where the file is
-// to be read on once they are durable.
+// unit is some lines' events of one reader, which are appended together, and where it
+// is to be read on once they are durable.
 type unit struct {
+	from     *reader // nil for what is imported
+	input    *input  // of from, or alone, to tell of its replay
 	events   []*event.Event
 	bytes    int
 	lines    int
-	after    tail.Checkpoint
-	fresh    bool   // all lines that were durable before the start are before its end
+	after    mark
+	fresh    bool   // all lines of the input that were durable before the start are before its end
 	snapshot []byte // state of the translator behind the unit, now and then
+
+	// Of what is imported:
+	done     func(error) // called when it is durable
+	imported *Stats
 }
 
 // eventOverhead is what an event takes beside its content, at most.
@@ -34,57 +38,155 @@ const (
 	snapshotBytes    = 512 << 20
 )
 
+// tickInterval is how often the translation looks at what the time changes.
+const tickInterval = time.Second
+
 // translation is the second stage: lines to units. It runs in one goroutine.
 type translation struct {
-	*File
-	skip *durableIDs
-	out  chan<- *unit
+	*Source
+	out chan<- *unit
 
 	unit    *unit
 	maxUnit int            // bytes
 	line    []*event.Event // of the current line
 	count   Stats          // not shown yet
 
+	now     time.Time // about
+	current *reader   // whose lines are translated
+	verdict verdict   // on the current line
+
 	taken time.Time // last snapshot
 	since int64     // bytes of lines since then
+	last  *unit     // the last that was sent, without its events
 
 	logged   time.Time // last message about quarantined lines
 	unlogged uint64
 }
 
-// run translates until batches is closed or ctx ends.
-func (t *translation) run(ctx context.Context, batches <-chan *tail.Batch, emptied chan<- *tail.Batch) {
+// verdict is what becomes of a line.
+type verdict uint8
+
+const (
+	isNew       verdict = iota
+	isRepeated          // read again after a restart, and durable
+	isDuplicate         // came over another input, or was sent again
+)
+
+// run translates until the feed is closed or ctx ends.
+func (t *translation) run(ctx context.Context, f *feed) {
 	t.taken = time.Now()
 	t.unit = &unit{}
 	// The journal takes at least twice the largest event at once.
 	t.maxUnit = min(unitBytes, 2*t.config.Limits.MaxEventBytes)
-	var last tail.Checkpoint
-	for b := range batches {
-		if !t.batch(ctx, b) {
-			return
-		}
-		last = b.After()
+	tick := time.NewTicker(min(tickInterval, t.settleAfter))
+	defer tick.Stop()
+	t.now = time.Now()
+	for {
 		select {
-		case emptied <- b:
+		case t.now = <-tick.C:
+			if !t.tick(ctx) {
+				return
+			}
 		default:
 		}
-	}
-	t.logQuarantined(true)
-	if t.since > 0 {
-		t.unit.after, t.unit.snapshot = last, t.snapshot()
-		t.send(ctx)
+		b, more := f.take()
+		switch {
+		case b != nil:
+			ok := t.batch(ctx, b)
+			f.done(b)
+			if !ok {
+				return
+			}
+			continue
+		case !more:
+			t.logQuarantined(true)
+			if t.since > 0 && t.last != nil {
+				t.unit.from, t.unit.input, t.unit.after, t.unit.snapshot = t.last.from, t.last.input, t.last.after, t.snapshot()
+				t.send(ctx)
+			}
+			return
+		}
+		select {
+		case <-f.wake:
+		case t.now = <-tick.C:
+			if !t.tick(ctx) {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
-// batch translates the lines of b. It returns false when ctx ended first.
-func (t *translation) batch(ctx context.Context, b *tail.Batch) bool {
-	for i, l := range b.Lines {
-		t.line = translateLine(t.translator, t.line[:0], l)
-		t.count.count(l, t.line)
-		if len(t.line) > 0 && t.skip.take(t.line[0].ID) {
-			t.line = t.line[:0]
-			t.count.Repeated++
+// tick looks at what the time changes. It returns false when ctx ended first.
+func (t *translation) tick(ctx context.Context) bool {
+	t.logQuarantined(false)
+	if t.window != nil {
+		t.window.expire(t.now)
+	}
+	for _, in := range t.inputs {
+		if in.replay.empty() || !in.settled(t.now) {
+			continue
 		}
+		in.log.Warn("lines that are durable are not there any more to be recognised", "lines", in.replay.giveUp())
+		t.unit.from, t.unit.input = nil, in
+		if !t.send(ctx) {
+			return false
+		}
+	}
+	return true
+}
+
+// judge says whether the line with this event is taken. unique tells that the id is
+// that of one entry alone.
+func (t *translation) judge(id string, unique bool) bool {
+	r := t.current
+	if r.replay.take(id) {
+		r.misses = 0
+		t.verdict = isRepeated
+		return false
+	}
+	if unique && t.window != nil {
+		key := idKey(id)
+		number, ok := t.window.find(key)
+		if ok && (number != r.number || r.Inbox != nil) {
+			t.verdict = isDuplicate
+			return false
+		}
+		t.window.add(key, r.number, t.now)
+	}
+	r.misses++
+	t.verdict = isNew
+	return true
+}
+
+// batch translates the lines of b. It returns false when ctx ended first.
+func (t *translation) batch(ctx context.Context, b *batch) bool {
+	r := b.from
+	t.current = r
+	t.unit.from, t.unit.input = r, r.input
+	t.translator.Device(r.device)
+	if b.lost != nil {
+		e := t.translator.lost(b.lost, b.inbox.After())
+		if t.judge(e.ID, false) {
+			t.translator.Gap()
+			t.unit.events = append(t.unit.events, e)
+			t.unit.bytes += e.Size() + eventOverhead
+		}
+		t.count.Lost += b.lost.Lines
+	}
+	for i, l := range b.lines {
+		t.line = translateLine(t.translator, t.line[:0], l, t.judge)
+		switch t.count.count(l, t.line); {
+		case len(t.line) > 0:
+		case t.verdict == isRepeated:
+			t.count.Repeated++
+		case t.verdict == isDuplicate:
+			t.count.Duplicates++
+		default:
+			t.count.Blank++
+		}
+		t.verdict = isNew
 		size := 0
 		for _, e := range t.line {
 			n := e.Size()
@@ -97,7 +199,7 @@ func (t *translation) batch(ctx context.Context, b *tail.Batch) bool {
 			size += n + eventOverhead
 		}
 		if u := t.unit; u.lines > 0 && (u.bytes+size > t.maxUnit || u.lines == unitLines) {
-			u.after = b.Through(i - 1)
+			u.after = b.through(i - 1)
 			if !t.send(ctx) {
 				return false
 			}
@@ -107,24 +209,26 @@ func (t *translation) batch(ctx context.Context, b *tail.Batch) bool {
 		t.unit.lines++
 		t.since += l.Size
 	}
-	if b.Lossy {
+	if b.lossy {
 		t.translator.Gap()
 	}
-	t.show()
-	t.unit.after = b.After()
+	t.show(r.input)
+	t.unit.after = b.after()
 	if t.since > snapshotBytes || t.since > 0 && time.Since(t.taken) > t.snapshotEvery {
 		t.unit.snapshot = t.snapshot()
 	}
 	return t.send(ctx)
 }
 
-// send hands the unit over and begins the next one.
+// send hands the unit over and begins the next one, of the same reader.
 func (t *translation) send(ctx context.Context) bool {
-	t.unit.fresh = t.skip.empty()
-	n := len(t.unit.events)
+	u := t.unit
+	u.fresh = u.input.replay.empty()
+	n := len(u.events)
 	select {
-	case t.out <- t.unit:
-		t.unit = &unit{events: make([]*event.Event, 0, n)}
+	case t.out <- u:
+		t.last = &unit{from: u.from, input: u.input, after: u.after}
+		t.unit = &unit{from: u.from, input: u.input, events: make([]*event.Event, 0, n)}
 		return true
 	case <-ctx.Done():
 		return false
@@ -143,14 +247,14 @@ func (t *translation) snapshot() []byte {
 }
 
 // show adds the counts of a batch to those that others see.
-func (t *translation) show() {
+func (t *translation) show(in *input) {
 	c := t.count
 	t.count = Stats{}
-	t.metrics.Received.Add(float64(c.Lines))
-	t.metrics.Quarantined.Add(float64(c.Quarantined))
-	t.mu.Lock()
-	t.stats.add(c)
-	t.mu.Unlock()
+	in.metrics.Received.Add(float64(c.Lines))
+	in.metrics.Quarantined.Add(float64(c.Quarantined))
+	in.metrics.Duplicates.Add(float64(c.Duplicates))
+	in.metrics.Lost.Add(float64(c.Lost))
+	in.count(c)
 	t.unlogged += c.Quarantined
 	t.logQuarantined(false)
 }
@@ -178,13 +282,13 @@ const (
 
 // claim moves the data of an event that is too large to the object store. It comes
 // before the event, so whoever sees the event finds the data.
-func (t *translation) claim(ctx context.Context, e *event.Event) error {
+func (s *Source) claim(ctx context.Context, e *event.Event) error {
 	sum := sha256.Sum256(e.Data)
 	name := hex.EncodeToString(sum[:])
-	err := t.retry(ctx, stagePayload, "store the bytes of a large audit entry", func(ctx context.Context) error {
+	err := s.retry(ctx, stagePayload, "store the bytes of a large audit entry", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, payloadTimeout)
 		defer cancel()
-		store, err := t.journal.Payloads(ctx, PayloadBucket)
+		store, err := s.journal.Payloads(ctx, PayloadBucket)
 		if err != nil {
 			return err
 		}
@@ -202,75 +306,4 @@ func (t *translation) claim(ctx context.Context, e *event.Event) error {
 	}
 	e.Data, e.DataRef = nil, PayloadPath+name
 	return nil
-}
-
-// add adds the counts of o.
-func (s *Stats) add(o Stats) {
-	s.Lines += o.Lines
-	s.Bytes += o.Bytes
-	s.Blank += o.Blank
-	s.Quarantined += o.Quarantined
-	s.TooLong += o.TooLong
-	s.Repeated += o.Repeated
-	s.Events += o.Events
-	s.Refused += o.Refused
-}
-
-// durableIDs are the audit events that were appended after the stored position in
-// the file, so that the lines that are read again are recognised. The same id
-// counts as often as it was appended.
-type durableIDs struct {
-	left  map[uuid.UUID]int
-	count int // how many were added
-	// patience is for how many more lines ids are looked for. Those left then
-	// belong to lines that are no longer in the file.
-	patience int
-}
-
-// maxDurableIDs bounds how many ids are remembered: several seconds of input at
-// full speed, while the position is stored every second.
-const maxDurableIDs = 4 << 20
-
-func (d *durableIDs) add(id string) {
-	if d.left == nil {
-		d.left = map[uuid.UUID]int{}
-	}
-	if d.count < maxDurableIDs {
-		d.count++
-		d.left[idKey(id)]++
-		d.patience = 2*d.count + unitLines
-	}
-}
-
-// take reports whether id is among them, and takes it out once.
-func (d *durableIDs) take(id string) bool {
-	if len(d.left) == 0 {
-		return false
-	}
-	if d.patience--; d.patience < 0 {
-		d.left = nil
-		return false
-	}
-	key := idKey(id)
-	n := d.left[key]
-	if n == 0 {
-		return false
-	}
-	if n == 1 {
-		delete(d.left, key)
-	} else {
-		d.left[key] = n - 1
-	}
-	return true
-}
-
-// empty reports whether no line is looked for any more.
-func (d *durableIDs) empty() bool { return len(d.left) == 0 }
-
-// idKey is id in 16 bytes.
-func idKey(id string) uuid.UUID {
-	if u, err := uuid.Parse(id); err == nil {
-		return u
-	}
-	return uuid.NewSHA1(uuid.Nil, []byte(id))
 }

@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -21,11 +23,15 @@ const (
 	TypeRequest     = "audit/request"
 	TypeResponse    = "audit/response"
 	TypeQuarantined = "audit/quarantined"
+	// TypeLost stands for lines that are missing in its place of the stream.
+	TypeLost = "audit/lost"
 )
 
 // Metadata keys of audit events, beside those of package event. A key is present
 // only when the entry has a value for it.
 const (
+	metadataDevice      = "device" // over which the line came, where it is not called like the server
+	metadataImported    = "imported"
 	metadataMountPoint  = "mount_point"
 	metadataMountType   = "mount_type"
 	metadataReason      = "reason"     // quarantined events: one of auditlog's reasons
@@ -82,8 +88,10 @@ type Translator struct {
 	parser   auditlog.Parser
 	deriver  *derivation.Deriver
 	redactor *auditlog.Redactor
-	raw      bool      // the last entry that told was written with log_raw
-	last     time.Time // time of the last entry
+	device   string          // over which the lines come; empty: the only one
+	imported bool            // the lines are those of an old log
+	raw      map[string]bool // devices whose last entry that told was written with log_raw
+	last     time.Time       // time of the last entry
 
 	events []event.Event // memory for the next events
 	fields []event.Field // memory for their metadata
@@ -105,6 +113,7 @@ func NewTranslator(config TranslatorConfig) *Translator {
 		source:   source,
 		path:     "sys/audit/" + config.Name,
 		redactor: auditlog.NewRedactor(salt),
+		raw:      make(map[string]bool),
 		deriver: derivation.New(derivation.Options{
 			Source:        source,
 			KVVersions:    config.KVVersions,
@@ -123,22 +132,79 @@ func NewTranslator(config TranslatorConfig) *Translator {
 // events share the memory of the line, which must not be written again, so
 // keep them or drop them together.
 func (t *Translator) Translate(dst []*event.Event, line []byte) []*event.Event {
+	return t.translate(dst, line, nil)
+}
+
+// Device tells over which audit device of the server the next lines come; the empty
+// name is that of the server itself. Devices hash with salts of their own.
+func (t *Translator) Device(name string) {
+	if t.device != name {
+		t.device = name
+		t.deriver.Device(name)
+	}
+}
+
+// translate is Translate with the question of translateLine.
+func (t *Translator) translate(dst []*event.Event, line []byte, take func(id string, unique bool) bool) []*event.Event {
 	e, err := t.parser.Parse(line)
 	if err != nil {
-		return append(dst, t.quarantine(line, err))
+		q := t.quarantine(line, err)
+		if take != nil && !take(q.ID, false) {
+			return dst
+		}
+		return append(dst, q)
+	}
+	id, unique := entryID(e)
+	if take != nil && !take(id, unique) {
+		return dst
 	}
 	t.see(e)
 	data, redacted := e.Line(), false
-	raw, sure := e.Raw(t.raw)
-	if sure {
-		t.raw = raw
-	}
+	raw := t.isRaw(e)
 	if raw && !t.config.KeepRaw {
 		data = t.redactor.Redact(make([]byte, 0, len(data)+len(data)/2), e)
 		redacted = !bytes.Equal(data, e.Line())
 	}
-	dst = append(dst, t.audit(e, data, redacted))
+	dst = append(dst, t.audit(e, id, data, redacted))
 	return append(dst, t.deriver.Apply(e)...)
+}
+
+// isRaw reports whether an entry was written with log_raw, or, when it does not tell,
+// whether the last one of its device was.
+func (t *Translator) isRaw(e *auditlog.Entry) bool {
+	was := t.raw[t.device]
+	raw, sure := e.Raw(was)
+	if sure && raw != was {
+		t.setRaw(raw)
+	}
+	return raw
+}
+
+func (t *Translator) setRaw(raw bool) {
+	if raw {
+		t.raw[t.device] = true
+	} else {
+		delete(t.raw, t.device)
+	}
+}
+
+// entryID returns the id of the audit event of an entry. It is unique when it belongs
+// to the kind of the entry and the id of the request: then it is the same over every
+// device.
+func entryID(e *auditlog.Entry) (id string, unique bool) {
+	what := "request"
+	if e.IsResponse {
+		what = "response"
+	}
+	if e.Type != "request" && e.Type != "response" {
+		what = e.Type
+	}
+	r := &e.Request
+	if derivation.IsUUID(r.ID) {
+		return event.DeriveID("audit", what, r.ID), true
+	}
+	sum := sha256.Sum256(e.Line())
+	return event.DeriveID("audit", what, r.ID, e.TimeText, hex.EncodeToString(sum[:])), false
 }
 
 // see keeps the time of the stream, and lends it to an entry without one.
@@ -155,20 +221,36 @@ func (t *Translator) see(e *auditlog.Entry) {
 
 // Learn folds an audit event that was read back from the journal into the state,
 // as Translate did when the event was made, and yields nothing. Events of other
-// types are ignored.
+// types are ignored, and so is what was imported, of which Translate keeps a state
+// apart.
 func (t *Translator) Learn(e *event.Event) {
-	if e.Type != TypeRequest && e.Type != TypeResponse {
+	if _, imported := e.Metadata.Text(metadataImported); imported {
+		return
+	}
+	switch e.Type {
+	case TypeLost:
+		t.Gap()
+		return
+	case TypeQuarantined:
+		if reason, _ := e.Metadata.Text(metadataReason); reason == reasonTooLong {
+			t.Gap()
+		}
+		return
+	case TypeRequest, TypeResponse:
+	default:
 		return
 	}
 	entry, err := t.parser.Parse(e.Data)
 	if err != nil {
 		return // the data went to the object store, or never was an entry
 	}
+	device, _ := e.Metadata.Text(metadataDevice)
+	t.Device(device)
 	t.see(entry)
 	if _, redacted := e.Metadata.Text(metadataRedacted); redacted {
-		t.raw = true
-	} else if raw, sure := entry.Raw(t.raw); sure {
-		t.raw = raw
+		t.setRaw(true)
+	} else {
+		t.isRaw(entry)
 	}
 	t.deriver.Apply(entry)
 }
@@ -187,21 +269,10 @@ const (
 	maxMetadataText = 4 << 10
 )
 
-func (t *Translator) audit(e *auditlog.Entry, data []byte, redacted bool) *event.Event {
-	kind, what := TypeRequest, "request"
+func (t *Translator) audit(e *auditlog.Entry, id string, data []byte, redacted bool) *event.Event {
+	kind, r := TypeRequest, &e.Request
 	if e.IsResponse {
-		kind, what = TypeResponse, "response"
-	}
-	if e.Type != "request" && e.Type != "response" {
-		what = e.Type
-	}
-	r := &e.Request
-	var id string
-	if derivation.IsUUID(r.ID) {
-		id = event.DeriveID("audit", what, r.ID)
-	} else {
-		sum := sha256.Sum256(e.Line())
-		id = event.DeriveID("audit", what, r.ID, e.TimeText, hex.EncodeToString(sum[:]))
+		kind = TypeResponse
 	}
 	ev := t.newEvent()
 	*ev = event.Event{
@@ -216,6 +287,10 @@ func (t *Translator) audit(e *auditlog.Entry, data []byte, redacted bool) *event
 	}
 	// In the order of the keys, as Fields must be.
 	m := t.newFields()
+	m = appendText(m, metadataDevice, t.device, maxMetadataText)
+	if t.imported {
+		m = append(m, event.Field{Key: metadataImported, Value: "true"})
+	}
 	m = appendText(m, metadataMountPoint, e.MountPoint(), maxMetadataText)
 	m = appendText(m, metadataMountType, e.MountType(), maxMetadataText)
 	m = appendText(m, event.MetadataOperation, r.Operation, maxMetadataText)
@@ -241,7 +316,7 @@ const (
 	slabEvents = 64
 	slabFields = slabEvents * auditFields
 	// auditFields is the largest number of metadata fields of an audit event.
-	auditFields = 7
+	auditFields = 9
 )
 
 func (t *Translator) newEvent() *event.Event {
@@ -266,8 +341,11 @@ func (t *Translator) setFields(m event.Fields) event.Fields {
 	return m[:len(m):len(m)]
 }
 
-// snapshotVersion is the first byte of a snapshot.
-const snapshotVersion = 1
+// snapshotVersion is the first byte of a snapshot. The second says whether the device
+// without a name is raw; then come the time of the last entry in 8 bytes, the number of
+// other devices that are raw and their names, each with its length in front, and the
+// snapshot of the deriver. Version 1 knew one device.
+const snapshotVersion = 2
 
 // ErrSnapshot is wrapped by the errors of Restore.
 var ErrSnapshot = errors.New("unusable snapshot of the translator")
@@ -279,9 +357,9 @@ func (t *Translator) Snapshot() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, 0, len(inner)+16)
+	b := make([]byte, 0, len(inner)+64)
 	b = append(b, snapshotVersion, 0)
-	if t.raw {
+	if t.raw[""] {
 		b[1] = 1
 	}
 	var last int64
@@ -289,26 +367,67 @@ func (t *Translator) Snapshot() ([]byte, error) {
 		last = t.last.UnixNano()
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(last))
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(t.raw)) {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, name := range names {
+		b = binary.AppendUvarint(b, uint64(len(name)))
+		b = append(b, name...)
+	}
 	return append(b, inner...), nil
 }
 
 // Restore replaces the state by that of a snapshot. On error, which wraps
 // [ErrSnapshot], the state is empty and the translator can be used.
 func (t *Translator) Restore(b []byte) error {
-	t.raw, t.last = false, time.Time{}
+	t.raw, t.last, t.device = make(map[string]bool), time.Time{}, ""
 	const head = 2 + 8
-	if len(b) < head || b[0] != snapshotVersion || b[1] > 1 {
+	if len(b) < head || b[0] < 1 || b[0] > snapshotVersion || b[1] > 1 {
 		t.deriver.Reset()
 		return fmt.Errorf("restore translator: %w: %d bytes of unknown layout", ErrSnapshot, len(b))
 	}
-	if err := t.deriver.Restore(b[head:]); err != nil {
+	names, inner, ok := []string(nil), b[head:], true
+	if b[0] > 1 {
+		names, inner, ok = cutNames(inner)
+	}
+	if !ok {
+		t.deriver.Reset()
+		return fmt.Errorf("restore translator: %w: the names of devices are cut off", ErrSnapshot)
+	}
+	if err := t.deriver.Restore(inner); err != nil {
 		return fmt.Errorf("restore translator: %w: %w", ErrSnapshot, err)
 	}
-	t.raw = b[1] == 1
+	if b[1] == 1 {
+		t.raw[""] = true
+	}
+	for _, name := range names {
+		t.raw[name] = true
+	}
 	if last := int64(binary.BigEndian.Uint64(b[2:])); last != 0 {
 		t.last = time.Unix(0, last).UTC()
 	}
 	return nil
+}
+
+// cutNames reads texts with their number and lengths in front.
+func cutNames(b []byte) (names []string, rest []byte, ok bool) {
+	count, n := binary.Uvarint(b)
+	if n <= 0 || count > uint64(len(b)) {
+		return nil, nil, false
+	}
+	for b = b[n:]; count > 0; count-- {
+		size, n := binary.Uvarint(b)
+		if n <= 0 || size > uint64(len(b)-n) {
+			return nil, nil, false
+		}
+		names = append(names, string(b[n:n+int(size)]))
+		b = b[n+int(size):]
+	}
+	return names, b, true
 }
 
 // trimNewline removes the line end of a line.

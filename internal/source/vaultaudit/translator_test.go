@@ -380,7 +380,7 @@ func TestLearn(t *testing.T) {
 			tr.Learn(ev)
 		}
 	}
-	if !tr.raw {
+	if !tr.raw[""] {
 		t.Error("a redacted stream is not learnt to be raw")
 	}
 }
@@ -413,7 +413,7 @@ func TestSnapshot(t *testing.T) {
 	tr.Translate(nil, rawEntries(t)[0])
 	b, _ = tr.Snapshot()
 	again := newTestTranslator()
-	if err := again.Restore(b); err != nil || !again.raw || !again.last.Equal(tr.last) {
+	if err := again.Restore(b); err != nil || !again.raw[""] || !again.last.Equal(tr.last) {
 		t.Errorf("restored: %v, raw %v, last %v", err, again.raw, again.last)
 	}
 }

@@ -6,7 +6,8 @@
 // still has.
 //
 // Delivered is at least once: after a crash, the batches that were on their way, or were
-// delivered in the second before it, are sent again, with the same trace and span ids.
+// delivered in the quarter of a second before it, are sent again, with the same trace and
+// span ids.
 package delivery
 
 import (
@@ -108,14 +109,19 @@ type Delivery struct {
 	order   order
 	slots   chan struct{} // one element per batch on its way
 
-	encoding sync.Mutex
-	sending  sync.WaitGroup
-	stopping chan struct{} // closed: nothing waits for the receiver any more
+	encoding   sync.Mutex
+	sending    sync.WaitGroup
+	progressed chan struct{} // has an element when something was delivered
+	stopping   chan struct{} // closed: nothing waits for the receiver any more
 
 	counts   counts
 	rejected atomic.Pointer[rejection] // last one
+	ended    atomic.Pointer[error]     // why Run has returned
 	saving   atomic.Pointer[string]    // why the progress cannot be stored
-	warnings struct{ failing, rejected, answers throttle.Throttle }
+	warnings struct {
+		nextFailing       atomic.Int64 // Unix time in nanoseconds; 0: at once
+		rejected, answers throttle.Throttle
+	}
 
 	// Of the goroutine that reads.
 	tracer  Tracer
@@ -167,11 +173,12 @@ func New(c Config, deps Deps) *Delivery {
 	}
 	return &Delivery{
 		config: c, log: deps.Logger.With("exporter", c.Name), journal: deps.Journal,
-		metrics:  deps.Metrics.Component("traces", c.Name),
-		record:   record{journal: deps.Journal, name: c.Name},
-		gate:     newGate(c.Backoff),
-		slots:    make(chan struct{}, c.InFlight),
-		stopping: make(chan struct{}),
+		metrics:    deps.Metrics.Component("traces", c.Name),
+		record:     record{journal: deps.Journal, name: c.Name},
+		gate:       newGate(c.Backoff),
+		slots:      make(chan struct{}, c.InFlight),
+		stopping:   make(chan struct{}),
+		progressed: make(chan struct{}, 1),
 	}
 }
 
@@ -181,8 +188,13 @@ func (d *Delivery) Name() string { return d.config.Name }
 // Run delivers until ctx ends. Then it sends what it has read, once and for at most
 // FlushTimeout, stores how far it has come, and closes the exporter. It returns an error
 // when it can never begin. It must be called once.
-func (d *Delivery) Run(ctx context.Context) error {
+func (d *Delivery) Run(ctx context.Context) (err error) {
 	defer d.config.Exporter.Close()
+	defer func() {
+		if err != nil {
+			d.ended.Store(&err)
+		}
+	}()
 	reader, err := d.begin(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -411,6 +423,10 @@ func (d *Delivery) start(sendCtx context.Context) {
 		s := sender{Delivery: d, budget: splitBudget, begin: d.gate.passed()}
 		if s.deliver(sendCtx, payload, spans) {
 			d.order.finish(&i)
+			select {
+			case d.progressed <- struct{}{}:
+			default:
+			}
 		}
 	})
 }

@@ -18,8 +18,10 @@ const (
 	bucket = "tocsin-traces"
 	// recordVersion is the layout of a record.
 	recordVersion = 1
-	// saveEvery is how often progress is stored. What was delivered since is delivered
-	// again after a crash.
+	// saveLeast is the least time between two stores. What was delivered since the last
+	// one is delivered again after a crash.
+	saveLeast = 250 * time.Millisecond
+	// saveEvery is how often progress is stored when nothing is delivered.
 	saveEvery = time.Second
 	// saveTimeout bounds one store.
 	saveTimeout = 5 * time.Second
@@ -88,7 +90,8 @@ func (r *record) save(ctx context.Context, m mark) error {
 	return nil
 }
 
-// keep stores the progress and measures the lag until ctx ends.
+// keep stores the progress and measures the lag until ctx ends: soon after something was
+// delivered, and now and then when the journal grew by what makes no spans.
 func (d *Delivery) keep(ctx context.Context) {
 	ticker := time.NewTicker(saveEvery)
 	defer ticker.Stop()
@@ -98,8 +101,16 @@ func (d *Delivery) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-d.progressed:
 		}
 		d.save(ctx)
+		pause := time.NewTimer(saveLeast)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package spool
+package directory
 
 import (
 	"errors"
@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// acquireLock locks a file until it is closed, which the end of the process does.
-func acquireLock(path string) (*os.File, error) {
+// Lock locks a file until it is closed, which the end of the process does.
+func Lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock file of the spool: %w", err)
+		return nil, fmt.Errorf("open a lock file: %w", err)
 	}
 	const how = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	if err := windows.LockFileEx(windows.Handle(f.Fd()), how, 0, 1, 0, new(windows.Overlapped)); err != nil {
@@ -25,5 +25,5 @@ func acquireLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// syncDir has nothing to do: NTFS journals names.
-func syncDir(string) error { return nil }
+// Sync has nothing to do: NTFS journals names.
+func Sync(string) error { return nil }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package spool
+package directory
 
 import (
 	"errors"
@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// acquireLock locks a file until it is closed, which the end of the process does.
-func acquireLock(path string) (*os.File, error) {
+// Lock locks a file until it is closed, which the end of the process does.
+func Lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock file of the spool: %w", err)
+		return nil, fmt.Errorf("open a lock file: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
@@ -26,8 +26,8 @@ func acquireLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// syncDir makes the names in a directory durable.
-func syncDir(path string) error {
+// Sync makes the names in a directory durable.
+func Sync(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/inbox"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
 	"github.com/tocsin-events/tocsin/internal/tail"
@@ -75,15 +76,15 @@ func auditLines(from, to int) string {
 	return b.String()
 }
 
-// bench is a journal and a log that a File follows.
+// stand is a journal and a log that a Source follows.
 type stand struct {
 	*testing.T
 	dir, path string
 	journal   *journal.Journal
-	config    FileConfig
+	config    Config
 	log       syncBuffer
 	metrics   *metrics.Metrics
-	file      *File
+	file      *Source
 	stop      func() error
 }
 
@@ -122,7 +123,8 @@ func newStandWith(t *testing.T, limits event.Limits) *stand {
 	t.Helper()
 	dir := t.TempDir()
 	s := &stand{T: t, dir: dir, path: filepath.Join(dir, "audit.log"), metrics: metrics.New(nil)}
-	s.config = FileConfig{Name: "test", Path: s.path, Limits: limits}
+	s.config = fileConfig(s.path)
+	s.config.Limits = limits
 	s.journal = openJournal(t, dir, limits)
 	t.Cleanup(func() {
 		if s.stop != nil {
@@ -136,9 +138,9 @@ func newStandWith(t *testing.T, limits event.Limits) *stand {
 }
 
 // start follows the log until stop is called.
-func (s *stand) start(change ...func(*File)) {
+func (s *stand) start(change ...func(*Source)) {
 	s.Helper()
-	f, err := NewFile(s.config, Deps{Journal: s.journal, Metrics: s.metrics, Logger: slog.New(slog.NewTextHandler(&s.log, nil))})
+	f, err := New(s.config, Deps{Journal: s.journal, Metrics: s.metrics, Logger: slog.New(slog.NewTextHandler(&s.log, nil))})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -256,6 +258,11 @@ func checkExactlyOnce(tb testing.TB, j *journal.Journal, n int) {
 	}
 }
 
+// fileConfig is the configuration of a server with one file.
+func fileConfig(path string) Config {
+	return Config{Name: "test", Inputs: []Input{{Name: "test", Paths: []string{path}}}}
+}
+
 // TestFile follows a log through a restart; the events behind it tell whether the
 // state of the derivation came through, too.
 func TestFile(t *testing.T) {
@@ -313,7 +320,7 @@ func TestRotationUnderLoad(t *testing.T) {
 // TestBadLines shows what becomes of everything that is no audit entry.
 func TestBadLines(t *testing.T) {
 	s := newStand(t)
-	s.config.MaxLine = 100_000
+	s.config.Inputs[0].MaxLine = 100_000
 	secret := "hvs." + strings.Repeat("S", 30)
 	long := `{"request":{"data":"` + strings.Repeat("x", 200_000)
 	s.write("\n \r\n" + "garbage " + secret + "\n" + auditLines(0, 1) + strings.Repeat("[", 10_000) + "\n\x00\x00\xff\xfe\n" + long + "\n" + auditLines(1, 2) + `{"half":`)
@@ -420,7 +427,7 @@ func TestPayloadTrouble(t *testing.T) {
 	s.write(auditLines(0, 2) + large + "\n" + auditLines(3, 6))
 	var disk fullDisk
 	disk.full.Store(true)
-	s.start(func(f *File) { disk.Journal, f.journal = f.journal, &disk })
+	s.start(func(f *Source) { disk.Journal, f.journal = f.journal, &disk })
 	s.waitFor("trouble", func() bool {
 		err := s.file.Health()
 		return errors.Is(err, syscall.ENOSPC) && strings.Contains(err.Error(), "large audit entry")
@@ -473,8 +480,8 @@ func TestLimits(t *testing.T) {
 
 func TestTroubleWithTheFile(t *testing.T) {
 	s := newStand(t)
-	s.config.Path = filepath.Join(s.dir, "missing", "audit.log")
-	s.path = s.config.Path
+	s.path = filepath.Join(s.dir, "missing", "audit.log")
+	s.config.Inputs[0].Paths = []string{s.path}
 	s.start()
 	health := func(text string) func() bool {
 		return func() bool {
@@ -497,7 +504,7 @@ func TestTroubleWithTheFile(t *testing.T) {
 
 func TestFromEnd(t *testing.T) {
 	s := newStand(t)
-	s.config.From = tail.End
+	s.config.Inputs[0].From = tail.End
 	s.write("old\n")
 	s.start()
 	s.waitFor("position", func() bool { position, _ := s.stored(); return position != nil })
@@ -507,9 +514,16 @@ func TestFromEnd(t *testing.T) {
 	checkExactlyOnce(t, s.journal, 2)
 }
 
-func TestNewFileErrors(t *testing.T) {
-	for _, c := range []FileConfig{{Path: "x"}, {Name: "x"}, {Name: "x", Path: "x", From: "middle"}} {
-		if _, err := NewFile(c, Deps{}); err == nil {
+func TestNewErrors(t *testing.T) {
+	file := Input{Name: "x", Paths: []string{"x"}}
+	for _, c := range []Config{
+		{Inputs: []Input{file}}, {Name: "x", Inputs: []Input{{}}}, {Name: "x", Inputs: []Input{{Name: "x"}}},
+		{Name: "x", Inputs: []Input{{Paths: []string{"x"}}}}, {Name: "x", Inputs: []Input{file, file}},
+		{Name: "x", Inputs: []Input{{Name: "x", Paths: []string{"x"}, From: "middle"}}},
+		{Name: "x", Inputs: []Input{{Name: "x", Paths: []string{"["}}}},
+		{Name: "x", Inputs: []Input{{Name: "x", Paths: []string{"x"}, Inbox: new(inbox.Inbox)}}},
+	} {
+		if _, err := New(c, Deps{}); err == nil {
 			t.Errorf("no error for %+v", c)
 		}
 	}
