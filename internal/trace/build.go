@@ -163,7 +163,7 @@ func (o *openRequest) remains() *event.Event {
 // parse reads an entry. Where that is not possible, the entry has what the event tells.
 func (t *Tracer) parse(e *event.Event, data []byte) *auditlog.Entry {
 	if data != nil {
-		entry, err := t.parser.Parse(data)
+		entry, err := t.parseData(data)
 		if err == nil {
 			return entry
 		}
@@ -205,7 +205,9 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	f := t.flat
 	f.begin()
 	f.conventions(e)
-	f.putTexts(attrAuditIDs, auditIDs)
+	if auditIDs[0] != "" {
+		f.putTexts(attrAuditIDs, auditIDs)
+	}
 	if s.Incomplete() {
 		f.putText(attrIncomplete, s.Kind.String())
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/auditlog"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
@@ -272,6 +273,48 @@ func TestForeignBytes(t *testing.T) {
 		}
 		if s := f.tr.Stats(); s.Complete != 1 || s.RequestOnly != 1 {
 			t.Errorf("%.20q: %+v", data, s)
+		}
+	}
+}
+
+// TestAddEntry: whoever gives parsed entries gets the same spans as whoever gives events,
+// but for the ids of events.
+func TestAddEntry(t *testing.T) {
+	o := Options{Attributes: AttributeOptions{Deny: []string{attrAuditIDs, attrEventIDs}}}
+	lines := recorded(t, "openbao-audit-small.jsonl")
+	want := run(newTracer(t, o), translated(lines, 1000))
+	tr := newTracer(t, o)
+	var p auditlog.Parser
+	var got []*Span
+	for _, line := range lines {
+		e, err := p.Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = tr.AddEntry(got, "vault://vault", e)
+	}
+	got = tr.Close(got)
+	if len(got) != len(want) {
+		t.Fatalf("%d spans, want %d", len(got), len(want))
+	}
+	for i := range got {
+		if g, w := describe(got[i]), describe(want[i]); g != w {
+			t.Fatalf("got  %s\nwant %s", g, w)
+		}
+	}
+	if s := run(newTracer(t, Options{}), nil); len(s) != 0 {
+		t.Errorf("%d spans of nothing", len(s))
+	}
+	tr = newTracer(t, Options{})
+	for _, line := range lines {
+		e, err := p.Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range tr.AddEntry(nil, "vault://vault", e) {
+			if v, ok := s.Get(attrAuditIDs); ok {
+				t.Fatalf("ids of events that there are not: %q", v.Texts)
+			}
 		}
 	}
 }
