@@ -307,7 +307,7 @@ func TestRecycled(t *testing.T) {
 func TestNamesAreSynced(t *testing.T) {
 	for seed := range uint64(20) {
 		d := newSimDisk(rand.New(rand.NewPCG(seed, 0)))
-		o := Options{Dir: t.TempDir(), SegmentBytes: 4 << 10, MaxBytes: 32 << 10, SyncInterval: time.Hour, disk: d}
+		o := Options{Dir: t.TempDir(), SegmentBytes: 4 << 10, MaxBytes: 32 << 10, ReserveBytes: 32 << 10, SyncInterval: time.Hour, disk: d}
 		x := open(t, o)
 		put(t, x, "line")
 		_, _ = read(t, x, 1) // it is in a file
