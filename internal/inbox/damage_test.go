@@ -130,6 +130,7 @@ func TestUndamaged(t *testing.T) {
 // Files that end anywhere: the lines in front of the cut come, the others do not, and
 // nothing else does.
 func TestCut(t *testing.T) {
+	t.Parallel()
 	files, want := small(t)
 	for name, content := range files {
 		if !strings.HasSuffix(name, segmentSuffix) {
@@ -143,6 +144,9 @@ func TestCut(t *testing.T) {
 			used := len(bytes.TrimRight(whole, "\x00"))
 			for cut := 0; cut < used; cut += step(cut) {
 				for _, zeros := range []bool{true, false} {
+					if sealed && !zeros && step(1000) > 1 {
+						continue
+					}
 					damaged := maps1(files)
 					damaged[name] = slices.Clone(whole[:cut])
 					if zeros {
@@ -172,6 +176,7 @@ func maps1(files map[string][]byte) map[string][]byte {
 // Whatever byte is changed: nothing comes that was not put in, and what is missing is told
 // and kept aside.
 func TestFlipped(t *testing.T) {
+	t.Parallel()
 	files, want := small(t)
 	for name, content := range files {
 		if !strings.HasSuffix(name, segmentSuffix) {
