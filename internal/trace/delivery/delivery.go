@@ -117,7 +117,10 @@ type Delivery struct {
 	counts   counts
 	rejected atomic.Pointer[rejection] // last one
 	saving   atomic.Pointer[string]    // why the progress cannot be stored
-	warnings struct{ failing, rejected, answers throttle.Throttle }
+	warnings struct {
+		nextFailing       atomic.Int64 // Unix time in nanoseconds; 0: at once
+		rejected, answers throttle.Throttle
+	}
 
 	// Of the goroutine that reads.
 	tracer  Tracer
