@@ -230,8 +230,8 @@ func countNaively(t *testing.T, lines [][]byte) naive {
 	return n
 }
 
-// counted is how naive orders the labels.
-func counted(labels string) string {
+// inOrder is how naive orders the labels.
+func inOrder(labels string) string {
 	parts := strings.Fields(labels)
 	slices.Sort(parts)
 	return strings.Join(parts, " ")
@@ -240,7 +240,7 @@ func counted(labels string) string {
 func sorted(m map[string]float64) map[string]float64 {
 	out := make(map[string]float64)
 	for k, v := range m {
-		out[counted(k)] += v
+		out[inOrder(k)] += v
 	}
 	return out
 }
@@ -269,7 +269,7 @@ func TestRecordings(t *testing.T) {
 				}
 				sums, times := sorted(want.sums), sorted(want.times)
 				for labels, m := range r.series(durations) {
-					key, h := counted(labels), m.GetHistogram()
+					key, h := inOrder(labels), m.GetHistogram()
 					if float64(h.GetSampleCount()) != times[key] || math.Abs(h.GetSampleSum()-sums[key]) > 1e-9 {
 						t.Errorf("%s: %d durations, sum %v; want %v, %v", labels, h.GetSampleCount(), h.GetSampleSum(), times[key], sums[key])
 					}
