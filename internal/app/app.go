@@ -71,7 +71,7 @@ type App struct {
 	listener  net.Listener
 	server    *http.Server
 	sources   sources
-	receivers map[string]receiving // by the name of their source
+	receivers map[string]*receiving // by the name of their source
 	systemd   *systemd.Service
 
 	stops []stop // in the order of creation

@@ -126,7 +126,18 @@ func (h *hub) start() {
 	h.Helper()
 	before := h.manager.Messages()
 	h.launch()
+	h.Cleanup(func() {
+		if h.Failed() {
+			h.Logf("the hub said:\n%s", said(h))
+		}
+	})
 	h.manager.Await("READY=1", before)
+}
+
+// said is what the current hub has said.
+func said(h *hub) string {
+	h.kill()
+	return h.said.String()
 }
 
 func (h *hub) stop() {
