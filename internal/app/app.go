@@ -10,9 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +43,8 @@ type Options struct {
 	Config  config.Config
 	Logger  *slog.Logger
 	Version string
+	// Stdout is where an exporter of type stdout writes; default os.Stdout.
+	Stdout  io.Writer
 	Systemd *systemd.Service // that started the process; nil: none has
 
 	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
@@ -72,6 +76,7 @@ type App struct {
 	server    *http.Server
 	sources   sources
 	receivers map[string]*receiving // by the name of their source
+	traces    traces
 	systemd   *systemd.Service
 
 	stops []stop // in the order of creation
@@ -151,6 +156,15 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Logger:  component(a.log, "trail"),
 	})
 	a.onStop("trail", a.stopTrail)
+
+	// What sources take in until they end can still be exported.
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
+	if err := a.makeTraces(common, o.Version, o.Stdout); err != nil {
+		return nil, err
+	}
+	a.onStop("exporters", a.traces.stop)
 
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err

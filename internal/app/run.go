@@ -81,6 +81,7 @@ func (a *App) Run(ctx context.Context) error {
 			cancel(fmt.Errorf("serve: %w", err))
 		}
 	})
+	a.traces.start(a)
 	a.sources.start(a.log)
 	if a.plugins != nil {
 		a.plugins.Start()

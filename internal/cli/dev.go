@@ -27,14 +27,16 @@ when it ends (unless --data-dir names one).
 written now. --audit-file follows a real audit log from its beginning. --audit-socket,
 --audit-http and --audit-syslog receive what audit devices of these types send; the hub
 says how to enable them. All of them can be combined: they are devices of one server,
-and what comes over several of them is taken once. --plugin-dir allows Vault plugins to be mounted; "tocsin plugin run" is shorter
-for one of them.
+and what comes over several of them is taken once. --traces sends every request as a span
+to a tracing system (docs/traces.md). --plugin-dir allows Vault plugins to be mounted;
+"tocsin plugin run" is shorter for one of them.
 
 For anything else use "tocsin server".`
 
 const devExample = `  tocsin dev --demo
   tocsin dev --audit-file /var/log/vault/audit.log
   tocsin dev --audit-socket /tmp/audit.sock
+  tocsin dev --audit-socket /tmp/audit.sock --traces zipkin=http://127.0.0.1:9411
 
   # Then, in another terminal:
   tocsin events subscribe 'kv-v2/*'
@@ -46,6 +48,7 @@ type devFlags struct {
 	auditSocket string
 	auditHTTP   string
 	auditSyslog string
+	traces      []string
 	dataDir     string
 	pluginDir   string
 	rootToken   string
@@ -75,6 +78,7 @@ func newDev(s *Streams) *cobra.Command {
 	flags.StringVar(&f.auditSocket, "audit-socket", "", "receive from a socket audit device on this `address`: a path, tcp:HOST:PORT or udp:HOST:PORT")
 	flags.StringVar(&f.auditHTTP, "audit-http", "", "receive from an HTTP audit device on this `address`: HOST:PORT")
 	flags.StringVar(&f.auditSyslog, "audit-syslog", "", "receive syslog messages on this `address`: udp:HOST:PORT, tcp:HOST:PORT, or unixgram:PATH")
+	flags.StringArrayVar(&f.traces, "traces", nil, devTracesUsage)
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
 	flags.StringVar(&f.pluginDir, "plugin-dir", "", "`directory` with Vault plugins that can be registered and mounted")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
@@ -94,6 +98,9 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 	}
 	if strings.ContainsFunc(f.rootToken, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return usagef(cmd, "--root-token: only printable ASCII characters without spaces fit into a header")
+	}
+	if _, err := devTraces(f.traces).exporters(); err != nil {
+		return usagef(cmd, "%w", err)
 	}
 	if info, err := os.Stat(f.pluginDir); f.pluginDir != "" && (err != nil || !info.IsDir()) {
 		return fmt.Errorf("--plugin-dir %s is not a directory", f.pluginDir)
@@ -153,7 +160,7 @@ func (f *devFlags) run(ctx context.Context, s *Streams) (err error) {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	a, err := app.New(ctx, app.Options{Config: c, Logger: newLogger(f.logOutput(s), c.Log), Version: version()})
+	a, err := app.New(ctx, app.Options{Config: c, Logger: newLogger(f.logOutput(s), c.Log), Version: version(), Stdout: statusAware(s.Out)})
 	if err != nil {
 		return startError(err, c, "--listen", "--data-dir")
 	}
@@ -208,6 +215,14 @@ func (f *devFlags) logOutput(s *Streams) io.Writer {
 	return s.Err
 }
 
+// statusAware returns w, or, for a terminal, what replaces the status line in it.
+func statusAware(w io.Writer) io.Writer {
+	if isTerminal(w) {
+		return statusErasing{w}
+	}
+	return w
+}
+
 func demoFile(dir string) string { return filepath.Join(dir, "demo-audit.log") }
 
 // config returns the configuration that the flags stand for.
@@ -234,6 +249,7 @@ func (f *devFlags) config(dir string) config.Config {
 		source.Name, source.Type, source.Address, source.Server = d.name, d.kind, d.address, devServer
 		c.Sources = append(c.Sources, source)
 	}
+	c.Traces.Exporters, _ = devTraces(f.traces).exporters() // checked before
 	return c
 }
 
@@ -312,6 +328,11 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 			note = fmt.Sprintf(" (cannot be read yet: %v)", err)
 		}
 		row("Source", "%s%s", f.auditFile, note)
+	}
+	if exporters, err := devTraces(f.traces).exporters(); err == nil {
+		for _, e := range exporters {
+			row("Traces", "%s", describeExporter(e))
+		}
 	}
 	for _, d := range f.devices() {
 		row("Source", "%s device, received on %s; to make a server send to it:", d.name, cmp.Or(a.SourceAddress(d.name), d.address+" (not yet, see the log)"))

@@ -36,6 +36,7 @@ type Config struct {
 	Auth          Auth          `yaml:"auth" doc:"Who may use the server."`
 	Sources       []Source      `yaml:"sources" doc:"What is read. Each source has these fields:"`
 	Publish       Publish       `yaml:"publish" doc:"What applications and plugins publish."`
+	Traces        Traces        `yaml:"traces" doc:"Requests to Vault or OpenBao as spans, for tracing systems. Used when there are exporters. See docs/traces.md."`
 	Plugins       Plugins       `yaml:"plugins" doc:"Vault plugins that run below the hub. Their storage is encrypted, but the hub is a test bench and a source of events, not a manager of secrets: see docs/plugins.md."`
 	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
 }
@@ -104,6 +105,7 @@ func Default() Config {
 		Subscriptions: Subscriptions{Max: 20_000, MemoryBytes: 64 << 20},
 		Auth:          defaultAuth(),
 		Publish:       defaultPublish(),
+		Traces:        defaultTraces(),
 		Plugins:       defaultPlugins(),
 		Log:           Log{Level: "info", Format: "text"},
 	}

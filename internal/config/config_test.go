@@ -114,6 +114,38 @@ publish:
       schema_file: /etc/tocsin/order.json
       mode: refuse
     - {type: shop/*, description: Something of the shop.}
+traces:
+  window: 1m
+  memory_bytes: 8MiB
+  names: [{path: 'kv/data/{team}/{rest...}', name: 'kv/data/{team}/…'}]
+  max_names: 50
+  attributes: {allow: [request.*], deny: ['*token*'], max_text: 64, max_elements: 3, max_count: 20, omit_hashed: true}
+  redact: [{attribute: error, pattern: 'hvs\.\w+', replace: '<token>'}]
+  resource: {deployment.environment.name: production}
+  exporters:
+    - name: zipkin
+      type: zipkin
+      url: http://zipkin.internal:9411
+      compression: none
+      timeout: 5s
+      sample: 12.5%
+      keep_errors: false
+      keep_slow: 200ms
+      follow_caller: true
+      from: start
+      batch: {spans: 10, bytes: 64KiB, delay: 5s}
+      in_flight: 2
+    - name: tempo
+      type: otlp_http
+      url: https://tempo.example/otlp/v1/traces
+      encoding: json
+      headers: [{name: X-Scope-OrgID, value: team1}, {name: Authorization, secret: {file: /etc/tocsin/tempo}}]
+      tls: {ca_file: ca.pem, server_name: tempo, cert_file: cert.pem, key_file: key.pem}
+      proxy_url: http://proxy:3128
+      sample: 0.001
+    - {name: collector, type: otlp_grpc, url: "http://collector:4317", headers: [{name: key, secret: {env: KEY}}], insecure_allow_http: true}
+    - {name: hc, type: honeycomb, api_key: {env: HONEYCOMB_API_KEY}, dataset: vault, region: eu}
+    - {name: out, type: stdout, format: otlp}
 plugins:
   storage_key: {file: /etc/tocsin/plugin-key}
   directory: /usr/lib/tocsin/plugins
@@ -191,6 +223,7 @@ func fullConfig() Config {
 				{Type: "shop/*", Description: "Something of the shop.", Mode: "warn"},
 			},
 		},
+		Traces:  fullTraces(),
 		Plugins: fullPlugins(),
 		Log:     Log{Level: "debug", Format: "json"},
 	}

@@ -111,6 +111,7 @@ var (
 	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
 	versionsType = reflect.TypeFor[Versions]()
+	ratioType    = reflect.TypeFor[Ratio]()
 	textsType    = reflect.TypeFor[Texts]()
 )
 
@@ -127,6 +128,8 @@ func elementDefault(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(DefaultEventType())
 	case reflect.TypeFor[Mount]():
 		return reflect.ValueOf(DefaultMount())
+	case reflect.TypeFor[TraceExporter]():
+		return reflect.ValueOf(DefaultTraceExporter())
 	}
 	return reflect.Zero(t)
 }
@@ -341,6 +344,9 @@ func (d *decoder) scalar(key string, n *yaml.Node, v reflect.Value) {
 	case v.Type() == sizeType:
 		got, err := ParseSize(n.Value)
 		d.store(key, n, v, reflect.ValueOf(got), err)
+	case v.Type() == ratioType:
+		got, err := ParseRatio(n.Value)
+		d.store(key, n, v, reflect.ValueOf(got), err)
 	case v.Kind() == reflect.Bool:
 		if tag != "!!bool" {
 			d.report(key, n, "must be true or false, but is %s", kindOf(n))
@@ -379,6 +385,8 @@ func wanted(v reflect.Value) string {
 		return "a duration"
 	case v.Type() == sizeType:
 		return "a size"
+	case v.Type() == ratioType:
+		return "a ratio"
 	case v.Kind() == reflect.Bool:
 		return "true or false"
 	case v.Kind() == reflect.Int:

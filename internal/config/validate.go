@@ -119,6 +119,7 @@ func (v *validator) rules(c *Config) {
 	}
 	v.sources(c.Sources)
 	v.publish(c.Publish)
+	v.traces(c.Traces)
 	v.plugins(c.Plugins)
 }
 

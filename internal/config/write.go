@@ -142,18 +142,13 @@ func comment(f reflect.StructField) string {
 	}
 	lines := wrap(text, "", commentWidth)
 	if isList(f.Type) {
-		lines = append(lines, elementComment(f.Type.Elem(), commentWidth)...)
+		lines = append(lines, table(elementDefault(f.Type.Elem()), commentWidth)...)
 	}
 	return strings.Join(lines, "\n")
 }
 
-// elementComment documents the fields of the elements of a list, and of lists and
-// sections in them, as a table of that width.
-func elementComment(t reflect.Type, width int) []string {
-	return table(elementDefault(t), width)
-}
-
-// table documents the fields of a section whose defaults are given.
+// table documents the fields of a section or of the elements of a list, and of lists
+// and sections in them, as a table of that width. It is given their defaults.
 func table(defaults reflect.Value, width int) []string {
 	t := defaults.Type()
 	keyWidth := 0
@@ -179,7 +174,7 @@ func table(defaults reflect.Value, width int) []string {
 			inner = table(defaults.Field(i), width-4)
 			indent = "    " // keys of a section are long enough as it is
 		case isList(field.Type):
-			inner = elementComment(field.Type.Elem(), width-len(indent))
+			inner = table(elementDefault(field.Type.Elem()), width-len(indent))
 		}
 		for _, line := range inner {
 			lines = append(lines, indent+line)

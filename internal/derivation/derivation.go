@@ -26,11 +26,12 @@ package derivation
 import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
+	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
 // Names of extension attributes of derived events. They are left out when the
-// entry has no value for them, and, except the last two, under
-// Options.OmitCaller.
+// entry has no value for them. Those that tell about the caller, up to the request id,
+// and tracestate, which the caller has written, are left out under Options.OmitCaller.
 const (
 	ExtAuthAccessor  = "authaccessor"  // accessor of the token, as the device hashed it
 	ExtDisplayName   = "displayname"   // display name of the token
@@ -38,6 +39,8 @@ const (
 	ExtRemoteAddress = "remoteaddress" // from where
 	ExtRequestID     = "requestid"     // the id that both audit entries and the client's answer have
 	ExtCertainty     = "certainty"     // "assumed" when it is not certain that something changed
+	ExtTraceparent   = "traceparent"   // the span of the request, as package trace makes it
+	ExtTracestate    = "tracestate"    // of the caller whose trace the request is part of
 	ExtVersionCount  = "versioncount"  // how many versions a request named whose numbers are hashed
 )
 
@@ -64,7 +67,9 @@ type Options struct {
 	VersionHashes map[string]int64
 	// HoldUncertain drops uncertain events and counts them in [Stats].
 	HoldUncertain bool
-	// OmitCaller leaves out the extensions that say who made the request.
+	// OmitCaller leaves out the extensions that say who made the request. The trace
+	// context stays: it leads to the span, which only those see who may see spans. (The
+	// trace id of a request that joins no other trace is its request id.)
 	OmitCaller bool
 	// MaxKeys and MaxStateBytes bound what is remembered of kv v2 keys; the least
 	// recently used are forgotten first. Zero means the default.
@@ -181,36 +186,9 @@ func nanos(e *auditlog.Entry) int64 { return e.Time.UnixNano() }
 
 // IsUUID is true for the text form of a UUID, 8-4-4-4-12 hex digits.
 func IsUUID(s string) bool {
-	_, ok := parseUUID(s)
+	_, ok := auditlog.ParseUUID(s)
 	return ok
 }
-
-func parseUUID(s string) (id [16]byte, ok bool) {
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return id, false
-	}
-	var bad byte
-	for n, i := range [16]byte{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} {
-		high, low := hexValue[s[i]], hexValue[s[i+1]]
-		bad |= high | low
-		id[n] = high<<4 | low
-	}
-	return id, bad < 16
-}
-
-// hexValue has the value of each hex digit, and 0xff for other bytes.
-var hexValue = func() (t [256]byte) {
-	for i := range t {
-		t[i] = 0xff
-	}
-	for i := range byte(10) {
-		t['0'+i] = i
-	}
-	for i := range byte(6) {
-		t['a'+i], t['A'+i] = 10+i, 10+i
-	}
-	return t
-}()
 
 // Namespace returns the canonical form of a namespace path of an entry.
 func Namespace(path string) string {
@@ -268,7 +246,7 @@ func (d *Deriver) send(e *auditlog.Entry, f draft) {
 }
 
 func (d *Deriver) extensions(e *auditlog.Entry, f draft) event.Fields {
-	x := make(event.Fields, 0, 7)
+	x := make(event.Fields, 0, 9)
 	add := func(name, value string) {
 		if value != "" && len(value) <= maxExtensionBytes {
 			x = append(x, event.Field{Key: name, Value: value})
@@ -290,6 +268,11 @@ func (d *Deriver) extensions(e *auditlog.Entry, f draft) event.Fields {
 		add(ExtEntityID, caller.EntityID)
 		add(ExtRemoteAddress, e.Request.RemoteAddress)
 		add(ExtRequestID, e.Request.ID)
+	}
+	c := tracecontext.FromEntry(d.o.Source, e)
+	add(ExtTraceparent, c.Traceparent())
+	if !d.o.OmitCaller {
+		add(ExtTracestate, c.State)
 	}
 	add(ExtVersionCount, f.versionCount)
 	return x

@@ -372,7 +372,7 @@ func TestEventEnvelope(t *testing.T) {
 			}
 		}
 		for x := range again[i].Extensions.All() {
-			if x.Key != ExtCertainty && x.Key != ExtVersionCount {
+			if x.Key != ExtCertainty && x.Key != ExtVersionCount && x.Key != ExtTraceparent {
 				t.Errorf("%s: extension %s although the caller is left out", e.Type, x.Key)
 			}
 		}

@@ -15,7 +15,7 @@ const maxFlightAge = 5 * time.Minute
 type flightID [16]byte
 
 func flightIDOf(id string) flightID {
-	if u, ok := parseUUID(id); ok {
+	if u, ok := auditlog.ParseUUID(id); ok {
 		return u
 	}
 	sum := sha1.Sum([]byte(id))

@@ -165,7 +165,7 @@ func (x *Inbox) sync() {
 	}
 	if failed == nil {
 		for _, t := range targets {
-			err := x.syncSegment(t.g.name, t.f)
+			suspect, err := x.syncSegment(t.g, t.f)
 			var idle file
 			x.mu.Lock()
 			switch {
@@ -178,7 +178,7 @@ func (x *Inbox) sync() {
 			default:
 				// The kernel may have dropped what it could not write, and another
 				// sync would not say so.
-				t.g.suspect = true
+				t.g.suspect = t.g.suspect || suspect
 				failed = err
 			}
 			x.mu.Unlock()
@@ -200,16 +200,19 @@ func (x *Inbox) sync() {
 	}
 }
 
-func (x *Inbox) syncSegment(name string, f file) error {
-	if f != nil {
-		return f.Sync()
+// syncSegment syncs one file. It says suspect when nobody knows what the disk has.
+func (x *Inbox) syncSegment(g *segment, f file) (suspect bool, err error) {
+	if f == nil { // it is of an earlier process
+		if f, err = x.disk.open(g.name); err != nil {
+			return false, err
+		}
+		defer f.Close()
 	}
-	f, err := x.disk.open(name) // of an earlier process
-	if err != nil {
-		return err
+	if err = f.Sync(); err != nil {
+		_, _ = f.WriteAt([]byte(suspectMark), 2*headerBlock)
+		return true, err
 	}
-	defer f.Close()
-	return f.Sync()
+	return false, nil
 }
 
 // advance finds how far all is synced. x.mu is held.

@@ -180,6 +180,7 @@ func (x *Inbox) loadSegment(name string) (*segment, error) {
 		x.setFree(name, size)
 		return nil, nil
 	}
+	g.suspect = string(b[2*headerBlock:][:len(suspectMark)]) == suspectMark
 	// That it is durable is known of nothing that an earlier process wrote.
 	g.syncedEnd, g.syncedNext = segmentHeader, g.first
 	x.total += size

@@ -54,15 +54,17 @@ type Component struct {
 }
 
 // Component returns the metrics of the component with these label values. The
-// same values give the same counters. A "source" has Received, Appended,
-// Quarantined, Duplicates and Lost, a "trail" or "publish" Received and Appended, a "journal" Appended, a "hub"
-// Delivered and the lags, an "api" or "listener" none, any other component all but the last two; each
+// same values give the same counters. A "source" has Received, Appended, Quarantined,
+// Duplicates and Lost, a "trail" or "publish" Received and Appended, a "journal" Appended,
+// a "hub" Delivered and the lags, a "traces" those and Received, an "api" or "listener"
+// none, any other component all but Duplicates and Lost; each
 // can refuse.
 func (m *Metrics) Component(component, name string) *Component {
 	c := &Component{refused: m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name})}
 	source, journal, hub := component == "source", component == "journal", component == "hub"
 	trail := component == "trail" || component == "publish"
-	other := !source && !trail && !journal && !hub && component != "api" && component != "listener"
+	traces := component == "traces"
+	other := !traces && !source && !trail && !journal && !hub && component != "api" && component != "listener"
 	if source || other {
 		c.Quarantined = m.quarantined.WithLabelValues(component, name)
 	}
@@ -70,13 +72,13 @@ func (m *Metrics) Component(component, name string) *Component {
 		c.Duplicates = m.duplicates.WithLabelValues(component, name)
 		c.Lost = m.lost.WithLabelValues(component, name)
 	}
-	if source || trail || other {
+	if source || trail || traces || other {
 		c.Received = m.received.WithLabelValues(component, name)
 	}
 	if source || trail || journal || other {
 		c.Appended = m.appended.WithLabelValues(component, name)
 	}
-	if hub || other {
+	if hub || traces || other {
 		c.Delivered = m.delivered.WithLabelValues(component, name)
 		c.LagEvents = m.lagEvents.WithLabelValues(component, name)
 		c.LagSeconds = m.lagSeconds.WithLabelValues(component, name)

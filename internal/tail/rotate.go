@@ -304,6 +304,7 @@ func (t *Tailer) truncated(i int, b *Batch, now time.Time) {
 		t.stats.Recovered++
 		t.files = slices.Insert(t.files, i, rest)
 	}
+	t.o.Set.note(t)
 	t.turn = len(t.files)
 	t.progress = true
 	b.Lossy = true

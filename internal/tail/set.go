@@ -114,7 +114,7 @@ type State uint8
 const (
 	Unknown State = iota // nobody reads it
 	Known                // it is being read, or was read, or is a copy of such a file
-	Unclear              // too short to be told from a copy of another one
+	Unclear              // it, or one that is being read, is too short yet to tell copies
 )
 
 // Look says whether the file at a path is one of the set, and remembers that. rotated
@@ -153,10 +153,21 @@ func (s *Set) Look(path string, rotated bool) (State, error) {
 		return Known, nil
 	case ok && c.owner == nil && c.id.Head.matches(f.head):
 		return Known, nil
-	case rotated && len(f.head) < headBytes:
+	case rotated && (len(f.head) < headBytes || s.short()):
 		return Unclear, nil
 	}
 	return Unknown, nil
+}
+
+// short reports whether a file is open of which not enough is known to recognise its
+// copies.
+func (s *Set) short() bool {
+	for _, c := range s.claims {
+		if c.open && !c.id.Head.full() {
+			return true
+		}
+	}
+	return false
 }
 
 // Prune forgets the files that nobody reads and that are at none of the paths.

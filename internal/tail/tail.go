@@ -247,7 +247,7 @@ func (t *Tailer) step(now time.Time, b *Batch) stepResult {
 		t.turn++
 		return stepAgain
 	}
-	before := f.split.end
+	before, head := f.split.end, f.id.Head
 	lines, err := f.read(b.Lines, f.limit, now)
 	b.Lines = lines
 	switch {
@@ -265,6 +265,9 @@ func (t *Tailer) step(now time.Time, b *Batch) stepResult {
 	}
 	if f.split.end > before {
 		t.progress = true
+	}
+	if f.id.Head != head {
+		t.o.Set.note(t) // before anybody can see that the lines were read
 	}
 	at := t.turn
 	if f.atEnd {

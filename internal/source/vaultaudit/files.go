@@ -51,7 +51,7 @@ func (in *input) startFiles(ctx context.Context) error {
 func (in *input) follow(ctx context.Context, path string, from tail.From, transient bool) error {
 	o := tail.Options{
 		Path: path, From: from, Checkpoint: in.marks[path].file, MaxLine: in.MaxLine,
-		Transient: transient, Set: in.files, Logger: in.log,
+		Transient: transient, Linger: in.linger, Set: in.files, Logger: in.log,
 	}
 	if len(in.patterns) > 0 {
 		o.Idle = func() time.Duration { return time.Duration(in.open.Load()) * time.Millisecond }

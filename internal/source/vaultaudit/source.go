@@ -110,7 +110,7 @@ type Source struct {
 	ended      chan struct{} // closed when Run returns
 
 	// Tests shorten these.
-	snapshotEvery, settleAfter, scanEvery time.Duration
+	snapshotEvery, settleAfter, scanEvery, linger time.Duration
 
 	mu       sync.Mutex
 	problems [numStages]problem // by stage

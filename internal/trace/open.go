@@ -1,0 +1,107 @@
+package trace
+
+import (
+	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/journal"
+)
+
+// requestKey tells requests apart: the source, as a hash whose seed nobody knows, and the
+// request id, as its bytes or a hash.
+type requestKey struct {
+	source uint64
+	id     [16]byte
+}
+
+// openRequest is a request of which one entry was seen.
+type openRequest struct {
+	key        requestKey
+	unique     bool         // no other request has the key
+	prev, next *openRequest // in the order of opened
+	opened     journal.Position
+	clock      time.Duration // of the tracer, when it was opened
+	at         time.Time     // of the entry
+	source     string
+	auditID    string
+	response   bool // the entry is a response
+	listed     bool // it is still open
+	repeated   bool // its span was given out before a restart
+
+	// The entry: as in the journal until the batch ends, then packed. An entry that is
+	// not at hand has neither.
+	raw    []byte
+	packed []byte
+	// event is what is left of the event of an entry whose data is not at hand.
+	event *event.Event
+	// derived are the ids of events that followed a response.
+	derived []string
+	memory  int64
+}
+
+// openMemory is what an open request takes beside its packed entry: itself, its place in
+// the table, and the slack of the allocator.
+const openMemory = 400
+
+// requestList is open requests in the order in which they were opened.
+type requestList struct {
+	first, last *openRequest
+}
+
+func (l *requestList) push(o *openRequest) {
+	o.prev, o.next = l.last, nil
+	if l.last != nil {
+		l.last.next = o
+	} else {
+		l.first = o
+	}
+	l.last = o
+}
+
+func (l *requestList) remove(o *openRequest) {
+	if o.prev != nil {
+		o.prev.next = o.next
+	} else {
+		l.first = o.next
+	}
+	if o.next != nil {
+		o.next.prev = o.prev
+	} else {
+		l.last = o.prev
+	}
+	o.prev, o.next = nil, nil
+}
+
+// Which entries of a request were seen.
+const (
+	sawRequest = 1 << iota
+	sawResponse
+)
+
+// recent remembers for a while which requests were closed, so that repeated entries are
+// recognised. It forgets by generations.
+type recent struct {
+	young, old map[requestKey]uint8
+	since      time.Duration
+}
+
+// maxRecent is how many requests a generation has at most: about 8 MB.
+const maxRecent = 200_000
+
+func (r *recent) get(k requestKey) uint8 {
+	if seen, ok := r.young[k]; ok {
+		return seen
+	}
+	return r.old[k]
+}
+
+func (r *recent) add(k requestKey, seen uint8, now, window time.Duration) {
+	if len(r.young) >= maxRecent || now-r.since >= window {
+		r.old, r.young = r.young, make(map[requestKey]uint8, len(r.young)/2)
+		r.since = now
+	}
+	if r.young == nil {
+		r.young = make(map[requestKey]uint8)
+	}
+	r.young[k] = r.get(k) | seen
+}
