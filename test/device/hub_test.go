@@ -106,7 +106,12 @@ sources:
 		t.Fatal(err)
 	}
 	h.sockets["config"] = filepath.Join(short, "tocsin.yaml")
-	t.Cleanup(h.kill)
+	t.Cleanup(func() {
+		h.kill()
+		if t.Failed() {
+			t.Logf("the last hub said:\n%s", h.said)
+		}
+	})
 	return h
 }
 
@@ -126,18 +131,7 @@ func (h *hub) start() {
 	h.Helper()
 	before := h.manager.Messages()
 	h.launch()
-	h.Cleanup(func() {
-		if h.Failed() {
-			h.Logf("the hub said:\n%s", said(h))
-		}
-	})
 	h.manager.Await("READY=1", before)
-}
-
-// said is what the current hub has said.
-func said(h *hub) string {
-	h.kill()
-	return h.said.String()
 }
 
 func (h *hub) stop() {
