@@ -77,6 +77,7 @@ type App struct {
 	sources   sources
 	receivers map[string]*receiving // by the name of their source
 	traces    traces
+	meter     auditMeter
 	systemd   *systemd.Service
 
 	stops []stop // in the order of creation
@@ -165,6 +166,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("exporters", a.traces.stop)
+	if err := a.makeAuditMeter(ctx, common); err != nil {
+		return nil, err
+	}
+	a.onStop("audit metrics", a.meter.stop)
 
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err
@@ -224,7 +229,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		GRPC:           calls,
 		EventTypes:     a.catalog,
 		Health:         &a.health,
-		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
+		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,
 		Counters:       common,
 		Logger:         component(a.log, "api"),

@@ -114,8 +114,13 @@ func (a *App) makeSource(devices []config.Source, salt []byte, common *metrics.M
 			inputs = append(inputs, vaultaudit.Input{Name: c.Name, Inbox: a.receivers[c.Name].inbox})
 		}
 	}
+	ask, err := a.makeAskers(devices)
+	if err != nil {
+		return nil, err
+	}
 	s, err := vaultaudit.New(vaultaudit.Config{
 		Name:   first.ServerName(),
+		Ask:    ask,
 		Inputs: inputs,
 		Limits: a.config.Limits.Event(),
 		Translator: vaultaudit.TranslatorConfig{

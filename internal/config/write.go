@@ -54,8 +54,8 @@ func node(v reflect.Value) *yaml.Node {
 		return mapping(v)
 	case v.Kind() == reflect.Slice:
 		n := &yaml.Node{Kind: yaml.SequenceNode}
-		if v.Len() == 0 {
-			n.Style = yaml.FlowStyle // [] rather than nothing
+		if v.Len() == 0 || v.Type().Elem() == durationType {
+			n.Style = yaml.FlowStyle // [] rather than nothing, and short ones in one line
 		}
 		for i := range v.Len() {
 			element := node(v.Index(i))

@@ -380,10 +380,7 @@ func (f *flattener) conventions(e *auditlog.Entry) {
 	if port, ok := e.Request.RemotePort.Int(); ok && port > 0 {
 		f.put(attrClientPort, IntValue(port))
 	}
-	caller := &e.Auth
-	if caller.EntityID == "" && caller.DisplayName == "" {
-		caller = &e.Response.Auth // of a login
-	}
+	caller := callerOf(e)
 	f.putText(attrUserID, caller.EntityID)
 	f.putText(attrUserName, caller.DisplayName)
 	code, kind := status(e)
@@ -391,6 +388,15 @@ func (f *flattener) conventions(e *auditlog.Entry) {
 		f.put(attrStatusCode, IntValue(code))
 	}
 	f.putText(attrErrorType, kind)
+}
+
+// callerOf returns who made a request; for a login, which nobody has made before it, who
+// logged in.
+func callerOf(e *auditlog.Entry) *auditlog.Auth {
+	if e.Auth.EntityID == "" && e.Auth.DisplayName == "" {
+		return &e.Response.Auth
+	}
+	return &e.Auth
 }
 
 // status tells the HTTP status of the answer, 0 where it cannot be known, and what kind of

@@ -15,9 +15,14 @@ import (
 // BenchmarkTracer makes spans of a recording again and again, each time from another
 // source. It reports the time for one request.
 func BenchmarkTracer(b *testing.B) {
+	b.Run("full", func(b *testing.B) { benchmarkTracer(b, Options{}) })
+	b.Run("bare", func(b *testing.B) { benchmarkTracer(b, Options{Bare: true}) })
+}
+
+func benchmarkTracer(b *testing.B, o Options) {
 	events := translated(recorded(b, "openbao-audit-small.jsonl"), 200)
 	again := make([]event.Event, len(events))
-	tr := newTracer(b, Options{})
+	tr := newTracer(b, o)
 	var spans []*Span
 	n, bytes := 0, 0
 	b.ReportAllocs()

@@ -95,8 +95,7 @@ func (t *Tracer) giveUp(dst []*Span, o *openRequest, at journal.Position) []*Spa
 	to := t.newSpan()
 	*to = s
 	t.fill(to, t.openEntry(o), []string{o.auditID})
-	t.flat.putTexts(attrEventIDs, o.derived)
-	t.seal(to)
+	t.seal(to, o.derived)
 	t.count(to)
 	return append(dst, to)
 }
@@ -178,7 +177,17 @@ func (t *Tracer) context(e *event.Event, data []byte) tracecontext.Context {
 func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	c := tracecontext.FromEntry(s.Source, e)
 	s.TraceID, s.SpanID, s.Parent, s.Flags, s.TraceState = c.TraceID, c.SpanID, c.Parent, c.Flags, c.State
-	s.Name = t.names.name(targetOf(e))
+	target := targetOf(e)
+	s.Name = t.names.name(target)
+	s.Request = requestOf(e, target.mount)
+	if s.Failed = target.failed; s.Failed {
+		s.Message = t.message(e)
+	}
+	code, kind := status(e)
+	s.Status, s.ErrorType = int(code), kind
+	if t.o.Bare {
+		return
+	}
 	f := t.flat
 	f.begin()
 	f.conventions(e)
@@ -196,10 +205,22 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 		f.putText("request.mount_type", e.Request.MountType)
 		f.putText("request.namespace.path", e.Request.NamespacePath)
 	}
-	s.Failed = e.Outcome().Failed()
-	if s.Failed {
-		s.Message = t.message(e)
+}
+
+// requestOf returns what an entry says about its request.
+func requestOf(e *auditlog.Entry, mount string) Request {
+	caller := callerOf(e)
+	r := Request{
+		ID: e.Request.ID, Operation: e.Request.Operation, Path: e.Request.Path, Namespace: e.Request.NamespacePath,
+		MountPoint: mount, MountType: e.MountType(),
+		DisplayName: caller.DisplayName, EntityID: caller.EntityID, RemoteAddress: e.Request.RemoteAddress,
 	}
+	for policy := range e.Auth.Policies.Elements() {
+		if policy.Raw() == `"root"` {
+			r.Root = true
+		}
+	}
+	return r
 }
 
 // message is why a request failed, as far as the entry tells in clear.
@@ -213,5 +234,10 @@ func (t *Tracer) message(e *auditlog.Entry) string {
 	return ""
 }
 
-// seal ends the attributes of a span.
-func (t *Tracer) seal(s *Span) { s.Attributes, s.Dropped = t.flat.end() }
+// seal ends the attributes of a span, the last of which are the events derived from it.
+func (t *Tracer) seal(s *Span, derived []string) {
+	if !t.o.Bare {
+		t.flat.putTexts(attrEventIDs, derived)
+		s.Attributes, s.Dropped = t.flat.end()
+	}
+}

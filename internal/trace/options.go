@@ -40,6 +40,9 @@ type Options struct {
 	// named by operation and mount type only. Zero: DefaultMaxNames.
 	MaxNames int
 
+	// Bare makes spans without attributes, at a fraction of the cost: for those who count
+	// requests.
+	Bare       bool
 	Attributes AttributeOptions
 	// Redactions are applied to the texts of attributes and to [Span.Message].
 	Redactions []Redaction

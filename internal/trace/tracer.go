@@ -476,8 +476,7 @@ func (t *Tracer) finish(dst []*Span) []*Span {
 	c := &t.current
 	switch {
 	case c.span != nil:
-		t.flat.putTexts(attrEventIDs, c.ids)
-		t.seal(c.span)
+		t.seal(c.span, c.ids)
 		dst = append(dst, c.span)
 	case c.open != nil && c.open.listed:
 		for _, id := range c.ids {
