@@ -131,10 +131,14 @@ func (l *load) stop() {
 	l.running.Wait()
 }
 
+// quietMachine is the most that a machine which does little else holds up a writer.
+const quietMachine = 10 * time.Millisecond
+
 // expectation is what is required of a device.
 type expectation struct {
 	mayFail bool          // writes, while the hub is gone
-	slowest time.Duration // outside of windows
+	repeats bool          // the journal may have an entry twice, with the same id
+	slowest time.Duration // outside of windows, on a machine that is quiet
 	lost    int           // at most, of those accepted
 }
 
@@ -176,15 +180,25 @@ func (l *load) check(t *testing.T, seen map[uint64]int, want map[string]expectat
 		if lost > e.lost {
 			t.Errorf("%s: %d accepted entries are not in the journal, at most %d may be", d.name, lost, e.lost)
 		}
-		if doubled > 0 {
+		if doubled > 0 && !e.repeats {
 			t.Errorf("%s: %d entries are in the journal more than once", d.name, doubled)
 		}
 		if failed > 0 && !e.mayFail {
 			t.Errorf("%s: %d writes failed: %v", d.name, failed, d.failures)
 		}
-		// What the machine holds up any writer for is not the hub's.
-		if allowed := e.slowest + control[len(control)-1]; len(outside) > 0 && slices.Max(outside) > allowed {
-			t.Errorf("%s: a write took %v, at most %v is allowed%s", d.name, slices.Max(outside), allowed, l.when(d, slices.Max(outside)))
+		// When the machine itself holds up writers, whose entries nobody but a process that
+		// only reads takes, a bound for the slowest one says nothing about the hub.
+		allowed := e.slowest
+		if control[len(control)-1] > quietMachine {
+			allowed = device.DefaultTimeout / 2
+		}
+		if len(outside) > 0 {
+			if slowest := outside[len(outside)-1]; slowest > allowed {
+				t.Errorf("%s: a write took %v, at most %v is allowed%s", d.name, slowest, allowed, l.when(d, slowest))
+			}
+			if p99 := outside[len(outside)*99/100]; p99 > e.slowest {
+				t.Errorf("%s: of 100 writes one took %v, at most %v is allowed", d.name, p99, e.slowest)
+			}
 		}
 		for _, w := range append(inside, outside...) {
 			if w >= device.DefaultTimeout {
