@@ -5,6 +5,7 @@ package inbox
 import (
 	"bytes"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,5 +131,49 @@ func BenchmarkOpen(b *testing.B) {
 			b.Fatalf("%+v", s)
 		}
 		shut(b, x)
+	}
+}
+
+// BenchmarkPaced is 20,000 lines of 1.3 KB per second, one by one, as a busy server sends
+// them: how long a sender waits, and after which time a line was written and read.
+func BenchmarkPaced(b *testing.B) {
+	x := open(b, Options{Dir: b.TempDir(), ReserveBytes: 64 << 20})
+	line := []Line{{Data: make([]byte, 1300), Size: 1300}}
+	const every = 50 * time.Microsecond
+	through := make([]time.Duration, 0, b.N)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var batch Batch
+		for len(through) < b.N {
+			if err := x.Read(b.Context(), &batch); err != nil || batch.Lost != nil {
+				b.Error(err, batch.Lost)
+				return
+			}
+			for range batch.Lines { // the time of the oldest of them
+				through = append(through, time.Since(batch.Received))
+			}
+			x.Release(batch.After())
+		}
+	}()
+	puts := make([]time.Duration, 0, b.N)
+	start := time.Now()
+	for i := range b.N {
+		for time.Since(start) < time.Duration(i)*every {
+			time.Sleep(every)
+		}
+		before := time.Now()
+		if _, err := x.Put(b.Context(), line); err != nil {
+			b.Fatal(err)
+		}
+		puts = append(puts, time.Since(before))
+	}
+	<-done
+	slices.Sort(puts)
+	slices.Sort(through)
+	for name, all := range map[string][]time.Duration{"put": puts, "through": through} {
+		b.ReportMetric(float64(all[len(all)/2].Microseconds()), name+"-p50-µs")
+		b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), name+"-p99-µs")
+		b.ReportMetric(float64(all[len(all)-1].Microseconds()), name+"-max-µs")
 	}
 }

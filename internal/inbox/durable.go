@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/throttle"
 )
 
 // waiter is somebody for whom a position must become durable.
@@ -86,7 +88,9 @@ func (x *Inbox) failWaiters() {
 func (x *Inbox) syncer() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var drops throttle.Throttle
 	for {
+		x.logDrops(&drops)
 		x.mu.Lock()
 		due, ok := x.syncDue()
 		x.syncIdle = !ok
@@ -108,6 +112,23 @@ func (x *Inbox) syncer() {
 			return
 		}
 	}
+}
+
+// logDrops writes down how many lines were dropped, if there are new ones.
+func (x *Inbox) logDrops(limit *throttle.Throttle) {
+	x.mu.Lock()
+	dropped, told, why := x.counts.DroppedLines, x.toldLost, x.trouble.text()
+	x.mu.Unlock()
+	if dropped == told {
+		return
+	}
+	if _, ok := limit.Allow(); !ok {
+		return
+	}
+	x.log.Error("lines are lost, there is no room for them in memory or on the disk", "lines", dropped-told, "since_start", dropped, "disk", why)
+	x.mu.Lock()
+	x.toldLost = dropped
+	x.mu.Unlock()
 }
 
 // syncDue returns when the next sync should be, and false when there is nothing to sync.
@@ -295,11 +316,13 @@ func (x *Inbox) tidy() {
 		}
 		g := x.segments[i]
 		x.forget(g)
-		f := g.take()
+		f, removed := g.take(), ""
 		reuse := !g.damaged && !g.suspect && g.size == x.o.SegmentBytes && x.total <= x.o.ReserveBytes
 		keep := g.damaged && x.counts.KeptFiles < keptFiles
 		if keep {
 			x.counts.KeptFiles++
+		} else if g.damaged {
+			removed = g.name
 		}
 		x.mu.Unlock()
 
@@ -331,6 +354,9 @@ func (x *Inbox) tidy() {
 		}
 		x.trouble.freed = true
 		x.mu.Unlock()
+		if removed != "" {
+			x.log.Warn("a damaged file of the spool is removed, because enough others are kept aside; look at them and remove them", "file", removed, "kept", keptFiles)
+		}
 		if err != nil {
 			x.log.Warn("could not free a file of the spool", "file", g.name, "error", err)
 		}

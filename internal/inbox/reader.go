@@ -404,7 +404,7 @@ func (r *reader) unreadable(ctx context.Context, why error) error {
 	select {
 	case <-timer.C:
 		return nil
-	case <-r.x.closing:
+	case <-r.x.stop:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -83,10 +83,7 @@ func (r *record) put(b []byte, nonce uint64) {
 	le.PutUint32(b[40:], crc32.Checksum(b[:40], castagnoli))
 }
 
-var (
-	errNoRecord = errors.New("no record begins there")
-	errChecksum = errors.New("the checksum is wrong")
-)
+var errNoRecord = errors.New("no good record begins there")
 
 func parseRecord(b []byte, nonce uint64) (record, error) {
 	le := binary.LittleEndian

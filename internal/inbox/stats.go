@@ -25,13 +25,13 @@ func (s State) String() string {
 	return [...]string{"spooling", "on reserve", "memory only", "full"}[min(s, Dropping)]
 }
 
-// Counts only grow, from zero at Open.
+// Counts only grow, from zero at Open but for KeptFiles.
 type Counts struct {
 	DroppedLines, DroppedBytes uint64
 	Blocked                    uint64 // times that a Put waited
 	Syncs                      uint64
 	Damaged                    uint64 // places that could not be read
-	KeptFiles                  int    // damaged files that were kept aside
+	KeptFiles                  int    // damaged files that were kept aside, by earlier processes, too
 }
 
 // Stats tell how an inbox is.

@@ -1,7 +1,10 @@
 package trace
 
 import (
+	"encoding/hex"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
@@ -134,28 +137,39 @@ func (t *Tracer) openEntry(o *openRequest) *auditlog.Entry {
 	case o.event != nil:
 		return t.parse(o.event, t.data(o.event))
 	case o.raw != nil:
-		return t.parse(nil, o.raw)
+		return t.parse(o.remains(), o.raw)
 	}
 	data, err := t.packer.unpack(o.packed)
 	if err != nil {
 		data = nil
 	}
-	return t.parse(nil, data)
+	return t.parse(o.remains(), data)
+}
+
+// remains is what is known of the event of an open request without its data.
+func (o *openRequest) remains() *event.Event {
+	e := &event.Event{Type: typeRequest, Time: o.at}
+	if o.response {
+		e.Type = typeResponse
+	}
+	id := hex.EncodeToString(o.key.id[:])
+	if o.unique {
+		id = uuid.UUID(o.key.id).String()
+	}
+	e.Metadata.Set(metadataRequestID, id)
+	return e
 }
 
 // parse reads an entry. Where that is not possible, the entry has what the event tells.
 func (t *Tracer) parse(e *event.Event, data []byte) *auditlog.Entry {
 	if data != nil {
-		entry, err := t.parser.Parse(data)
+		entry, err := t.parseData(data)
 		if err == nil {
 			return entry
 		}
 		t.stats.Unreadable++
 	}
 	entry := new(auditlog.Entry)
-	if e == nil {
-		return entry
-	}
 	entry.IsResponse = e.Type == typeResponse
 	entry.TimeText = e.Time.Format(time.RFC3339Nano)
 	r := &entry.Request
@@ -191,7 +205,9 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	f := t.flat
 	f.begin()
 	f.conventions(e)
-	f.putTexts(attrAuditIDs, auditIDs)
+	if auditIDs[0] != "" {
+		f.putTexts(attrAuditIDs, auditIDs)
+	}
 	if s.Incomplete() {
 		f.putText(attrIncomplete, s.Kind.String())
 	}

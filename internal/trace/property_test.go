@@ -299,7 +299,7 @@ func withRestarts(t *testing.T, r *rand.Rand, events []placed, o Options) (deliv
 func TestPairingProperty(t *testing.T) {
 	const window = 3 * time.Minute
 	restarts := 0
-	for seed := range uint64(1500) {
+	for seed := range uint64(400) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		events := stream(r, window)
 		want, repeated := obvious(events, window)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
@@ -43,6 +44,9 @@ type Tracer struct {
 	o       Options
 	seed    maphash.Seed
 	parser  auditlog.Parser
+	given   *auditlog.Entry // by AddEntry, and the event made of it
+	event   event.Event
+	fields  event.Fields
 	flat    *flattener
 	names   *namer
 	packer  *packer
@@ -155,6 +159,37 @@ func (t *Tracer) Add(dst []*Span, e *event.Event, at journal.Position) []*Span {
 	dst = t.finish(dst)
 	dst = t.evict(t.expire(dst, t.clock, at), at)
 	return t.entry(dst, e, at)
+}
+
+// AddEntry is [Tracer.Add] for those who have parsed an entry themselves and have no journal:
+// it is not parsed again. Its line must not be written again. The spans have no ids of
+// events.
+func (t *Tracer) AddEntry(dst []*Span, source string, e *auditlog.Entry) []*Span {
+	t.given = e
+	t.event = event.Event{Type: typeRequest, Source: source, Time: e.Time, Data: e.Line()}
+	if e.IsResponse {
+		t.event.Type = typeResponse
+	}
+	t.fields = t.fields[:0]
+	for _, f := range [...]event.Field{
+		{Key: event.MetadataOperation, Value: e.Request.Operation}, {Key: metadataRequestID, Value: e.Request.ID}, {Key: metadataRequestPath, Value: e.Request.Path},
+	} { // in the order of the keys
+		if f.Value != "" {
+			t.fields = append(t.fields, f)
+		}
+	}
+	t.event.Metadata = t.fields
+	dst = t.Add(dst, &t.event, journal.Position{})
+	t.given = nil
+	return dst
+}
+
+// parseData parses an entry, unless it is the one that was given as such.
+func (t *Tracer) parseData(data []byte) (*auditlog.Entry, error) {
+	if e := t.given; e != nil && len(data) == len(e.Line()) && unsafe.SliceData(data) == unsafe.SliceData(e.Line()) {
+		return e, nil
+	}
+	return t.parser.Parse(data)
 }
 
 // Flush must be called behind the last event of each batch of the journal. It appends the
@@ -270,7 +305,7 @@ func (t *Tracer) entry(dst []*Span, e *event.Event, at journal.Position) []*Span
 	data := t.data(e)
 	if !hasID && data != nil {
 		// There is none, or it is too long for metadata.
-		if entry, err := t.parser.Parse(data); err == nil {
+		if entry, err := t.parseData(data); err == nil {
 			id = entry.Request.ID
 		}
 	}
@@ -380,7 +415,7 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 	} else if !bytes.Contains(data, []byte(`"error"`)) {
 		return false
 	}
-	entry, err := t.parser.Parse(data)
+	entry, err := t.parseData(data)
 	if err != nil {
 		return false
 	}

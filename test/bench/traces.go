@@ -12,9 +12,9 @@ import (
 )
 
 // spans compares how fast an audit log becomes spans that an OTLP endpoint has taken with
-// the pipeline that one would write with the OpenTelemetry SDK: requests per second. Both
-// are measured by a program of its own module, which also makes sure that they send the
-// same, because the hub's module does not depend on the SDK.
+// the pipeline that one would write with the OpenTelemetry SDK: requests per second of
+// processor time. Both are measured by a program in a module of its own, because the hub's
+// does not depend on the SDK; it also makes sure that they send the same.
 func spans(ctx context.Context, s settings) (ours, against float64, err error) {
 	log, err := newAuditLog()
 	if err != nil {

@@ -86,6 +86,9 @@ const (
 
 // Health returns what is wrong with the delivery.
 func (d *Delivery) Health() error {
+	if err := d.ended.Load(); err != nil {
+		return *err
+	}
 	if o := d.gate.outage(); o.failures > 0 && time.Since(o.since) > failingFor {
 		events, _ := d.lag()
 		return fmt.Errorf("no spans are delivered since %s (%d attempts): %s; %d events wait in the journal and are lost for this exporter once the journal removes them (journal.max_age, max_bytes)",

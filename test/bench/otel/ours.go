@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/tocsin-events/tocsin/event"
-	"github.com/tocsin-events/tocsin/internal/journal"
-	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
+	"github.com/tocsin-events/tocsin/internal/auditlog"
 	"github.com/tocsin-events/tocsin/internal/trace"
 	"github.com/tocsin-events/tocsin/internal/trace/export"
 	"github.com/tocsin-events/tocsin/internal/trace/otlp"
@@ -16,8 +13,9 @@ import (
 
 const batch = 512 // spans in one request, for both
 
-// ours is what the hub does, without the journal between: lines to events, with all that
-// is derived from them, events to spans, spans to the endpoint.
+// ours is what the hub does with entries, without the journal and the derivation of
+// notifications, which the other pipeline does not have: parse lines, pair entries, send
+// spans.
 func ours(url string, lines [][]byte) (requests int, err error) {
 	return pipeline(url, lines, func([]*trace.Span) {})
 }
@@ -34,7 +32,6 @@ func oursMarked(url string, lines [][]byte) (requests int, err error) {
 }
 
 func pipeline(url string, lines [][]byte, mark func([]*trace.Span)) (requests int, err error) {
-	translator := vaultaudit.NewTranslator(vaultaudit.TranslatorConfig{Name: "vault"})
 	tracer, err := trace.NewTracer(trace.Options{
 		// What the other pipeline does not know, or has in another way.
 		Names:      []trace.NameRule{{Path: "{path...}", Name: "{path}"}},
@@ -50,13 +47,13 @@ func pipeline(url string, lines [][]byte, mark func([]*trace.Span)) (requests in
 	}
 	defer exporter.Close()
 
-	// As with the SDK, one goroutine sends.
-	payloads, sent := make(chan export.Payload, 2), make(chan error, 1)
+	// As with the SDK, another goroutine encodes and sends.
+	batches, sent := make(chan []*trace.Span, 4), make(chan error, 1)
 	go func() {
 		var failed error
-		for p := range payloads {
-			if a := exporter.Export(context.Background(), p); failed == nil && (a.Outcome != export.Delivered || a.Rejected > 0) {
-				failed = fmt.Errorf("%d spans were not delivered: %s", p.Spans, a.Reason)
+		for spans := range batches {
+			if a := exporter.Export(context.Background(), exporter.Encode(spans)); failed == nil && (a.Outcome != export.Delivered || a.Rejected > 0) {
+				failed = fmt.Errorf("%d spans were not delivered: %s", len(spans), a.Reason)
 			}
 		}
 		sent <- failed
@@ -64,34 +61,27 @@ func pipeline(url string, lines [][]byte, mark func([]*trace.Span)) (requests in
 	send := func(spans []*trace.Span) []*trace.Span {
 		requests += len(spans)
 		mark(spans)
-		payloads <- exporter.Encode(spans)
-		return spans[:0]
+		batches <- spans
+		return make([]*trace.Span, 0, 2*batch)
 	}
-	// As in the hub, the source makes events while the tracer works on earlier ones. A
-	// record of the journal has about 200 lines.
-	records := make(chan []*event.Event, 4)
-	go func() {
-		defer close(records)
-		for part := range slices.Chunk(lines, 200) {
-			events := make([]*event.Event, 0, 300)
-			for _, line := range part {
-				events = translator.Translate(events, line)
-			}
-			records <- events
-		}
-	}()
 	spans := make([]*trace.Span, 0, 2*batch)
-	for events := range records {
-		for _, e := range events {
-			spans = tracer.Add(spans, e, journal.Position{})
+	var parser auditlog.Parser
+	for i, line := range lines {
+		e, err := parser.Parse(line)
+		if err != nil {
+			return 0, err
 		}
-		if spans = tracer.Flush(spans); len(spans) >= batch {
+		spans = tracer.AddEntry(spans, "vault://vault", e)
+		if i%200 == 199 { // about a record of the journal
+			spans = tracer.Flush(spans)
+		}
+		if len(spans) >= batch {
 			spans = send(spans)
 		}
 	}
 	if spans = tracer.Close(spans); len(spans) > 0 {
 		send(spans)
 	}
-	close(payloads)
+	close(batches)
 	return requests, <-sent
 }

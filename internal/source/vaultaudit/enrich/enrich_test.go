@@ -487,9 +487,10 @@ func TestTokenFile(t *testing.T) {
 // Over TLS, the server must have a certificate of the given authority.
 func TestTLS(t *testing.T) {
 	s := newServer(t)
-	secure := httptest.NewTLSServer(http.HandlerFunc(s.serve))
-	t.Cleanup(secure.Close)
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
 	if err := os.WriteFile(ca, text, 0o600); err != nil {
