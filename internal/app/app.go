@@ -75,7 +75,7 @@ type App struct {
 	listener  net.Listener
 	server    *http.Server
 	sources   sources
-	receivers map[string]receiving // by the name of their source
+	receivers map[string]*receiving // by the name of their source
 	traces    traces
 	meter     auditMeter
 	systemd   *systemd.Service

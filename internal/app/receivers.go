@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -36,58 +37,85 @@ var receiverKinds = map[config.SourceType]receiver.Kind{
 // receiving is a receiver and the inbox that it puts into.
 type receiving struct {
 	*receiver.Receiver
-	inbox *inbox.Inbox
+	config config.Source
+	inbox  *inbox.Inbox // nil while it is being opened
 }
 
-// startReceivers makes the receivers, which take what is sent from now on: inboxes need no
-// journal. So a server can connect while the hub still starts, and until the hub has
-// almost ended.
+// startReceivers makes the receivers, which take what is sent from now on, into memory
+// until their inboxes are open, which need no journal. So a server can connect while the
+// hub still starts, and until it has almost ended.
 func (a *App) startReceivers() error {
-	a.receivers = make(map[string]receiving)
+	a.receivers = make(map[string]*receiving)
+	var all []*receiving
 	for _, c := range a.config.Sources {
 		if kind, ok := receiverKinds[c.Type]; ok {
-			if err := a.startReceiver(c, kind); err != nil {
+			r, err := a.startReceiver(c, kind)
+			if err != nil {
 				return fmt.Errorf("source %s: %w", c.Name, err)
 			}
+			a.receivers[c.Name] = r
+			all = append(all, r)
 		}
 	}
 	unused, err := a.systemd.CloseUnused()
 	if len(unused) > 0 || err != nil {
 		a.log.Warn("systemd holds sockets that nothing is configured to use; they were closed.", "sockets", unused, "error", err)
 	}
+	for _, r := range all {
+		if err := a.openInbox(r); err != nil {
+			return fmt.Errorf("source %s: open the spool: %w", r.config.Name, err)
+		}
+	}
 	return nil
 }
 
-func (a *App) startReceiver(c config.Source, kind receiver.Kind) error {
+func (a *App) startReceiver(c config.Source, kind receiver.Kind) (*receiving, error) {
 	settings, err := a.receiverConfig(c, kind)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	r := &receiving{config: c}
+	if r.Receiver, err = receiver.Listen(settings, receiver.Deps{Systemd: a.systemd, Logger: component(a.log, "receiver")}); err != nil {
+		return nil, err
+	}
+	a.onStop("receiver "+c.Name, unhurried(r.stop))
+	r.Start()
+	a.health.Register("receiver "+c.Name, health.Degradation, r.Health)
+	a.registry.MustRegister(r.Collectors()...)
+	return r, nil
+}
+
+// openInbox gives a receiver its inbox.
+func (a *App) openInbox(r *receiving) error {
+	s := r.config.Spool
 	in, err := inbox.Open(inbox.Options{
-		Dir:          filepath.Join(a.config.DataDir, spoolDir, c.Name),
-		MemoryBytes:  int64(c.Spool.MemoryBytes),
-		MaxBytes:     int64(c.Spool.MaxBytes),
-		ReserveBytes: int64(c.Spool.ReserveBytes),
-		SyncInterval: time.Duration(c.Spool.SyncInterval),
-		WhenFull:     map[config.SpoolFull]inbox.WhenFull{config.SpoolDrop: inbox.Drop, config.SpoolBlock: inbox.Block}[c.Spool.WhenFull],
+		Dir:          filepath.Join(a.config.DataDir, spoolDir, r.config.Name),
+		MemoryBytes:  int64(s.MemoryBytes),
+		MaxBytes:     int64(s.MaxBytes),
+		ReserveBytes: int64(s.ReserveBytes),
+		SyncInterval: time.Duration(s.SyncInterval),
+		WhenFull:     map[config.SpoolFull]inbox.WhenFull{config.SpoolDrop: inbox.Drop, config.SpoolBlock: inbox.Block}[s.WhenFull],
 		Logger:       component(a.log, "inbox"),
 	})
 	if err != nil {
-		return fmt.Errorf("open the spool: %w", err)
-	}
-	a.onStop("spool "+c.Name, unhurried(in.Close))
-	r, err := receiver.Listen(settings, receiver.Deps{Inbox: in, Systemd: a.systemd, Logger: component(a.log, "receiver")})
-	if err != nil {
 		return err
 	}
-	a.onStop("receiver "+c.Name, unhurried(r.Stop))
-	r.Start()
-	a.receivers[c.Name] = receiving{r, in}
-	a.health.Register("receiver "+c.Name, health.Degradation, r.Health)
-	a.health.Register("spool "+c.Name, health.Degradation, in.Health)
-	a.registry.MustRegister(r.Collectors()...)
-	a.registry.MustRegister(spoolCollectors(c.Name, in.Stats)...)
+	r.inbox = in
+	r.Use(in)
+	a.health.Register("spool "+r.config.Name, health.Degradation, in.Health)
+	a.registry.MustRegister(spoolCollectors(r.config.Name, in.Stats)...)
 	return nil
+}
+
+// stop ends the receiver and then writes what it has put.
+func (r *receiving) stop(ctx context.Context) error {
+	err := r.Stop(ctx)
+	if r.inbox != nil {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), receiverTimeout)
+		defer cancel()
+		err = errors.Join(err, r.inbox.Close(closing))
+	}
+	return err
 }
 
 // receiverConfig is the part of a source that its receiver needs.

@@ -106,7 +106,12 @@ sources:
 		t.Fatal(err)
 	}
 	h.sockets["config"] = filepath.Join(short, "tocsin.yaml")
-	t.Cleanup(h.kill)
+	t.Cleanup(func() {
+		h.kill()
+		if t.Failed() {
+			t.Logf("the last hub said:\n%s", h.said)
+		}
+	})
 	return h
 }
 

@@ -3,10 +3,14 @@ package device_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tocsin-events/tocsin/test/device"
 )
@@ -17,6 +21,7 @@ type load struct {
 	stopping chan struct{}
 	running  sync.WaitGroup
 	devices  []*loaded
+	control  *loaded // writes to nobody: how long the machine itself holds up a writer
 
 	mu      sync.Mutex
 	windows []window // in which the hub was gone
@@ -57,7 +62,30 @@ func startLoad(h *hub, rate int, names ...string) *load {
 		l.devices = append(l.devices, d)
 		l.running.Go(func() { d.run(l.stopping, rate) })
 	}
+	l.control = newControl(h.T)
+	l.running.Go(func() { l.control.run(l.stopping, rate) })
 	return l
+}
+
+// newControl returns a device whose entries are read by a process that does nothing with
+// them.
+func newControl(t *testing.T) *loaded {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
+	reader := exec.Command("cat")
+	reader.Stdin = theirs
+	if err := reader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	return &loaded{name: "none", failures: make(map[string]int),
+		write: func(line []byte) error { _, err := ours.Write(line); return err },
+		close: func() { ours.Close(); reader.Wait() },
+	}
 }
 
 // run writes entries, one at a time, each when it is due.
@@ -103,16 +131,25 @@ func (l *load) stop() {
 	l.running.Wait()
 }
 
+// quietMachine is the most that a machine which does little else holds up a writer.
+const quietMachine = 10 * time.Millisecond
+
 // expectation is what is required of a device.
 type expectation struct {
 	mayFail bool          // writes, while the hub is gone
-	slowest time.Duration // outside of windows
+	repeats bool          // the journal may have an entry twice, with the same id
+	slowest time.Duration // outside of windows, on a machine that is quiet
 	lost    int           // at most, of those accepted
 }
 
 // check compares with what is in the journal, and reports times.
 func (l *load) check(t *testing.T, seen map[uint64]int, want map[string]expectation) {
 	t.Helper()
+	var control []time.Duration
+	for _, w := range l.control.writes {
+		control = append(control, w.took)
+	}
+	t.Logf("none %7d writes to a process that only reads: %s", len(control), describe(control))
 	for _, d := range l.devices {
 		e := want[d.name]
 		var outside, inside []time.Duration
@@ -143,14 +180,25 @@ func (l *load) check(t *testing.T, seen map[uint64]int, want map[string]expectat
 		if lost > e.lost {
 			t.Errorf("%s: %d accepted entries are not in the journal, at most %d may be", d.name, lost, e.lost)
 		}
-		if doubled > 0 {
+		if doubled > 0 && !e.repeats {
 			t.Errorf("%s: %d entries are in the journal more than once", d.name, doubled)
 		}
 		if failed > 0 && !e.mayFail {
 			t.Errorf("%s: %d writes failed: %v", d.name, failed, d.failures)
 		}
-		if len(outside) > 0 && slices.Max(outside) > e.slowest {
-			t.Errorf("%s: a write took %v, at most %v is allowed", d.name, slices.Max(outside), e.slowest)
+		// When the machine itself holds up writers, whose entries nobody but a process that
+		// only reads takes, a bound for the slowest one says nothing about the hub.
+		allowed := e.slowest
+		if control[len(control)-1] > quietMachine {
+			allowed = device.DefaultTimeout / 2
+		}
+		if len(outside) > 0 {
+			if slowest := outside[len(outside)-1]; slowest > allowed {
+				t.Errorf("%s: a write took %v, at most %v is allowed%s", d.name, slowest, allowed, l.when(d, slowest))
+			}
+			if p99 := outside[len(outside)*99/100]; p99 > e.slowest {
+				t.Errorf("%s: of 100 writes one took %v, at most %v is allowed", d.name, p99, e.slowest)
+			}
 		}
 		for _, w := range append(inside, outside...) {
 			if w >= device.DefaultTimeout {
@@ -162,6 +210,21 @@ func (l *load) check(t *testing.T, seen map[uint64]int, want map[string]expectat
 			t.Errorf("%s: %d writes prove nothing", d.name, len(d.writes))
 		}
 	}
+}
+
+// when tells how long after a restart a write was that took so long.
+func (l *load) when(d *loaded, took time.Duration) string {
+	for _, w := range d.writes {
+		if w.took != took {
+			continue
+		}
+		for _, x := range slices.Backward(l.windows) {
+			if x.to.Before(w.begin) {
+				return fmt.Sprintf(", %v after a restart", w.begin.Sub(x.to))
+			}
+		}
+	}
+	return ""
 }
 
 func describe(took []time.Duration) string {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/inbox"
+	"github.com/tocsin-events/tocsin/internal/tail"
 )
 
 // Bounds of requests. The HTTP device of OpenBao has no timeout of its own: what is
@@ -162,12 +163,7 @@ func (w *web) take(request *http.Request) *refusal {
 	}
 	ctx, cancel := context.WithTimeout(request.Context(), answerTime)
 	defer cancel()
-	position, err := w.inbox.Put(ctx, lines)
-	if err == nil {
-		w.counts.lines.Add(uint64(len(lines)))
-		w.counts.bytes.Add(uint64(len(body.text)))
-		err = w.inbox.Durable(ctx, position)
-	}
+	err := w.store(ctx, lines, len(body.text))
 	switch {
 	case err == nil:
 		return nil
@@ -177,6 +173,21 @@ func (w *web) take(request *http.Request) *refusal {
 		return &refusal{http.StatusServiceUnavailable, "it was not durable within " + answerTime.String()}
 	}
 	return &refusal{http.StatusServiceUnavailable, "the receiver is ending"}
+}
+
+// store makes lines durable.
+func (w *web) store(ctx context.Context, lines []tail.Line, size int) error {
+	in, err := w.target.wait(ctx)
+	if err != nil {
+		return err
+	}
+	position, err := in.Put(ctx, lines)
+	if err != nil {
+		return err
+	}
+	w.counts.lines.Add(uint64(len(lines)))
+	w.counts.bytes.Add(uint64(size))
+	return in.Durable(ctx, position)
 }
 
 // authenticate checks the secret.

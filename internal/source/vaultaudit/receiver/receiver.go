@@ -77,9 +77,9 @@ type Config struct {
 	Dir string
 }
 
-// Deps are what a Receiver works with. Inbox is required.
+// Deps are what a Receiver works with.
 type Deps struct {
-	Inbox   Inbox
+	Inbox   Inbox            // nil: it comes later, with [Receiver.Use]
 	Systemd *systemd.Service // default: none
 	Logger  *slog.Logger     // default: none
 }
@@ -91,7 +91,7 @@ var ErrInUse = errors.New("another process listens there")
 // Stop. Its other methods are safe for concurrent use.
 type Receiver struct {
 	config  Config
-	inbox   Inbox
+	target  target
 	systemd *systemd.Service
 	log     *slog.Logger
 	table   table
@@ -123,7 +123,7 @@ func Listen(config Config, deps Deps) (*Receiver, error) {
 	config.MaxConnections = cmp.Or(config.MaxConnections, 1000)
 	config.MaxLine = cmp.Or(config.MaxLine, tail.DefaultMaxLine)
 	r := &Receiver{
-		config: config, inbox: deps.Inbox,
+		config: config, target: newTarget(),
 		systemd: cmp.Or(deps.Systemd, new(systemd.Service)),
 		log:     cmp.Or(deps.Logger, slog.New(slog.DiscardHandler)).With("source", config.Name),
 	}
@@ -132,6 +132,9 @@ func Listen(config Config, deps Deps) (*Receiver, error) {
 	r.binding, r.stopBinding = context.WithCancel(context.Background())
 	if config.Kind == HTTP {
 		r.http = newWeb(r)
+	}
+	if deps.Inbox != nil {
+		r.Use(deps.Inbox)
 	}
 	e, err := r.bind()
 	switch {
@@ -288,7 +291,7 @@ func (r *Receiver) put(lines []tail.Line) bool {
 	if len(kept) == 0 {
 		return true
 	}
-	_, err := r.inbox.Put(r.waiting, kept)
+	err := r.target.put(r.waiting, kept)
 	if err != nil && !errors.Is(err, inbox.ErrFull) {
 		return false // closed, or it does not take any before the end
 	}
@@ -341,6 +344,7 @@ func (r *Receiver) Stop(ctx context.Context) error {
 	if e != nil {
 		err = errors.Join(err, e.close())
 	}
+	err = errors.Join(err, r.leaveEarly())
 	if r.storing.Load() {
 		barrier, cancel := context.WithTimeout(ctx, barrierTimeout)
 		defer cancel()
