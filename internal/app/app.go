@@ -72,6 +72,7 @@ type App struct {
 	listener net.Listener
 	server   *http.Server
 	sources  sources
+	imports  *imports
 	traces   traces
 	systemd  systemd
 
@@ -183,6 +184,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("sources", a.sources.stop)
+	a.imports = a.makeImports(common)
+	a.onStop("imports", a.imports.stop)
 	if err := a.openPlugins(ctx, o); err != nil {
 		return nil, err
 	}
@@ -208,6 +211,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Trail:          a.trail,
 		Logins:         a.logins,
 		Intake:         a.intake,
+		AuditLogs:      a.imports,
 		Plugins:        a.plugins,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,

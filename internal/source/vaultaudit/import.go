@@ -27,6 +27,9 @@ type Chunk struct {
 	Offset int64
 	// Data is whole lines; the last line of a log may lack its line feed.
 	Data []byte
+	// Length is how many bytes of the log Data stands for, at least its own: of a line that
+	// is too long only the beginning may be given.
+	Length int64
 	// Last tells that the log ends with Data.
 	Last bool
 	// DryRun counts only.
@@ -70,6 +73,8 @@ const (
 	// importIdle is how long an import may be silent before another log may be imported,
 	// and its memory is given back.
 	importIdle = time.Minute
+	// importBusy is how long an import keeps out that of another log after its last chunk.
+	importBusy = 3 * time.Second
 	// importSave is the time after which the progress of an import is stored.
 	importSave = 5 * time.Second
 	// barrierTimeout bounds the wait until what the inputs read before is durable.
@@ -111,6 +116,7 @@ type session struct {
 	offset     int64
 	complete   bool
 	saved      time.Time
+	used       time.Time // when the last chunk was done
 }
 
 func newImporter(s *Source) *importer {
@@ -176,7 +182,7 @@ func (s *Source) Import(ctx context.Context, c Chunk) (Imported, Counted, error)
 	}
 	defer func() { i.idle = time.AfterFunc(importIdle, i.expire) }()
 	switch {
-	case x.complete:
+	case x.complete && len(c.Data) == 0:
 		return Imported{Offset: x.offset, Complete: true}, Counted{}, nil
 	case c.Offset != x.offset && c.Log != "":
 		return Imported{Offset: x.offset}, Counted{}, fmt.Errorf("import into %s: %w: it begins at %d, the import is at %d", s.config.Name, ErrOffset, c.Offset, x.offset)
@@ -186,14 +192,15 @@ func (s *Source) Import(ctx context.Context, c Chunk) (Imported, Counted, error)
 		i.drop() // what is stored now is read back
 		return Imported{}, Counted{}, fmt.Errorf("import into %s: %w", s.config.Name, err)
 	}
-	x.offset += int64(len(c.Data))
-	x.complete = c.Last && c.Log != ""
+	x.offset += max(c.Length, int64(len(c.Data)))
+	x.complete = c.Last
 	if !c.DryRun && c.Log != "" && (c.Last || time.Since(x.saved) > importSave) {
 		if err := i.save(ctx, x); err != nil {
 			i.drop()
 			return Imported{}, Counted{}, fmt.Errorf("import into %s: store how far it is: %w", s.config.Name, err)
 		}
 	}
+	x.used = time.Now()
 	done := Imported{Offset: x.offset, Complete: x.complete}
 	if c.Last {
 		i.drop()
@@ -207,10 +214,10 @@ func (i *importer) begin(ctx context.Context, c Chunk) (*session, error) {
 		switch {
 		case x.log == c.Log && x.dry == c.DryRun && (c.Log != "" || c.Offset == x.offset):
 			return x, nil
-		case x.log != c.Log:
+		case x.log != c.Log && time.Since(x.used) < importBusy:
 			return nil, ErrImporting
 		}
-		i.drop()
+		i.end(ctx)
 	}
 	x := &session{log: c.Log, dry: c.DryRun, translator: NewTranslator(i.config.Translator), saved: time.Now()}
 	x.translator.imported = true
@@ -228,14 +235,14 @@ func (i *importer) begin(ctx context.Context, c Chunk) (*session, error) {
 			}
 		}
 	}
-	if x.complete {
+	if x.complete && len(c.Data) == 0 {
 		return x, nil // there is nothing to compare
 	}
 	i.mu.Lock()
 	i.taken, i.live = newWindow(importWindow, time.Hour), newWindow(importWindow, time.Hour)
 	i.mu.Unlock()
 	i.active.Store(!x.dry)
-	i.session = x
+	i.session, x.used = x, time.Now()
 	err := i.barrier(ctx)
 	if err == nil {
 		x.ids, err = i.known(ctx)
@@ -312,15 +319,18 @@ func (i *importer) expire() {
 	}
 	defer i.working.Unlock()
 	if i.session != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
-		defer cancel()
-		if x := i.session; !x.dry && x.log != "" {
-			if err := i.save(ctx, x); err != nil {
-				i.log.Warn("how far an import is was not stored; its last entries are compared again", "error", err)
-			}
-		}
-		i.drop()
+		i.end(context.Background())
 	}
+}
+
+// end ends the session and stores how far it is.
+func (i *importer) end(ctx context.Context) {
+	if x := i.session; !x.dry && x.log != "" {
+		if err := i.save(ctx, x); err != nil {
+			i.log.Warn("how far an import is was not stored; its last entries are compared again", "error", err)
+		}
+	}
+	i.drop()
 }
 
 // work translates the lines of a chunk and waits until what is new of them is durable.
@@ -481,13 +491,11 @@ func (i *importer) save(ctx context.Context, x *session) error {
 		return err
 	}
 	b = append(b, '\n')
-	if !x.complete {
-		snapshot, err := x.translator.Snapshot()
-		if err != nil {
-			return err
-		}
-		b = append(b, snapshot...)
+	snapshot, err := x.translator.Snapshot()
+	if err != nil {
+		return err
 	}
+	b = append(b, snapshot...)
 	_, err = store.PutBytes(ctx, i.importKey(x.log), b)
 	x.saved = time.Now()
 	return err
