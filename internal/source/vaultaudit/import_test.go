@@ -201,3 +201,23 @@ func TestImportDryRun(t *testing.T) {
 	s.waitLines(200)
 	checkExactlyOnce(t, s.journal, 200)
 }
+
+// FuzzStored reads what may be stored about a source and an import.
+func FuzzStored(f *testing.F) {
+	f.Add([]byte(`{"version":1,"file":{"files":[]},"journal":"","begin":""}`))
+	f.Add([]byte(`{"version":2,"inputs":{"a":{"journal":"","files":{"b":{"files":[{"offset":3}]}},"inbox":{"epoch":1}}}}`))
+	f.Add([]byte{2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 'a'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if r, err := parseRecord(b, "input", "path"); err == nil && r.Version != recordVersion {
+			t.Errorf("version %d", r.Version)
+		}
+		_ = NewTranslator(TranslatorConfig{Name: "x"}).Restore(b)
+		n := 0
+		for l := range chunkLines(b, true) {
+			n += int(l.Size) + 1
+		}
+		if n != len(b) && n != len(b)+1 {
+			t.Errorf("%d bytes of %d", n, len(b))
+		}
+	})
+}
