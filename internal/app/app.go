@@ -1,11 +1,12 @@
-// Package app builds the program from its configuration: listener, journal, trail,
+// Package app builds the program from its configuration: listener, receivers, journal, trail,
 // tokens and policies, sources, plugins, hub, HTTP server, in that order, and takes it down in
 // reverse, so that what ends last can still be recorded. It
-// touches no flags, no signals and no global state (of the environment it reads
-// what systemd sets), so tests run any number of apps in one process.
+// touches no flags, no signals and no global state, so tests run any number of apps in
+// one process.
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/metrics"
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
+	"github.com/tocsin-events/tocsin/internal/systemd"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/vaultplugin"
 )
@@ -42,7 +44,8 @@ type Options struct {
 	Logger  *slog.Logger
 	Version string
 	// Stdout is where an exporter of type stdout writes; default os.Stdout.
-	Stdout io.Writer
+	Stdout  io.Writer
+	Systemd *systemd.Service // that started the process; nil: none has
 
 	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
 }
@@ -57,24 +60,26 @@ const stopTimeout = 10 * time.Second
 
 // App is the running program. Make it with [New], then call Run once or Close.
 type App struct {
-	log      *slog.Logger
-	config   config.Config
-	registry *prometheus.Registry
-	health   health.Registry
-	journal  *journal.Journal
-	trail    *trail.Trail
-	catalog  *catalog.Catalog
-	intake   *publish.Intake
-	access   *access.Authority
-	logins   map[string]access.Provider
-	plugins  *pluginhost.Host        // nil: none are hosted
-	hub      atomic.Pointer[hub.Hub] // nil while New runs
-	listener net.Listener
-	server   *http.Server
-	sources  sources
-	imports  *imports
-	traces   traces
-	systemd  systemd
+	log       *slog.Logger
+	config    config.Config
+	registry  *prometheus.Registry
+	health    health.Registry
+	journal   *journal.Journal
+	trail     *trail.Trail
+	catalog   *catalog.Catalog
+	intake    *publish.Intake
+	access    *access.Authority
+	logins    map[string]access.Provider
+	plugins   *pluginhost.Host        // nil: none are hosted
+	hub       atomic.Pointer[hub.Hub] // nil while New runs
+	listener  net.Listener
+	server    *http.Server
+	sources   sources
+	receivers map[string]receiving // by the name of their source
+	imports   *imports
+	traces    traces
+	meter     auditMeter
+	systemd   *systemd.Service
 
 	stops []stop // in the order of creation
 	once  sync.Once
@@ -91,8 +96,9 @@ func (a *App) onStop(name string, run func(context.Context) error) {
 	a.stops = append(a.stops, stop{name, run})
 }
 
-// New opens the journal and binds the address; nothing is served or read before
-// [App.Run]. The error wraps [ErrListen], [journal.ErrLocked] or
+// New opens the journal and binds the addresses; nothing is served or read before
+// [App.Run], but what audit devices send is received already. The error wraps [ErrListen],
+// [receiver.ErrInUse], [journal.ErrLocked] or
 // [journal.ErrVersion] where one is the reason, and is a [config.Error] for a
 // configuration that is not valid.
 func New(ctx context.Context, o Options) (_ *App, err error) {
@@ -103,7 +109,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{log: o.Logger, config: o.Config, registry: newRegistry(o.Version), systemd: newSystemd(os.Getenv)}
+	a := &App{log: o.Logger, config: o.Config, registry: newRegistry(o.Version), systemd: cmp.Or(o.Systemd, new(systemd.Service))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -123,6 +129,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("listener", func(context.Context) error { return ignoreClosed(a.listener.Close()) })
+
+	if err := a.startReceivers(); err != nil {
+		return nil, err
+	}
 
 	a.journal, err = journal.Open(ctx, journal.Config{
 		Dir:             c.DataDir,
@@ -157,6 +167,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("exporters", a.traces.stop)
+	if err := a.makeAuditMeter(ctx, common); err != nil {
+		return nil, err
+	}
+	a.onStop("audit metrics", a.meter.stop)
 
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err
@@ -219,7 +233,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		GRPC:           calls,
 		EventTypes:     a.catalog,
 		Health:         &a.health,
-		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
+		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,
 		Counters:       common,
 		Logger:         component(a.log, "api"),

@@ -21,6 +21,8 @@ import (
 	"github.com/tocsin-events/tocsin/client"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/systemd"
+	"github.com/tocsin-events/tocsin/internal/systemd/systemdtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -288,18 +290,27 @@ func TestFailingSource(t *testing.T) {
 	}
 }
 
-func TestSystemdIsTold(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "notify")
-	conn := listenNotify(t, socket)
-	t.Setenv("NOTIFY_SOCKET", socket)
-	_, stop := start(t, options(t))
-	if got := receive(t, conn); got != "READY=1" {
-		t.Errorf("received %q", got)
+func TestSystemd(t *testing.T) {
+	m := systemdtest.New(t, 0)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer l.Close()
+	m.Hold("http", l.(*net.TCPListener))
+	o := options(t)
+	o.Config.Listen.Address = l.Addr().String()
+	const first = 300
+	if o.Systemd, err = systemd.FromVariables(m.Variables(first), first); err != nil {
+		t.Fatal(err)
+	}
+	a, stop := start(t, o) // the address is in use, but by its own socket
+	if a.Addr().String() != l.Addr().String() {
+		t.Errorf("listens on %s, not on %s", a.Addr(), l.Addr())
+	}
+	ready := m.Await("READY=1", 0)
 	stop()
-	if got := receive(t, conn); got != "STOPPING=1" {
-		t.Errorf("received %q", got)
-	}
+	m.Await("STOPPING=1", ready)
 }
 
 func TestCloseWithoutRun(t *testing.T) {

@@ -26,11 +26,11 @@ func (a *App) listen(c config.Listen, conns *connections) (net.Listener, error) 
 	var settings *tls.Config
 	if c.TLS.Enabled() {
 		var err error
-		if settings, err = serverTLS(c.TLS, component(a.log, "tls")); err != nil {
+		if settings, err = serverTLS("listen.tls", c.TLS, component(a.log, "tls"), "h2", "http/1.1"); err != nil {
 			return nil, err
 		}
 	}
-	l, err := net.Listen("tcp", c.Address)
+	l, err := a.bind(c.Address)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrListen, err)
 	}
@@ -42,6 +42,14 @@ func (a *App) listen(c config.Listen, conns *connections) (net.Listener, error) 
 		a.log.Warn("Tokens and events are sent unencrypted: whoever is on the way can read them.", "setting", "listen.dangerously_send_tokens_unencrypted")
 	}
 	return l, nil
+}
+
+// bind takes the socket that systemd holds for the address, or makes one.
+func (a *App) bind(address string) (net.Listener, error) {
+	if held := a.systemd.Take("tcp", address); held != nil {
+		return held.Listener()
+	}
+	return net.Listen("tcp", address)
 }
 
 // Addr returns the address that the app listens on.
@@ -74,11 +82,12 @@ func (a *App) Run(ctx context.Context) error {
 		}
 	})
 	a.traces.start(a)
+	a.meter.start(a)
 	a.sources.start(a.log)
 	if a.plugins != nil {
 		a.plugins.Start()
 	}
-	running.Go(func() { a.systemd.watch(ctx, func() bool { return a.health.Report().Live }) })
+	running.Go(func() { a.systemd.Watch(ctx, func() bool { return a.health.Report().Live }) })
 	a.tell("READY=1")
 	a.log.Info("Ready.", "address", a.URL(), "data_dir", a.config.DataDir, "sources", len(a.config.Sources))
 
@@ -96,7 +105,7 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 func (a *App) tell(message string) {
-	if err := a.systemd.notify(message); err != nil {
+	if err := a.systemd.Notify(message); err != nil {
 		a.log.Warn("The service manager could not be told.", "message", message, "error", err)
 	}
 }

@@ -111,11 +111,16 @@ func (a *App) makeSource(devices []config.Source, salt []byte, common *metrics.M
 		case config.VaultAuditFile:
 			inputs = append(inputs, vaultaudit.Input{Name: c.Name, Paths: c.Files(), From: tail.From(c.From), MaxLine: int(c.MaxLine)})
 		default:
-			return nil, fmt.Errorf("unknown type %q", c.Type)
+			inputs = append(inputs, vaultaudit.Input{Name: c.Name, Inbox: a.receivers[c.Name].inbox})
 		}
+	}
+	ask, err := a.makeAskers(devices)
+	if err != nil {
+		return nil, err
 	}
 	s, err := vaultaudit.New(vaultaudit.Config{
 		Name:   first.ServerName(),
+		Ask:    ask,
 		Inputs: inputs,
 		Limits: a.config.Limits.Event(),
 		Translator: vaultaudit.TranslatorConfig{

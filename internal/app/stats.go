@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/tocsin-events/tocsin/internal/inbox"
 	"github.com/tocsin-events/tocsin/internal/tail"
 )
 
@@ -40,6 +41,30 @@ func fileIncidents(name string, stats func() tail.Stats) []prometheus.Collector 
 		counter("missing", func(s tail.Stats) uint64 { return s.Missing }),
 		counter("compressed", func(s tail.Stats) uint64 { return s.Compressed }),
 		counter("unreadable", func(s tail.Stats) uint64 { return s.Unreadable }),
+	}
+}
+
+// spoolCollectors returns the metrics of the inbox of a source.
+func spoolCollectors(name string, stats func() inbox.Stats) []prometheus.Collector {
+	labels := prometheus.Labels{"name": name}
+	gauge := func(metric, help string, value func(inbox.Stats) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "tocsin", Subsystem: "spool", Name: metric, Help: help, ConstLabels: labels,
+		}, func() float64 { return value(stats()) })
+	}
+	counter := func(metric, help string, value func(inbox.Stats) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "tocsin", Subsystem: "spool", Name: metric, Help: help, ConstLabels: labels,
+		}, func() float64 { return float64(value(stats())) })
+	}
+	return []prometheus.Collector{
+		gauge("memory_bytes", "Bytes of lines that wait in memory for the disk.", func(s inbox.Stats) float64 { return float64(s.MemoryBytes) }),
+		gauge("disk_bytes", "Bytes of lines that wait on the disk for the journal.", func(s inbox.Stats) float64 { return float64(s.DiskBytes) }),
+		gauge("lines", "Lines that wait for the journal.", func(s inbox.Stats) float64 { return float64(s.MemoryLines + s.DiskLines) }),
+		gauge("oldest_seconds", "Age of the oldest line that waits for the journal.", func(s inbox.Stats) float64 { return s.Oldest.Seconds() }),
+		gauge("file_bytes", "Size of the files, those that are reserved included.", func(s inbox.Stats) float64 { return float64(s.FileBytes) }),
+		counter("dropped_lines_total", "Lines that were not kept because memory and disk were full.", func(s inbox.Stats) uint64 { return s.DroppedLines }),
+		counter("dropped_bytes_total", "Bytes of the lines that were not kept.", func(s inbox.Stats) uint64 { return s.DroppedBytes }),
 	}
 }
 

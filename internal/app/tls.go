@@ -70,8 +70,8 @@ func (r *reloading[T]) look() []fileVersion {
 	return v
 }
 
-func loadCertificate(c config.TLS, log *slog.Logger) (*reloading[*tls.Certificate], error) {
-	return newReloading("the certificate of listen.tls", func() (*tls.Certificate, error) {
+func loadCertificate(key string, c config.TLS, log *slog.Logger) (*reloading[*tls.Certificate], error) {
+	return newReloading("the certificate of "+key, func() (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		return &pair, err
 	}, log, c.CertFile, c.KeyFile)
@@ -81,8 +81,8 @@ func loadCertificate(c config.TLS, log *slog.Logger) (*reloading[*tls.Certificat
 // operating system are about 250 kB.
 const maxCABytes = 4 << 20
 
-func loadClientCAs(c config.TLS, log *slog.Logger) (*reloading[*x509.CertPool], error) {
-	return newReloading("listen.tls.client_ca_file", func() (*x509.CertPool, error) {
+func loadClientCAs(key string, c config.TLS, log *slog.Logger) (*reloading[*x509.CertPool], error) {
+	return newReloading(key+".client_ca_file", func() (*x509.CertPool, error) {
 		info, err := os.Stat(c.ClientCAFile)
 		if err != nil {
 			return nil, err
@@ -102,21 +102,21 @@ func loadClientCAs(c config.TLS, log *slog.Logger) (*reloading[*x509.CertPool], 
 	}, log, c.ClientCAFile)
 }
 
-// serverTLS returns the settings of the listener.
-func serverTLS(c config.TLS, log *slog.Logger) (*tls.Config, error) {
-	certificate, err := loadCertificate(c, log)
+// serverTLS returns the settings of a listener; key is where they are in the configuration.
+func serverTLS(key string, c config.TLS, log *slog.Logger, protocols ...string) (*tls.Config, error) {
+	certificate, err := loadCertificate(key, c, log)
 	if err != nil {
 		return nil, err
 	}
 	settings := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"},
+		NextProtos:     protocols,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate.get(), nil },
 	}
 	if c.ClientAuth == config.ClientAuthNone {
 		return settings, nil
 	}
-	authorities, err := loadClientCAs(c, log)
+	authorities, err := loadClientCAs(key, c, log)
 	if err != nil {
 		return nil, err
 	}

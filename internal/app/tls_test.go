@@ -149,7 +149,7 @@ func TestCertificateIsReplaced(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	files := tlsFiles(t)
 	ca.writeServer(t, files, 1)
-	c, err := loadCertificate(files, slog.New(slog.DiscardHandler))
+	c, err := loadCertificate("listen.tls", files, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestCertificateIsReplaced(t *testing.T) {
 func TestTLSFilesMissing(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	files := tlsFiles(t)
-	_, err := serverTLS(files, log)
+	_, err := serverTLS("listen.tls", files, log)
 	if err == nil || !strings.Contains(err.Error(), "cert.pem") || !strings.Contains(err.Error(), "listen.tls") {
 		t.Errorf("got %v", err)
 	}
@@ -190,7 +190,7 @@ func TestTLSFilesMissing(t *testing.T) {
 		if text != nil {
 			writeFile(t, files.ClientCAFile, text)
 		}
-		if _, err := serverTLS(files, log); err == nil || !strings.Contains(err.Error(), "ca.pem") || !strings.Contains(err.Error(), "listen.tls.client_ca_file") {
+		if _, err := serverTLS("listen.tls", files, log); err == nil || !strings.Contains(err.Error(), "ca.pem") || !strings.Contains(err.Error(), "listen.tls.client_ca_file") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

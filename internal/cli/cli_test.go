@@ -66,6 +66,9 @@ func TestUsageErrors(t *testing.T) {
 		{"plugin reload", `give the NAME of a plugin, or --mount`},
 		{"plugin reload a b", `unexpected argument "b"`},
 		{"audit events", `the FILE is missing`},
+		{"audit spans", `the FILE is missing`},
+		{"audit spans -o xml x", `must be text, json or otlp`},
+		{"audit spans --window 0s x", `--window must be more than 0`},
 		{"audit events --kv-version secret/=3 x", `the version must be 1 or 2`},
 		{"config check", `the configuration FILE is missing`},
 		{"server", `--config FILE is missing`},
@@ -114,7 +117,7 @@ func TestRootTokenMustFitIntoAHeader(t *testing.T) {
 // Every command has a help text with an example.
 func TestHelp(t *testing.T) {
 	for _, args := range []string{
-		"", "dev", "server", "events", "events subscribe", "events publish", "events types", "events types show", "audit", "audit events", "config", "config show", "config check", "version",
+		"", "dev", "server", "events", "events subscribe", "events publish", "events types", "events types show", "audit", "audit events", "audit spans", "config", "config show", "config check", "version",
 		"policy", "policy fmt", "policy test", "policy write", "policy read", "policy list", "policy delete",
 		"token", "token create", "token list", "token lookup", "token renew", "token revoke", "token capabilities", "login", "logout", "status",
 		"plugin", "plugin run", "plugin list", "plugin info", "plugin register", "plugin reload", "plugin deregister",

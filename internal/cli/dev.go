@@ -24,15 +24,19 @@ one root token that it prints, and keeps its data in a temporary directory that 
 when it ends (unless --data-dir names one).
 
 --demo replays the audit log of a real OpenBao server again and again, as if it were
-written now. --audit-file follows a real audit log from its beginning. Both can be
-combined. --traces sends every request as a span to a tracing system. --plugin-dir allows Vault plugins to be mounted; "tocsin plugin run" is shorter
-for one of them.
+written now. --audit-file follows a real audit log from its beginning. --audit-socket,
+--audit-http and --audit-syslog receive what audit devices of these types send; the hub
+says how to enable them. All of them can be combined: they are devices of one server,
+and what comes over several of them is taken once. --traces sends every request as a span
+to a tracing system (docs/traces.md). --plugin-dir allows Vault plugins to be mounted;
+"tocsin plugin run" is shorter for one of them.
 
 For anything else use "tocsin server".`
 
 const devExample = `  tocsin dev --demo
   tocsin dev --audit-file /var/log/vault/audit.log
-  tocsin dev --demo --traces zipkin=http://127.0.0.1:9411
+  tocsin dev --audit-socket /tmp/audit.sock
+  tocsin dev --audit-socket /tmp/audit.sock --traces zipkin=http://127.0.0.1:9411
 
   # Then, in another terminal:
   tocsin events subscribe 'kv-v2/*'
@@ -41,6 +45,9 @@ const devExample = `  tocsin dev --demo
 type devFlags struct {
 	demo        bool
 	auditFile   string
+	auditSocket string
+	auditHTTP   string
+	auditSyslog string
 	traces      []string
 	dataDir     string
 	pluginDir   string
@@ -68,6 +75,9 @@ func newDev(s *Streams) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.demo, "demo", false, "replay a recorded audit log")
 	flags.StringVar(&f.auditFile, "audit-file", "", "follow this audit log; it may not exist yet")
+	flags.StringVar(&f.auditSocket, "audit-socket", "", "receive from a socket audit device on this `address`: a path, tcp:HOST:PORT or udp:HOST:PORT")
+	flags.StringVar(&f.auditHTTP, "audit-http", "", "receive from an HTTP audit device on this `address`: HOST:PORT")
+	flags.StringVar(&f.auditSyslog, "audit-syslog", "", "receive syslog messages on this `address`: udp:HOST:PORT, tcp:HOST:PORT, or unixgram:PATH")
 	flags.StringArrayVar(&f.traces, "traces", nil, devTracesUsage)
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
 	flags.StringVar(&f.pluginDir, "plugin-dir", "", "`directory` with Vault plugins that can be registered and mounted")
@@ -98,7 +108,36 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 	if info, err := os.Stat(f.auditFile); err == nil && info.IsDir() {
 		return fmt.Errorf("--audit-file %s is a directory; name the audit log in it", f.auditFile)
 	}
+	for flag, text := range map[string]*string{"--audit-socket": &f.auditSocket, "--audit-http": &f.auditHTTP, "--audit-syslog": &f.auditSyslog} {
+		if *text == "" {
+			continue
+		}
+		address, err := config.ParseSourceAddress(absolutePath(*text))
+		if err != nil {
+			return usagef(cmd, "%s %s: %w", flag, *text, err)
+		}
+		if (address.Network == "tcp" || address.Network == "udp") && !config.IsLoopback(address.Address) {
+			return usagef(cmd, "%s %s: %q only listens on loopback; use \"tocsin server\" and say in the source who may send", flag, *text, cmd.CommandPath())
+		}
+		*text = address.Network + ":" + address.Address
+	}
 	return nil
+}
+
+// absolutePath makes the path of a socket absolute, as the configuration wants it.
+func absolutePath(address string) string {
+	network, path, found := strings.Cut(address, ":")
+	if !found {
+		network, path = "unix", address
+	}
+	if !strings.HasPrefix(network, "unix") || path == "" || filepath.IsAbs(path) {
+		return address
+	}
+	absolute, err := filepath.Abs(strings.TrimPrefix(path, "//"))
+	if err != nil {
+		return address
+	}
+	return network + ":" + absolute
 }
 
 func (f *devFlags) run(ctx context.Context, s *Streams) (err error) {
@@ -194,19 +233,70 @@ func (f *devFlags) config(dir string) config.Config {
 	c.Journal.MaxBytes = 1 << 30
 	c.Auth.RootToken = config.SecretValue(cmp.Or(f.rootToken, "dev-"+strings.ToLower(rand.Text())))
 	c.Log.Level = config.LogLevel(f.logLevel)
-	add := func(name, path string) {
+	file := func(name, path string) {
 		source := config.DefaultSource()
 		source.Name, source.Path = name, path
 		c.Sources = append(c.Sources, source)
 	}
 	if f.demo {
-		add("demo", demoFile(dir))
+		file("demo", demoFile(dir))
 	}
 	if f.auditFile != "" {
-		add("vault", f.auditFile)
+		file(devServer, f.auditFile)
+	}
+	for _, d := range f.devices() {
+		source := config.DefaultSource()
+		source.Name, source.Type, source.Address, source.Server = d.name, d.kind, d.address, devServer
+		c.Sources = append(c.Sources, source)
 	}
 	c.Traces.Exporters, _ = devTraces(f.traces).exporters() // checked before
 	return c
+}
+
+// devServer is the name of the server whose audit devices dev reads.
+const devServer = "vault"
+
+// devDevice is an audit device that sends to dev.
+type devDevice struct {
+	name    string // of its source; that of the server for the first device
+	kind    config.SourceType
+	address string
+}
+
+func (f *devFlags) devices() (all []devDevice) {
+	for _, d := range []devDevice{
+		{"socket", config.VaultAuditSocket, f.auditSocket},
+		{"http", config.VaultAuditHTTP, f.auditHTTP},
+		{"syslog", config.VaultAuditSyslog, f.auditSyslog},
+	} {
+		if d.address != "" {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// setup returns the lines that say how to make a server send to a device.
+func (d devDevice) setup(a *app.App) []string {
+	network, address, _ := strings.Cut(a.SourceAddress(d.name), ":")
+	if address == "" { // it cannot be listened on yet
+		network, address, _ = strings.Cut(d.address, ":")
+	}
+	switch d.kind {
+	case config.VaultAuditSocket:
+		return []string{
+			fmt.Sprintf("vault audit enable socket address=%s socket_type=%s", address, network),
+			fmt.Sprintf(`or in OpenBao's configuration: audit "socket" "tocsin" { options { address = %q, socket_type = %q } }`, address, network),
+		}
+	case config.VaultAuditHTTP:
+		return []string{fmt.Sprintf(`in OpenBao's configuration: audit "http" "tocsin" { options { uri = "http://%s/" } }`, address)}
+	}
+	lines := []string{"vault audit enable syslog tag=vault facility=AUTH"}
+	if network == "unixgram" {
+		return append(lines, fmt.Sprintf("and let the system's syslog pass it on to %s", address))
+	}
+	protocol := map[string]string{"udp": "@", "tcp": "@@"}[network]
+	return append(lines, fmt.Sprintf("and in /etc/rsyslog.d/tocsin.conf: if $programname == 'vault' then %s%s", protocol, address))
 }
 
 // banner says what runs and how to use it. What is printed can be copied.
@@ -226,8 +316,9 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 	switch {
 	case f.demo:
 		row("Source", "a recorded OpenBao audit log, replayed again and again")
-	case f.auditFile == "":
-		row("Source", "none; --demo replays a recorded audit log, --audit-file FILE follows yours")
+	case f.auditFile == "" && len(f.devices()) == 0:
+		row("Source", "none; --demo replays a recorded audit log, --audit-file FILE follows yours,")
+		row("", "--audit-socket ADDRESS receives from a socket audit device")
 	}
 	if f.auditFile != "" {
 		note := ""
@@ -241,6 +332,12 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 	if exporters, err := devTraces(f.traces).exporters(); err == nil {
 		for _, e := range exporters {
 			row("Traces", "%s", describeExporter(e))
+		}
+	}
+	for _, d := range f.devices() {
+		row("Source", "%s device, received on %s; to make a server send to it:", d.name, cmp.Or(a.SourceAddress(d.name), d.address+" (not yet, see the log)"))
+		for _, line := range d.setup(a) {
+			row("", "  %s", line)
 		}
 	}
 	if f.pluginDir != "" {
@@ -257,7 +354,7 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 		environment += tokenEnv + "=" + token + " "
 	}
 	types := "kv-v2/*"
-	if !f.demo && f.auditFile == "" {
+	if !f.demo && f.auditFile == "" && len(f.devices()) == 0 {
 		types = "app/*"
 	}
 	command := environment + program

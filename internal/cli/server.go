@@ -12,7 +12,10 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/app"
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/inbox"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/source/vaultaudit/receiver"
+	"github.com/tocsin-events/tocsin/internal/systemd"
 )
 
 const serverLong = `Run the hub with a configuration file until SIGTERM or SIGINT. It then stops in good
@@ -40,7 +43,11 @@ func newServer(s *Streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := app.New(cmd.Context(), app.Options{Config: c, Logger: newLogger(s.Err, c.Log), Version: version()})
+			manager, err := systemd.FromEnvironment()
+			if err != nil {
+				return fmt.Errorf("take over what systemd holds: %w", err)
+			}
+			a, err := app.New(cmd.Context(), app.Options{Config: c, Logger: newLogger(s.Err, c.Log), Version: version(), Systemd: manager})
 			if err != nil {
 				return startError(err, c, "listen.address", "data_dir")
 			}
@@ -86,13 +93,15 @@ func writeAddress(file string, a *app.App) error {
 // names are what the user sets address and data directory with.
 func startError(err error, c config.Config, addressName, dataName string) error {
 	switch {
+	case errors.Is(err, receiver.ErrInUse):
+		return &adviceError{err, "Stop the other process, or give the source another address."}
 	case errors.Is(err, syscall.EADDRINUSE):
 		return &adviceError{err, fmt.Sprintf("Another program uses %s. Stop it, or set %s to another port.", c.Listen.Address, addressName)}
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return &adviceError{err, fmt.Sprintf("This machine does not have the address %s. Set %s to one that it has.", c.Listen.Address, addressName)}
 	case errors.Is(err, syscall.EACCES) && errors.Is(err, app.ErrListen):
 		return &adviceError{err, fmt.Sprintf("Ports below 1024 need a privilege. Set %s to a higher one.", addressName)}
-	case errors.Is(err, journal.ErrLocked):
+	case errors.Is(err, journal.ErrLocked), errors.Is(err, inbox.ErrLocked):
 		return &adviceError{err, fmt.Sprintf("Stop the other process, or set %s to another directory.", dataName)}
 	}
 	return err

@@ -37,6 +37,7 @@ type Config struct {
 	Sources       []Source      `yaml:"sources" doc:"What is read. Each source has these fields:"`
 	Publish       Publish       `yaml:"publish" doc:"What applications and plugins publish."`
 	Traces        Traces        `yaml:"traces" doc:"Requests to Vault or OpenBao as spans, for tracing systems. Used when there are exporters. See docs/traces.md."`
+	AuditMetrics  AuditMetrics  `yaml:"audit_metrics" doc:"Requests to Vault or OpenBao on /metrics: how many, how they ended, how long they took. See docs/audit-metrics.md."`
 	Plugins       Plugins       `yaml:"plugins" doc:"Vault plugins that run below the hub. Their storage is encrypted, but the hub is a test bench and a source of events, not a manager of secrets: see docs/plugins.md."`
 	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
 }
@@ -106,6 +107,7 @@ func Default() Config {
 		Auth:          defaultAuth(),
 		Publish:       defaultPublish(),
 		Traces:        defaultTraces(),
+		AuditMetrics:  defaultAuditMetrics(),
 		Plugins:       defaultPlugins(),
 		Log:           Log{Level: "info", Format: "text"},
 	}

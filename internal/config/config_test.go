@@ -157,6 +157,7 @@ plugins:
        default_lease_ttl: 1h, max_lease_ttl: 24h}
     - {path: legacy, name: kv}
     - {path: users, type: auth, command: /x/vault-plugin-auth-users, reload_on_change: true, login_policies: ["team-*"]}
+audit_metrics: {enabled: false, max_series: 500, buckets: [1ms, 1s]}
 log: {level: debug, format: json}
 `
 
@@ -223,9 +224,10 @@ func fullConfig() Config {
 				{Type: "shop/*", Description: "Something of the shop.", Mode: "warn"},
 			},
 		},
-		Traces:  fullTraces(),
-		Plugins: fullPlugins(),
-		Log:     Log{Level: "debug", Format: "json"},
+		Traces:       fullTraces(),
+		AuditMetrics: AuditMetrics{MaxSeries: 500, Buckets: []Duration{Duration(time.Millisecond), Duration(time.Second)}},
+		Plugins:      fullPlugins(),
+		Log:          Log{Level: "debug", Format: "json"},
 	}
 }
 

@@ -127,6 +127,23 @@ func (s *Source) ServerName() string {
 	return s.Name
 }
 
+// concerned says which fields a type has; see the writer.
+func (s Source) concerned(key string) bool {
+	switch key {
+	case "path", "paths", "from":
+		return s.Type == VaultAuditFile
+	case "address", "max_connections", "spool":
+		return s.Type != VaultAuditFile
+	case "unix_socket", "tls", "allow":
+		a, err := ParseSourceAddress(s.Address)
+		local := a.Network == "unix" || a.Network == "unixgram"
+		return s.Type != VaultAuditFile && err == nil && local == (key == "unix_socket")
+	case "secret", "secret_header":
+		return s.Type == VaultAuditHTTP
+	}
+	return true
+}
+
 // Files returns the files and patterns of a source that follows files.
 func (s *Source) Files() []string {
 	if s.Path == "" {

@@ -120,6 +120,7 @@ func (v *validator) rules(c *Config) {
 	v.sources(c.Sources)
 	v.publish(c.Publish)
 	v.traces(c.Traces)
+	v.auditMetrics(c.AuditMetrics)
 	v.plugins(c.Plugins)
 }
 

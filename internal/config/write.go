@@ -54,14 +54,13 @@ func node(v reflect.Value) *yaml.Node {
 		return mapping(v)
 	case v.Kind() == reflect.Slice:
 		n := &yaml.Node{Kind: yaml.SequenceNode}
-		if v.Len() == 0 {
-			n.Style = yaml.FlowStyle // [] rather than nothing
+		if v.Len() == 0 || v.Type().Elem() == durationType {
+			n.Style = yaml.FlowStyle // [] rather than nothing, and short ones in one line
 		}
 		for i := range v.Len() {
 			element := node(v.Index(i))
-			for j := 0; j < len(element.Content); j += 2 {
-				element.Content[j].HeadComment = "" // said once, above the list
-			}
+			omitUnrelated(element, v.Index(i))
+			withoutComments(element) // said once, above the list
 			n.Content = append(n.Content, element)
 		}
 		return n
@@ -78,6 +77,37 @@ func node(v reflect.Value) *yaml.Node {
 		n.Tag, n.Style = "!!int", 0 // "0" without the quotes that text would get
 	}
 	return n
+}
+
+// withoutComments removes the comments of a node and all within it.
+func withoutComments(n *yaml.Node) {
+	n.HeadComment = ""
+	for _, inner := range n.Content {
+		withoutComments(inner)
+	}
+}
+
+// partial is an element of a list of which not every field concerns every kind.
+type partial interface {
+	// concerned says whether a field is of interest.
+	concerned(key string) bool
+}
+
+// omitUnrelated takes out of the printed element v what does not concern it and has its
+// default.
+func omitUnrelated(n *yaml.Node, v reflect.Value) {
+	p, ok := v.Interface().(partial)
+	if !ok {
+		return
+	}
+	defaults := elementDefault(v.Type())
+	var kept []*yaml.Node
+	for i, key := range fieldKeys(v.Type()) {
+		if p.concerned(key) || !reflect.DeepEqual(v.Field(i).Interface(), defaults.Field(i).Interface()) {
+			kept = append(kept, n.Content[2*i], n.Content[2*i+1])
+		}
+	}
+	n.Content = kept
 }
 
 func secretNode(s Secret) *yaml.Node {
@@ -112,14 +142,14 @@ func comment(f reflect.StructField) string {
 	}
 	lines := wrap(text, "", commentWidth)
 	if isList(f.Type) {
-		lines = append(lines, elementComment(elementDefault(f.Type.Elem()), commentWidth)...)
+		lines = append(lines, table(elementDefault(f.Type.Elem()), commentWidth)...)
 	}
 	return strings.Join(lines, "\n")
 }
 
-// elementComment documents the fields of the elements of a list, and of lists and
-// sections in them, as a table of that width. The defaults are those of an element.
-func elementComment(defaults reflect.Value, width int) []string {
+// table documents the fields of a section or of the elements of a list, and of lists
+// and sections in them, as a table of that width. It is given their defaults.
+func table(defaults reflect.Value, width int) []string {
 	t := defaults.Type()
 	keyWidth := 0
 	for _, key := range fieldKeys(t) {
@@ -128,8 +158,8 @@ func elementComment(defaults reflect.Value, width int) []string {
 	var lines []string
 	for i, key := range fieldKeys(t) {
 		field := t.Field(i)
-		text := field.Tag.Get("doc")
 		section := field.Type.Kind() == reflect.Struct && field.Type != secretType
+		text := field.Tag.Get("doc")
 		if v := defaults.Field(i); !v.IsZero() && !section {
 			text += fmt.Sprintf(" Default: %v.", v.Interface())
 		}
@@ -138,14 +168,15 @@ func elementComment(defaults reflect.Value, width int) []string {
 		}
 		indent := strings.Repeat(" ", keyWidth+2)
 		lines = append(lines, wrap(fmt.Sprintf("%-*s  %s", keyWidth, key, text), indent, width)...)
-		var nested []string
+		var inner []string
 		switch {
 		case section:
-			nested = elementComment(defaults.Field(i), width-len(indent))
+			inner = table(defaults.Field(i), width-4)
+			indent = "    " // keys of a section are long enough as it is
 		case isList(field.Type):
-			nested = elementComment(elementDefault(field.Type.Elem()), width-len(indent))
+			inner = table(elementDefault(field.Type.Elem()), width-len(indent))
 		}
-		for _, line := range nested {
+		for _, line := range inner {
 			lines = append(lines, indent+line)
 		}
 	}

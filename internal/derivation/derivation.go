@@ -100,6 +100,7 @@ type Deriver struct {
 	keys    keyTable
 	flights flightTable
 	hashes  dictionary
+	open    open
 
 	out []*event.Event
 }
@@ -132,6 +133,7 @@ func (d *Deriver) Reset() {
 	}
 	d.flights.reset()
 	d.hashes.reset(d.o.VersionHashes)
+	d.open.reset()
 }
 
 // Device tells over which audit device of the server the next entries come, by a name

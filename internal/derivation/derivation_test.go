@@ -13,6 +13,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
+	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
 // TestModel compares with the model server over random runs: nothing missed, no
@@ -386,5 +387,42 @@ func TestEventEnvelope(t *testing.T) {
 	if in == nil || in.Plugin == nil || in.Plugin.MountPath != "kv/" || in.Plugin.Version != "2" || in.Plugin.Plugin != "kv" ||
 		in.Plugin.MountClass != "secret" || in.Plugin.MountAccessor == "" || in.Plugin.PluginVersion != "v2.6.2+builtin.bao" {
 		t.Errorf("event of a child namespace: %+v", in)
+	}
+}
+
+// TestTraceContext: events point to the span of their request, in its caller's trace if it
+// has one; who the caller is does not show then if that is to be left out.
+func TestTraceContext(t *testing.T) {
+	const line = `{"time":"2026-01-01T00:00:00Z","type":"response","auth":{"accessor":"hmac-sha256:0000000000000000000000000000000000000000000000000000000000000000","token_type":"service"},` +
+		`"request":{"id":"520854b6-9454-49f7-3334-8aba186064a1","operation":"update","mount_point":"sys/","mount_type":"system","mount_class":"secret","path":"sys/policies/acl/a"%s},"response":{"mount_type":"system"}}`
+	const joined = `,"headers":{"traceparent":["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"],"tracestate":["a=1"]}`
+	for _, c := range []struct {
+		headers string
+		omit    bool
+		parent  string
+		state   string
+	}{
+		{"", false, "00-520854b6945449f733348aba186064a1-", ""},
+		{joined, false, "00-4bf92f3577b34da6a3ce929d0e0e4736-", "a=1"},
+		{joined, true, "00-4bf92f3577b34da6a3ce929d0e0e4736-", ""},
+	} {
+		var p auditlog.Parser
+		e, err := p.Parse(fmt.Appendf(nil, line, c.headers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := New(Options{Source: "vault://a", OmitCaller: c.omit}).Apply(e)
+		if len(events) != 1 {
+			t.Fatalf("%d events", len(events))
+		}
+		parent, _ := events[0].Extensions.Text(ExtTraceparent)
+		state, _ := events[0].Extensions.Text(ExtTracestate)
+		want := tracecontext.FromEntry("vault://a", e)
+		if parent != want.Traceparent() || !strings.HasPrefix(parent, c.parent) || state != c.state {
+			t.Errorf("%+v: %q, %q", c, parent, state)
+		}
+		if err := event.DefaultLimits.Check(events[0]); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -99,6 +99,7 @@ type whichNumber struct {
 type meaning struct {
 	n    int64
 	void bool
+	told bool // by the server
 }
 
 // whichVersion names a version of a key.
@@ -123,7 +124,7 @@ func (t *dictionary) learn(h digest, n int64) {
 	case !ok && len(t.numbers) < maxHashes:
 		t.numbers[h] = meaning{n: n}
 		t.digests[whichNumber{h.device, n}] = h
-	case ok && m.n != n && !m.void:
+	case ok && m.n != n && !m.void && !m.told:
 		t.numbers[h] = meaning{void: true}
 		delete(t.digests, whichNumber{h.device, m.n})
 	}

@@ -37,6 +37,7 @@ func (d *Deriver) kvResponse(e *auditlog.Entry) {
 	}
 	version := d.kvVersion(r.m)
 	if version == 0 {
+		d.askMount(e, r.m)
 		version = guessVersion(r)
 		r.assumed = true
 	}

@@ -358,6 +358,7 @@ func (d *Deriver) readVersions(all auditlog.Value) versionList {
 				l.numbers = append(l.numbers, n)
 				return
 			}
+			d.askHash()
 			l.single = all.Kind() == auditlog.Array && (!l.hidden || l.single && l.digest == h)
 			l.digest, l.hidden = h, true
 			return

@@ -248,6 +248,9 @@ func (d *Deriver) kvVersion(m *mount) int {
 	if m.version == 0 && m.hasOption {
 		d.learnOption(m)
 	}
+	if m.version == 0 {
+		return d.toldVersion(m)
+	}
 	return m.version
 }
 

@@ -141,7 +141,9 @@ type killed struct {
 	at                     Position
 }
 
-func killOnce(t *testing.T, dir string, first int, resume Position, life time.Duration) *killed {
+// killOnce starts a child and kills it when it has lived so long, counted from its start, if
+// early, or else from when it has written something.
+func killOnce(t *testing.T, dir string, first int, resume Position, life time.Duration, early bool) *killed {
 	t.Helper()
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), killDirEnv+"="+dir, killFirstEnv+"="+strconv.Itoa(first), fmt.Sprintf("%s=%d/%d", killResumeEnv, resume.Epoch, resume.Line))
@@ -153,8 +155,11 @@ func killOnce(t *testing.T, dir string, first int, resume Position, life time.Du
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	killer := time.AfterFunc(life, func() { _ = child.Process.Kill() })
-	defer killer.Stop()
+	var killer *time.Timer
+	kill := func() { killer = time.AfterFunc(life, func() { _ = child.Process.Kill() }) }
+	if early {
+		kill()
+	}
 	k := &killed{at: resume}
 	for lines := bufio.NewReader(out); ; {
 		line, err := lines.ReadString('\n')
@@ -175,6 +180,9 @@ func killOnce(t *testing.T, dir string, first int, resume Position, life time.Du
 			k.at, k.read = p, max(k.read, n)
 		default:
 			t.Fatalf("the child said %q", line)
+		}
+		if killer == nil && k.written > first {
+			kill()
 		}
 	}
 	var exit *exec.ExitError
@@ -200,12 +208,12 @@ func TestInboxKill(t *testing.T) {
 	first := 0
 	total := 0
 	for round := range rounds {
-		longest := 150 * time.Millisecond
-		if round%3 == 0 {
-			longest = 30 * time.Millisecond // in the beginning
+		early, longest := round%3 == 0, 150*time.Millisecond
+		if early {
+			longest = 30 * time.Millisecond // while it opens, or soon after
 		}
 		life := time.Duration(rand.Int64N(int64(longest)))
-		k := killOnce(t, dir, first, resume, life)
+		k := killOnce(t, dir, first, resume, life, early)
 		x := open(t, killOptions(dir))
 		if err := x.Seek(k.at); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/throttle"
 )
 
 // waiter is somebody for whom a position must become durable.
@@ -86,7 +88,9 @@ func (x *Inbox) failWaiters() {
 func (x *Inbox) syncer() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var drops throttle.Throttle
 	for {
+		x.logDrops(&drops)
 		x.mu.Lock()
 		due, ok := x.syncDue()
 		x.syncIdle = !ok
@@ -108,6 +112,23 @@ func (x *Inbox) syncer() {
 			return
 		}
 	}
+}
+
+// logDrops writes down how many lines were dropped, if there are new ones.
+func (x *Inbox) logDrops(limit *throttle.Throttle) {
+	x.mu.Lock()
+	dropped, told, why := x.counts.DroppedLines, x.toldLost, x.trouble.text()
+	x.mu.Unlock()
+	if dropped == told {
+		return
+	}
+	if _, ok := limit.Allow(); !ok {
+		return
+	}
+	x.log.Error("lines are lost, there is no room for them in memory or on the disk", "lines", dropped-told, "since_start", dropped, "disk", why)
+	x.mu.Lock()
+	x.toldLost = dropped
+	x.mu.Unlock()
 }
 
 // syncDue returns when the next sync should be, and false when there is nothing to sync.
@@ -165,7 +186,7 @@ func (x *Inbox) sync() {
 	}
 	if failed == nil {
 		for _, t := range targets {
-			err := x.syncSegment(t.g.name, t.f)
+			suspect, err := x.syncSegment(t.g, t.f)
 			var idle file
 			x.mu.Lock()
 			switch {
@@ -178,7 +199,7 @@ func (x *Inbox) sync() {
 			default:
 				// The kernel may have dropped what it could not write, and another
 				// sync would not say so.
-				t.g.suspect = true
+				t.g.suspect = t.g.suspect || suspect
 				failed = err
 			}
 			x.mu.Unlock()
@@ -200,16 +221,19 @@ func (x *Inbox) sync() {
 	}
 }
 
-func (x *Inbox) syncSegment(name string, f file) error {
-	if f != nil {
-		return f.Sync()
+// syncSegment syncs one file. It says suspect when nobody knows what the disk has.
+func (x *Inbox) syncSegment(g *segment, f file) (suspect bool, err error) {
+	if f == nil { // it is of an earlier process
+		if f, err = x.disk.open(g.name); err != nil {
+			return false, err
+		}
+		defer f.Close()
 	}
-	f, err := x.disk.open(name) // of an earlier process
-	if err != nil {
-		return err
+	if err = f.Sync(); err != nil {
+		_, _ = f.WriteAt([]byte(suspectMark), 2*headerBlock)
+		return true, err
 	}
-	defer f.Close()
-	return f.Sync()
+	return false, nil
 }
 
 // advance finds how far all is synced. x.mu is held.
@@ -292,11 +316,13 @@ func (x *Inbox) tidy() {
 		}
 		g := x.segments[i]
 		x.forget(g)
-		f := g.take()
+		f, removed := g.take(), ""
 		reuse := !g.damaged && !g.suspect && g.size == x.o.SegmentBytes && x.total <= x.o.ReserveBytes
 		keep := g.damaged && x.counts.KeptFiles < keptFiles
 		if keep {
 			x.counts.KeptFiles++
+		} else if g.damaged {
+			removed = g.name
 		}
 		x.mu.Unlock()
 
@@ -328,6 +354,9 @@ func (x *Inbox) tidy() {
 		}
 		x.trouble.freed = true
 		x.mu.Unlock()
+		if removed != "" {
+			x.log.Warn("a damaged file of the spool is removed, because enough others are kept aside; look at them and remove them", "file", removed, "kept", keptFiles)
+		}
 		if err != nil {
 			x.log.Warn("could not free a file of the spool", "file", g.name, "error", err)
 		}

@@ -13,7 +13,7 @@ import (
 type epochFile struct {
 	f    file
 	last uint64 // the epoch that is known
-	turn int64
+	turn int64  // where the next one goes
 	// clean means that the last epoch was closed, damaged that it is not known any more.
 	clean, damaged bool
 }
@@ -43,8 +43,9 @@ func openEpochFile(d disk, exists bool) (*epochFile, error) {
 			e.damaged = e.damaged || len(bytes.Trim(b, "\x00")) > 0
 			continue
 		}
-		if epoch := binary.LittleEndian.Uint64(b[8:]); epoch > e.last {
-			e.last, e.turn, e.clean = epoch, 1-turn, b[16] == 1
+		clean := b[16] == 1
+		if epoch := binary.LittleEndian.Uint64(b[8:]); epoch > e.last || epoch == e.last && clean {
+			e.last, e.turn, e.clean = epoch, 1-turn, clean
 		}
 	}
 	e.damaged = e.damaged && e.last == 0
@@ -61,9 +62,6 @@ func (e *epochFile) write(epoch uint64, clean bool) error {
 		b[16] = 1
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	if clean {
-		e.turn = 1 - e.turn // the place of the same epoch
-	}
 	if _, err := e.f.WriteAt(b, e.turn*epochBlock); err != nil {
 		return err
 	}

@@ -159,7 +159,7 @@ type Inbox struct {
 	marks     marks
 	trouble   trouble
 	counts    Counts
-	logFull   throttle.Throttle
+	toldLost  uint64 // dropped lines that the log knows of
 	logErrors throttle.Throttle
 }
 
@@ -290,12 +290,7 @@ func (x *Inbox) drop(lines []Line, now int64) {
 	x.queue.lose(Lost{Reason: Full, Lines: uint64(len(lines)), Bytes: bytes, First: at, Last: at})
 	x.counts.DroppedLines += uint64(len(lines))
 	x.counts.DroppedBytes += bytes
-	if skipped, ok := x.logFull.Allow(); ok {
-		why := x.trouble.text()
-		// A logger may write to a disk that is slow.
-		go x.log.Error("lines are lost, there is no room for them in memory or on the disk",
-			"dropped_lines", x.counts.DroppedLines, "disk", why, "skipped_messages", skipped)
-	}
+	x.wakeSyncer() // to log it: a log may be on a disk that is slow
 }
 
 func (x *Inbox) wakeWriter() { wake(x.work) }
@@ -319,7 +314,7 @@ func (x *Inbox) Flush(ctx context.Context) error {
 
 // Close takes no more lines, writes and syncs what it has, as long as ctx allows, and
 // gives the directory free. What is not released is there for the next Open. An error
-// tells what was lost.
+// tells what was lost. A second Close does nothing.
 func (x *Inbox) Close(ctx context.Context) error {
 	x.mu.Lock()
 	if x.closed {

@@ -148,6 +148,7 @@ func TestInbox(t *testing.T) {
 
 // Every kind and size of line comes back as it was.
 func TestLines(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	x := open(t, Options{Dir: dir, SegmentBytes: 300 << 10, MaxBytes: 100 << 20, MemoryBytes: 64 << 20})
 	var want []Line

@@ -27,7 +27,7 @@ type queue struct {
 // item is one record, or one line that takes several.
 type item struct {
 	record
-	buf  *buffer // header and payload; nil for a long line
+	buf  *buffer // header and payload of lines; of others, while they are written
 	line Line    // the long line
 	lost Lost
 	cost int64
@@ -162,16 +162,15 @@ func (i *item) recycle() {
 	i.buf = nil
 }
 
-// encode makes the next record of an item in dst, which is used for long lines, and
-// returns it without a header.
-func (i *item) encode(scratch *buffer, maxPayload int) (record, []byte) {
+// encode returns the next record of an item, with room for the header.
+func (i *item) encode(maxPayload int) (record, []byte) {
 	r := i.record
 	var b []byte
 	switch i.kind {
 	case kindLines:
 		b = i.buf.b
 	case kindPart:
-		b = scratch.b[:recordHeader]
+		b = i.buf.b[:recordHeader]
 		to := min(len(i.line.Data), i.sent+maxPayload-partHeader)
 		b = appendPart(b, &i.line, i.sent, to)
 		r.lines = 0
@@ -179,7 +178,7 @@ func (i *item) encode(scratch *buffer, maxPayload int) (record, []byte) {
 			r.lines = 1
 		}
 	case kindLost:
-		b = appendLost(scratch.b[:recordHeader], &i.lost)
+		b = appendLost(i.buf.b[:recordHeader], &i.lost)
 	}
 	r.length = len(b) - recordHeader
 	r.sum = crc32.Checksum(b[recordHeader:], castagnoli)

@@ -348,13 +348,17 @@ func (r *reader) join() (l Line, ok bool) {
 		r.damaged(errNoRecord)
 		return l, false
 	}
-	switch {
-	case p.offset == 0:
+	known := r.inPart && r.partLine == r.rec.first
+	switch have := int64(len(r.part)); {
+	case known && p.offset+int64(len(p.data)) <= have:
+		return l, false // it was written again
+	case !known && p.offset == 0:
 		r.inPart, r.partLine = true, r.rec.first
 		r.part = make([]byte, 0, min(p.length, maxExact))
-	case !r.inPart || r.partLine != r.rec.first || p.offset > int64(len(r.part)):
-		r.inPart = false
-		return l, false // that it is missing shows with the next line
+	case !known || p.offset > have:
+		// A piece is missing. It may be in the next segment, where this one comes again;
+		// otherwise it shows with the next line.
+		return l, false
 	}
 	r.part = append(r.part[:p.offset], p.data...)
 	if int64(len(r.part)) < p.length || r.rec.lines == 0 {
@@ -400,7 +404,7 @@ func (r *reader) unreadable(ctx context.Context, why error) error {
 	select {
 	case <-timer.C:
 		return nil
-	case <-r.x.closing:
+	case <-r.x.stop:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -83,10 +83,7 @@ func (r *record) put(b []byte, nonce uint64) {
 	le.PutUint32(b[40:], crc32.Checksum(b[:40], castagnoli))
 }
 
-var (
-	errNoRecord = errors.New("no record begins there")
-	errChecksum = errors.New("the checksum is wrong")
-)
+var errNoRecord = errors.New("no good record begins there")
 
 func parseRecord(b []byte, nonce uint64) (record, error) {
 	le := binary.LittleEndian
@@ -194,7 +191,7 @@ func parseLost(b []byte, lines uint32) (l Lost, ok bool) {
 	return l, true
 }
 
-// A segment begins with two blocks of headerBlock bytes: what it is, and, when no more
+// A segment begins with three blocks of headerBlock bytes: what it is, and, when no more
 // is written to it, what is in it:
 //
 //	0  magic        0  nonce
@@ -205,10 +202,15 @@ func parseLost(b []byte, lines uint32) (l Lost, ok bool) {
 //	40 place        40 bytes of lines
 //	48 generation   48 zeros
 //	60 CRC-32C      60 CRC-32C
+//
+// The third begins with suspectMark when a sync has failed. It is meant for a process that
+// comes while the page cache has what the disk has not, and would be told that all is
+// synced.
 const (
 	segmentMagic  = "tocsinI1"
 	headerBlock   = 64
-	segmentHeader = 2 * headerBlock
+	segmentHeader = 3 * headerBlock
+	suspectMark   = "suspect!"
 )
 
 type header struct {
@@ -221,7 +223,7 @@ type header struct {
 }
 
 func (h *header) encode() []byte {
-	b := make([]byte, segmentHeader) // with an empty second block
+	b := make([]byte, segmentHeader) // the other blocks are empty
 	copy(b, segmentMagic)
 	le := binary.LittleEndian
 	le.PutUint64(b[8:], h.nonce)

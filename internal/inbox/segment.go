@@ -75,6 +75,9 @@ func (x *Inbox) load() error {
 	known := x.epochFile.last
 	var damaged int
 	for _, name := range names {
+		if strings.HasSuffix(name, damagedSuffix) {
+			x.counts.KeptFiles++
+		}
 		if number, ok := segmentNumber(strings.TrimSuffix(name, damagedSuffix)); ok {
 			x.number = max(x.number, number)
 		}
@@ -180,6 +183,7 @@ func (x *Inbox) loadSegment(name string) (*segment, error) {
 		x.setFree(name, size)
 		return nil, nil
 	}
+	g.suspect = string(b[2*headerBlock:][:len(suspectMark)]) == suspectMark
 	// That it is durable is known of nothing that an earlier process wrote.
 	g.syncedEnd, g.syncedNext = segmentHeader, g.first
 	x.total += size
@@ -203,7 +207,9 @@ func (x *Inbox) keep(name string, why error) {
 	x.log.Error("a file of the spool is damaged, it is kept aside", "file", name+damagedSuffix, "error", why)
 	if err := x.disk.rename(name, name+damagedSuffix); err != nil {
 		x.log.Error("could not rename the damaged file of the spool", "file", name, "error", err)
+		return
 	}
+	x.counts.KeptFiles++
 }
 
 // scan finds the records of a segment that was not sealed. The last good record is its end:

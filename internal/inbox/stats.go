@@ -25,13 +25,13 @@ func (s State) String() string {
 	return [...]string{"spooling", "on reserve", "memory only", "full"}[min(s, Dropping)]
 }
 
-// Counts only grow, from zero at Open.
+// Counts only grow, from zero at Open but for KeptFiles.
 type Counts struct {
 	DroppedLines, DroppedBytes uint64
 	Blocked                    uint64 // times that a Put waited
 	Syncs                      uint64
 	Damaged                    uint64 // places that could not be read
-	KeptFiles                  int    // damaged files that were kept aside
+	KeptFiles                  int    // damaged files that were kept aside, by earlier processes, too
 }
 
 // Stats tell how an inbox is.
@@ -49,8 +49,18 @@ type Stats struct {
 	Oldest time.Duration
 	// FileBytes is the size of all files, ReservedBytes that of those that hold nothing.
 	FileBytes, ReservedBytes int64
-	// UnsyncedBytes are in files, but neither synced nor acknowledged.
-	UnsyncedBytes int64
+	// UnsyncedBytes are in files, but neither synced nor acknowledged. They are estimated
+	// likewise.
+	UnsyncedBytes uint64
+}
+
+// behind returns how many lines and bytes are behind a position, the bytes roughly.
+func (g *segment) behind(p Position) (lines, bytes uint64) {
+	if g.epoch != p.Epoch || p.Line <= g.first {
+		return g.lines, g.bytes
+	}
+	left := g.next - min(p.Line, g.next)
+	return min(left, g.lines), uint64(float64(g.bytes) * float64(left) / float64(max(g.next-g.first, 1)))
 }
 
 // Stats returns how the inbox is.
@@ -60,21 +70,16 @@ func (x *Inbox) Stats() Stats {
 	s := Stats{Counts: x.counts, State: x.state(), MemoryUsed: x.queue.used, FileBytes: x.total}
 	s.MemoryLines, s.MemoryBytes = x.queue.waiting()
 	s.ReservedBytes = int64(len(x.free)) * x.o.SegmentBytes
-	durable := later(x.acked, x.synced)
 	for _, g := range x.segments {
 		if g.replaced || g.neededTo().Compare(x.acked) <= 0 {
 			continue
 		}
-		lines, bytes := g.lines, g.bytes
-		if g.epoch == x.acked.Epoch && x.acked.Line > g.first {
-			all := max(g.next-g.first, 1)
-			left := g.next - min(x.acked.Line, g.next)
-			lines, bytes = min(left, lines), bytes/all*left
-		}
+		lines, bytes := g.behind(x.acked)
 		s.DiskLines += lines
 		s.DiskBytes += bytes
-		if g.dirty() && g.neededTo().Compare(durable) > 0 {
-			s.UnsyncedBytes += g.end - g.syncedEnd
+		if g.dirty() {
+			_, bytes := g.behind(later(x.acked, Position{g.epoch, g.syncedNext}))
+			s.UnsyncedBytes += bytes
 		}
 	}
 	if s.DiskLines+s.MemoryLines > 0 {

@@ -12,11 +12,10 @@ import (
 // writer takes what waits in memory and puts it into segments. What is not said to be
 // otherwise belongs to its goroutine.
 type writer struct {
-	x       *Inbox
-	active  *segment // the one that is written to, if any
-	scratch buffer
-	spare   []*item
-	retry   time.Duration // the pause before the next try
+	x      *Inbox
+	active *segment // the one that is written to, if any
+	spare  []*item
+	retry  time.Duration // the pause before the next try
 }
 
 const (
@@ -31,7 +30,6 @@ var errQuota = errors.New("the spool has reached the size that it may have (max_
 
 func (w *writer) run() {
 	x := w.x
-	w.scratch.b = make([]byte, recordHeader+x.maxPayload)
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	again := time.NewTimer(0) // for rewriting
@@ -75,8 +73,11 @@ func (w *writer) run() {
 // write puts an item into files, however long that takes. It returns false when the inbox
 // is closed before.
 func (w *writer) write(i *item) bool {
+	if i.buf == nil {
+		i.buf = newBuffer(w.x.maxPayload)
+	}
 	for {
-		r, b := i.encode(&w.scratch, w.x.maxPayload)
+		r, b := i.encode(w.x.maxPayload)
 		n := r.length
 		switch i.kind {
 		case kindPart:
@@ -236,8 +237,8 @@ func (x *Inbox) create(h header) (*segment, error) {
 	var failed error
 	size := x.o.SegmentBytes
 	x.mu.Lock()
-	inUse := int64(len(x.segments)) * size
-	fromReserve := len(x.free) > 0 && inUse <= x.o.ReserveBytes/4
+	inUse, free := int64(len(x.segments))*size, int64(len(x.free))*size
+	fromReserve := free > 0 && (inUse < x.o.ReserveBytes/4 || free > x.o.ReserveBytes)
 	x.mu.Unlock()
 	if !fromReserve {
 		name, f, err := x.allocate()

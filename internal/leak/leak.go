@@ -244,6 +244,15 @@ func (r *Rules) Check(e *event.Event) error {
 	return c.err
 }
 
+// Masked returns a text, or [MaskOf] the detector that finds something in it, whatever the
+// action. It is for texts that are no events, and counts nothing.
+func (r *Rules) Masked(text string) string {
+	if found := r.text(text); found != nil {
+		return MaskOf(found.name)
+	}
+	return text
+}
+
 // check is the state of one [Rules.Check].
 type check struct {
 	rules *Rules

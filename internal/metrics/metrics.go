@@ -56,15 +56,16 @@ type Component struct {
 // Component returns the metrics of the component with these label values. The
 // same values give the same counters. A "source" has Received, Appended, Quarantined,
 // Duplicates and Lost, a "trail" or "publish" Received and Appended, a "journal" Appended,
-// a "hub" Delivered and the lags, a "traces" those and Received, an "api" or "listener"
-// none, any other component all but Duplicates and Lost; each
-// can refuse.
+// a "hub" Delivered and the lags, a "traces" those and Received, "audit_metrics" the lags,
+// an "api" or "listener" none, any other component all but Duplicates and Lost; each can
+// refuse.
 func (m *Metrics) Component(component, name string) *Component {
 	c := &Component{refused: m.refused.MustCurryWith(prometheus.Labels{"component": component, "name": name})}
 	source, journal, hub := component == "source", component == "journal", component == "hub"
 	trail := component == "trail" || component == "publish"
 	traces := component == "traces"
-	other := !traces && !source && !trail && !journal && !hub && component != "api" && component != "listener"
+	meter := component == "audit_metrics"
+	other := !traces && !meter && !source && !trail && !journal && !hub && component != "api" && component != "listener"
 	if source || other {
 		c.Quarantined = m.quarantined.WithLabelValues(component, name)
 	}
@@ -80,6 +81,8 @@ func (m *Metrics) Component(component, name string) *Component {
 	}
 	if hub || traces || other {
 		c.Delivered = m.delivered.WithLabelValues(component, name)
+	}
+	if hub || traces || meter || other {
 		c.LagEvents = m.lagEvents.WithLabelValues(component, name)
 		c.LagSeconds = m.lagSeconds.WithLabelValues(component, name)
 	}

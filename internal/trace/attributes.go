@@ -36,9 +36,12 @@ const (
 // key is what is known of a dotted name.
 type key struct {
 	name   string
-	keep   bool // the attribute is wanted
-	enter  bool // something below it may be wanted
-	token  bool // a token: only its hash may be shown
+	parent *key   // of the object that it is in
+	last   string // the part of the name behind the last object's
+	next   *key   // what came behind it the last time; entries are much alike
+	keep   bool   // the attribute is wanted
+	enter  bool   // something below it may be wanted
+	token  bool   // a token: only its hash may be shown
 	redact []*Redaction
 	seen   uint64 // number of the span that had it last
 }
@@ -50,8 +53,10 @@ type flattener struct {
 	redactions []Redaction
 	keys       map[string]*key
 	walker     auditlog.Walker
-	path       []byte // dotted name at the cursor
-	span       uint64 // number of the current span
+	list       auditlog.Walker // of the elements of an array
+	path       []byte          // a dotted name
+	previous   *key            // what was looked up last
+	span       uint64          // number of the current span
 
 	attributes []Attribute // of the current span; behind them is room for the next
 	texts      []string    // likewise, for lists
@@ -62,16 +67,18 @@ func newFlattener(o AttributeOptions, redactions []Redaction) *flattener {
 	return &flattener{o: o, redactions: redactions, keys: make(map[string]*key)}
 }
 
-// Attributes and lists of texts come in slabs of these sizes.
+// Attributes and lists of texts come in slabs of these sizes: just below 32 KiB, and few, because
+// a slab holds on to the memory of all the entries whose texts are in it.
 const (
-	slabAttributes = 2048
-	slabTexts      = 512
+	slabAttributes = 448
+	slabTexts      = 128
 )
 
 // begin starts the attributes of a span.
 func (f *flattener) begin() {
 	f.span++
 	f.dropped = 0
+	f.previous = f.key("") // before the first
 	if cap(f.attributes)-len(f.attributes) < f.o.MaxAttributes {
 		f.attributes = make([]Attribute, 0, max(slabAttributes, f.o.MaxAttributes))
 	}
@@ -88,41 +95,31 @@ func (f *flattener) end() (attributes []Attribute, dropped int) {
 // entry adds the attributes of an entry.
 func (f *flattener) entry(e *auditlog.Entry) {
 	f.walker.Reset(e)
-	f.path = f.path[:0]
-	f.object(0)
+	f.object(nil, 0)
 }
 
 // object adds what is in the object at the cursor.
-func (f *flattener) object(depth int) {
+func (f *flattener) object(parent *key, depth int) {
 	w := &f.walker
-	base := len(f.path)
-	w.Open()
-	for {
+	for w.Open(); ; {
 		name, ok := w.Member()
 		if !ok {
-			break
+			return
 		}
-		if base > 0 {
-			f.path = append(f.path, '.')
+		if k := f.member(parent, name); k != nil {
+			f.value(k, depth+1)
+			continue
 		}
-		f.path = append(f.path, name...)
-		f.value(depth + 1)
-		f.path = f.path[:base]
+		w.Skip()
+		f.dropped++
 	}
 }
 
-func (f *flattener) value(depth int) {
+func (f *flattener) value(k *key, depth int) {
 	w := &f.walker
-	kind := w.Kind()
-	if len(f.path) > maxKeyBytes {
-		w.Skip()
-		f.dropped++
-		return
-	}
-	k := f.key(f.path)
-	switch {
+	switch kind := w.Kind(); {
 	case kind == auditlog.Object && k.enter && depth < maxDepth:
-		f.object(depth)
+		f.object(k, depth)
 	case !k.keep:
 		w.Skip()
 	case kind == auditlog.Text:
@@ -154,12 +151,14 @@ func (f *flattener) array(k *key) {
 		f.texts = make([]string, 0, max(slabTexts, f.o.MaxElements))
 	}
 	texts, more := f.texts[len(f.texts):], 0
-	for element := range v.Elements() {
-		text, ok := element.Text()
-		if !ok {
+	w := &f.list
+	w.ResetTo(v)
+	for w.Open(); w.Element(); {
+		if w.Kind() != auditlog.Text {
 			f.add(k, Value{Kind: Text, Text: f.text(k, v.Raw())})
 			return
 		}
+		text := w.Text()
 		switch {
 		case k.token && !auditlog.IsHashed(text) || f.o.OmitHashed && auditlog.IsHashed(text):
 		case len(texts) == f.o.MaxElements:
@@ -171,11 +170,11 @@ func (f *flattener) array(k *key) {
 	if more > 0 {
 		texts[len(texts)-1] = rest
 	}
-	f.list(k, texts)
+	f.addList(k, texts)
 }
 
-// list adds a list of texts that stands behind those in use.
-func (f *flattener) list(k *key, texts []string) {
+// addList adds a list of texts that stands behind those in use.
+func (f *flattener) addList(k *key, texts []string) {
 	if n := len(texts); n > 0 {
 		f.texts = texts
 		f.add(k, Value{Kind: Texts, Texts: texts[:n:n]})
@@ -196,8 +195,7 @@ func (f *flattener) add(k *key, v Value) {
 
 // put adds an attribute that does not stand in the entry.
 func (f *flattener) put(name string, v Value) {
-	f.path = append(f.path[:0], name...)
-	if k := f.key(f.path); k.keep {
+	if k := f.key(name); k.keep {
 		if v.Kind == Text {
 			v.Text = f.text(k, v.Text)
 		}
@@ -214,15 +212,14 @@ func (f *flattener) putText(name, text string) {
 
 // putTexts adds a copy of a list that is not empty.
 func (f *flattener) putTexts(name string, list []string) {
-	f.path = append(f.path[:0], name...)
-	k := f.key(f.path)
+	k := f.key(name)
 	if len(list) == 0 || !k.keep {
 		return
 	}
 	if cap(f.texts)-len(f.texts) < len(list) {
 		f.texts = make([]string, 0, max(slabTexts, len(list)))
 	}
-	f.list(k, append(f.texts[len(f.texts):], list...))
+	f.addList(k, append(f.texts[len(f.texts):], list...))
 }
 
 // number reads a JSON number.
@@ -262,26 +259,59 @@ func (f *flattener) message(text string) string {
 	if text == "" {
 		return ""
 	}
-	return f.text(f.key([]byte("error")), strings.TrimSpace(text))
+	return f.text(f.key("error"), strings.TrimSpace(text))
+}
+
+// member returns what is known of a member of an object; nil when its name is too long.
+func (f *flattener) member(parent *key, name string) *key {
+	if f.previous != nil {
+		if k := f.previous.next; k != nil && k.parent == parent && k.last == name {
+			f.previous = k
+			return k
+		}
+	}
+	f.path = f.path[:0]
+	if parent != nil {
+		f.path = append(append(f.path, parent.name...), '.')
+	}
+	f.path = append(f.path, name...)
+	if len(f.path) > maxKeyBytes {
+		return nil
+	}
+	k, ok := f.keys[string(f.path)]
+	if !ok {
+		k = f.newKey(string(f.path))
+	}
+	k.parent, k.last = parent, k.name[len(k.name)-len(name):]
+	if f.previous != nil {
+		f.previous.next = k
+	}
+	f.previous = k
+	return k
 }
 
 // key returns what is known of a dotted name.
-func (f *flattener) key(path []byte) *key {
-	if k, ok := f.keys[string(path)]; ok {
+func (f *flattener) key(name string) *key {
+	if k, ok := f.keys[name]; ok {
 		return k
 	}
-	k := &key{name: string(path)}
-	f.decide(k)
+	return f.newKey(name)
+}
+
+func (f *flattener) newKey(name string) *key {
 	if len(f.keys) >= maxKeys {
 		// Names come from the entries, so there may be any number. Those of the current
 		// span are needed to recognise a name that occurs twice.
+		f.previous = nil
 		for name, old := range f.keys {
-			if old.seen != f.span {
+			if old.next = nil; old.seen != f.span {
 				delete(f.keys, name)
 			}
 		}
 	}
-	f.keys[k.name] = k
+	k := &key{name: name}
+	f.decide(k)
+	f.keys[name] = k
 	return k
 }
 
@@ -350,10 +380,7 @@ func (f *flattener) conventions(e *auditlog.Entry) {
 	if port, ok := e.Request.RemotePort.Int(); ok && port > 0 {
 		f.put(attrClientPort, IntValue(port))
 	}
-	caller := &e.Auth
-	if caller.EntityID == "" && caller.DisplayName == "" {
-		caller = &e.Response.Auth // of a login
-	}
+	caller := callerOf(e)
 	f.putText(attrUserID, caller.EntityID)
 	f.putText(attrUserName, caller.DisplayName)
 	code, kind := status(e)
@@ -361,6 +388,15 @@ func (f *flattener) conventions(e *auditlog.Entry) {
 		f.put(attrStatusCode, IntValue(code))
 	}
 	f.putText(attrErrorType, kind)
+}
+
+// callerOf returns who made a request; for a login, which nobody has made before it, who
+// logged in.
+func callerOf(e *auditlog.Entry) *auditlog.Auth {
+	if e.Auth.EntityID == "" && e.Auth.DisplayName == "" {
+		return &e.Response.Auth
+	}
+	return &e.Auth
 }
 
 // status tells the HTTP status of the answer, 0 where it cannot be known, and what kind of
@@ -373,6 +409,9 @@ func status(e *auditlog.Entry) (code int64, kind string) {
 	}
 	switch outcome {
 	case auditlog.FailedStatus:
+		if code == 0 {
+			return 0, "_OTHER"
+		}
 		return code, strconv.FormatInt(code, 10)
 	case auditlog.FailedResponse:
 		return code, "error_response"

@@ -1,7 +1,10 @@
 package trace
 
 import (
+	"encoding/hex"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
@@ -14,7 +17,16 @@ import (
 // pair closes a request with its second entry.
 func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, at journal.Position) []*Span {
 	t.drop(o)
-	t.recent.add(o.key, sawRequest|sawResponse, t.clock, t.o.Window)
+	if o.unique {
+		t.recent.add(o.key, sawRequest|sawResponse, t.clock, t.o.Window)
+	} else {
+		saw := [2]uint8{sawRequest, sawResponse}
+		if o.response {
+			saw[0], saw[1] = saw[1], saw[0]
+		}
+		t.recent.add(entryKey(o.key, false, o.at), saw[0], t.clock, t.o.Window)
+		t.recent.add(entryKey(o.key, false, e.Time), saw[1], t.clock, t.o.Window)
+	}
 	if o.response {
 		t.mixed = at
 	}
@@ -46,10 +58,10 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 	return dst
 }
 
-// lone closes a request of which there is, or counts, one entry only.
-func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey, expected bool) []*Span {
+// lone closes a request that has one entry only, or none that could be found.
+func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey) []*Span {
 	saw := uint8(sawRequest)
-	s := Span{Kind: RequestOnly, Expected: expected, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
+	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
 	if e.Type == typeResponse {
 		saw, s.Kind = sawResponse, ResponseOnly
 	}
@@ -78,7 +90,7 @@ func (t *Tracer) giveUp(dst []*Span, o *openRequest, at journal.Position) []*Spa
 	if o.response {
 		saw, s.Kind = sawResponse, ResponseOnly
 	}
-	t.recent.add(o.key, saw, t.clock, t.o.Window)
+	t.recent.add(entryKey(o.key, o.unique, o.at), saw, t.clock, t.o.Window)
 	if o.repeated || t.o.Resume.has(s.Opened, s.Closed) {
 		t.stats.Repeated++
 		return dst
@@ -86,8 +98,7 @@ func (t *Tracer) giveUp(dst []*Span, o *openRequest, at journal.Position) []*Spa
 	to := t.newSpan()
 	*to = s
 	t.fill(to, t.openEntry(o), []string{o.auditID})
-	t.flat.putTexts(attrEventIDs, o.derived)
-	t.seal(to)
+	t.seal(to, o.derived)
 	t.count(to)
 	return append(dst, to)
 }
@@ -109,7 +120,7 @@ func (t *Tracer) count(s *Span) {
 }
 
 // slabSpans is how many spans are allocated at once.
-const slabSpans = 64
+const slabSpans = 32
 
 func (t *Tracer) newSpan() *Span {
 	if len(t.spans) == 0 {
@@ -126,28 +137,39 @@ func (t *Tracer) openEntry(o *openRequest) *auditlog.Entry {
 	case o.event != nil:
 		return t.parse(o.event, t.data(o.event))
 	case o.raw != nil:
-		return t.parse(nil, o.raw)
+		return t.parse(o.remains(), o.raw)
 	}
 	data, err := t.packer.unpack(o.packed)
 	if err != nil {
 		data = nil
 	}
-	return t.parse(nil, data)
+	return t.parse(o.remains(), data)
+}
+
+// remains is what is known of the event of an open request without its data.
+func (o *openRequest) remains() *event.Event {
+	e := &event.Event{Type: typeRequest, Time: o.at}
+	if o.response {
+		e.Type = typeResponse
+	}
+	id := hex.EncodeToString(o.key.id[:])
+	if o.unique {
+		id = uuid.UUID(o.key.id).String()
+	}
+	e.Metadata.Set(metadataRequestID, id)
+	return e
 }
 
 // parse reads an entry. Where that is not possible, the entry has what the event tells.
 func (t *Tracer) parse(e *event.Event, data []byte) *auditlog.Entry {
 	if data != nil {
-		entry, err := t.parser.Parse(data)
+		entry, err := t.parseData(data)
 		if err == nil {
 			return entry
 		}
 		t.stats.Unreadable++
 	}
 	entry := new(auditlog.Entry)
-	if e == nil {
-		return entry
-	}
 	entry.IsResponse = e.Type == typeResponse
 	entry.TimeText = e.Time.Format(time.RFC3339Nano)
 	r := &entry.Request
@@ -169,11 +191,23 @@ func (t *Tracer) context(e *event.Event, data []byte) tracecontext.Context {
 func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	c := tracecontext.FromEntry(s.Source, e)
 	s.TraceID, s.SpanID, s.Parent, s.Flags, s.TraceState = c.TraceID, c.SpanID, c.Parent, c.Flags, c.State
-	s.Name = t.names.name(targetOf(e))
+	target := targetOf(e)
+	s.Name = t.names.name(target)
+	s.Request = requestOf(e, target.mount)
+	if s.Failed = target.failed; s.Failed {
+		s.Message = t.message(e)
+	}
+	code, kind := status(e)
+	s.Status, s.ErrorType = int(code), kind
+	if t.o.Bare {
+		return
+	}
 	f := t.flat
 	f.begin()
 	f.conventions(e)
-	f.putTexts(attrAuditIDs, auditIDs)
+	if auditIDs[0] != "" {
+		f.putTexts(attrAuditIDs, auditIDs)
+	}
 	if s.Incomplete() {
 		f.putText(attrIncomplete, s.Kind.String())
 	}
@@ -187,10 +221,22 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 		f.putText("request.mount_type", e.Request.MountType)
 		f.putText("request.namespace.path", e.Request.NamespacePath)
 	}
-	s.Failed = e.Outcome().Failed()
-	if s.Failed {
-		s.Message = t.message(e)
+}
+
+// requestOf returns what an entry says about its request.
+func requestOf(e *auditlog.Entry, mount string) Request {
+	caller := callerOf(e)
+	r := Request{
+		ID: e.Request.ID, Operation: e.Request.Operation, Path: e.Request.Path, Namespace: e.Request.NamespacePath,
+		MountPoint: mount, MountType: e.MountType(),
+		DisplayName: caller.DisplayName, EntityID: caller.EntityID, RemoteAddress: e.Request.RemoteAddress,
 	}
+	for policy := range e.Auth.Policies.Elements() {
+		if policy.Raw() == `"root"` {
+			r.Root = true
+		}
+	}
+	return r
 }
 
 // message is why a request failed, as far as the entry tells in clear.
@@ -204,5 +250,10 @@ func (t *Tracer) message(e *auditlog.Entry) string {
 	return ""
 }
 
-// seal ends the attributes of a span.
-func (t *Tracer) seal(s *Span) { s.Attributes, s.Dropped = t.flat.end() }
+// seal ends the attributes of a span, the last of which are the events derived from it.
+func (t *Tracer) seal(s *Span, derived []string) {
+	if !t.o.Bare {
+		t.flat.putTexts(attrEventIDs, derived)
+		s.Attributes, s.Dropped = t.flat.end()
+	}
+}

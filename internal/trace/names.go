@@ -37,6 +37,7 @@ const (
 	maxNameElements = 8 // behind the mount
 	maxNameRests    = 3
 	maxOperation    = 32
+	maxRuleElements = 16
 )
 
 // namer names spans: by the rules of the user, then by what is known of the API of the
@@ -233,6 +234,9 @@ func compileRule(r NameRule) (compiledRule, error) {
 		return wrong("path and name must not be empty")
 	}
 	elements := strings.Split(path, "/")
+	if len(elements) > maxRuleElements {
+		return wrong("the path has more than %d elements", maxRuleElements)
+	}
 	for i, text := range elements {
 		el := pathElement{glob: text}
 		if inner, ok := strings.CutPrefix(text, "{"); ok {
@@ -274,7 +278,7 @@ func compileRule(r NameRule) (compiledRule, error) {
 // apply appends the name if the path matches.
 func (c *compiledRule) apply(b []byte, path string) ([]byte, bool) {
 	path = strings.TrimSuffix(path, "/")
-	var found [16]string
+	var found [maxRuleElements]string
 	values := found[:0]
 	for i, el := range c.elements {
 		if el.all {

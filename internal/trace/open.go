@@ -17,6 +17,7 @@ type requestKey struct {
 // openRequest is a request of which one entry was seen.
 type openRequest struct {
 	key        requestKey
+	unique     bool         // no other request has the key
 	prev, next *openRequest // in the order of opened
 	opened     journal.Position
 	clock      time.Duration // of the tracer, when it was opened

@@ -10,7 +10,7 @@ import (
 // Defaults of [Options].
 const (
 	DefaultWindow        = 3 * time.Minute
-	DefaultMaxBytes      = 64 << 20
+	DefaultMaxBytes      = 90 << 20 // more than 100,000 requests
 	DefaultMaxText       = 1 << 10
 	DefaultMaxElements   = 64
 	DefaultMaxAttributes = 128
@@ -40,6 +40,9 @@ type Options struct {
 	// named by operation and mount type only. Zero: DefaultMaxNames.
 	MaxNames int
 
+	// Bare makes spans without attributes, at a fraction of the cost: for those who count
+	// requests.
+	Bare       bool
 	Attributes AttributeOptions
 	// Redactions are applied to the texts of attributes and to [Span.Message].
 	Redactions []Redaction

@@ -12,16 +12,18 @@ import (
 // when the last of them was given out, once they are delivered. The zero Progress is the
 // beginning of the journal.
 type Progress struct {
-	// Read is the position behind which a restart begins to read: before the oldest
-	// request that is open, and where entries stood in another order, earlier by the
-	// window, so that they are seen again.
+	// Read is the position behind which a restart begins to read: that of Open or of Back.
 	Read journal.Position
-	// Open: all requests that began at or before it have their span.
+	// Back is a window, at least, before the oldest request that is open. From there on
+	// everything is seen again as it was seen before.
+	Back journal.Position
+	// Open is before the oldest request that is open: all that began at or before it have
+	// their span.
 	Open journal.Position
-	// Closed: all spans that ended at or before it were given out.
+	// Closed is the last event: all spans that ended at or before it were given out.
 	Closed journal.Position
-	// Waiting is true when responses without request were waiting for one, or entries
-	// between Open and Closed were joined in the wrong order.
+	// Waiting is true when reading from Open on would not do, because responses without
+	// request are open, or were joined with a request behind them.
 	Waiting bool
 }
 
@@ -43,7 +45,7 @@ func (p Progress) MarshalText() ([]byte, error) {
 	if p.Waiting {
 		flag = "w"
 	}
-	return fmt.Appendf(nil, "1:%s:%s:%s:%s", p.Read, p.Open, p.Closed, flag), nil
+	return fmt.Appendf(nil, "1:%s:%s:%s:%s", p.Back, p.Open, p.Closed, flag), nil
 }
 
 // UnmarshalText is the inverse of MarshalText.
@@ -53,13 +55,16 @@ func (p *Progress) UnmarshalText(text []byte) error {
 		return fmt.Errorf("parse progress of the tracer: %d bytes of unknown layout", len(text))
 	}
 	var q Progress
-	for i, to := range []*journal.Position{&q.Read, &q.Open, &q.Closed} {
+	for i, to := range []*journal.Position{&q.Back, &q.Open, &q.Closed} {
 		var err error
 		if *to, err = journal.ParsePosition(parts[i+1]); err != nil {
 			return fmt.Errorf("parse progress of the tracer: %w", err)
 		}
 	}
 	q.Waiting = parts[4] == "w"
+	if q.Read = q.Open; q.Waiting {
+		q.Read = q.Back
+	}
 	*p = q
 	return nil
 }

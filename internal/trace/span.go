@@ -9,6 +9,7 @@ package trace
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -38,6 +39,13 @@ type Span struct {
 	Expected bool
 	Failed   bool
 	Message  string // why it failed; empty when the stream does not tell
+	// Status is the HTTP status of the answer, 0 where it cannot be known.
+	Status int
+	// ErrorType is what kind of failure it was, as the attribute error.type has it; empty
+	// if it was none.
+	ErrorType string
+	// Request is what was asked, and by whom.
+	Request Request
 	// Source is that of the audit events: "vault://NAME".
 	Source string
 	// Attributes in the order in which they stand in the entry, each key once.
@@ -51,6 +59,33 @@ type Span struct {
 	// closed without an event, because time passed, has journal.BetweenRecords as the
 	// index. Both are zero for spans that do not come from a journal.
 	Closed journal.Position
+}
+
+// Request is what the entries of a request say about it, as it stands in them: whoever shows
+// it has to bear in mind that most of it was chosen by callers of the server.
+type Request struct {
+	ID            string // mostly a UUID
+	Operation     string
+	Path          string // without namespace
+	Namespace     string // with trailing slash; empty for the root namespace
+	MountPoint    string // without namespace, with trailing slash; empty: not known
+	MountType     string
+	DisplayName   string // of the caller; of a login that succeeded, of who logged in
+	EntityID      string // likewise
+	RemoteAddress string
+	Root          bool // the caller's token has the policy "root"
+}
+
+// IsLogin reports whether it is a login: an attempt to get a token from an auth method.
+func (r *Request) IsLogin() bool {
+	below, ok := "", false
+	if r.MountPoint != "" {
+		below, ok = strings.CutPrefix(r.Path, r.MountPoint)
+		ok = ok && strings.HasPrefix(r.MountPoint, "auth/")
+	} else if below, ok = strings.CutPrefix(r.Path, "auth/"); ok {
+		_, below, ok = strings.Cut(below, "/")
+	}
+	return ok && (below == "login" || strings.HasPrefix(below, "login/") || below == "oidc/callback")
 }
 
 // Duration is how long the request took, never negative.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
@@ -34,15 +35,18 @@ const (
 // entries of a request by source and request id, in either order, as long as the second
 // one comes within the window. It is not safe for concurrent use.
 //
-// Given the same events from the same Progress, a Tracer gives out the same spans. There
-// are three exceptions, in which a span may be given out a second time after a restart, or
-// a request once as incomplete and once whole; the ids tell. One is a change of Window or
-// MaxBytes. Another is [Tracer.Expire], when its clock goes otherwise than that of the
-// journal. The third is an entry that repeats one from before the window.
+// A Tracer that goes on from a Progress gives out the spans that come behind it, each once,
+// as if there had been no restart. There are three exceptions, in which a span may come a
+// second time, or a request once as incomplete and once whole; the ids tell. One is a change
+// of Window or MaxBytes. Another is [Tracer.Expire], when its clock goes otherwise than that
+// of the journal. The third is an entry that repeats one from before the restart.
 type Tracer struct {
 	o       Options
 	seed    maphash.Seed
 	parser  auditlog.Parser
+	given   *auditlog.Entry // by AddEntry, and the event made of it
+	event   event.Event
+	fields  event.Fields
 	flat    *flattener
 	names   *namer
 	packer  *packer
@@ -124,6 +128,11 @@ func NewTracer(o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The first mark stands for all that is not read.
+	marks := []mark{{0, o.Resume.Back}}
+	if !o.Resume.Waiting {
+		marks = append(marks, mark{0, o.Resume.Read})
+	}
 	return &Tracer{
 		o:       o,
 		seed:    maphash.MakeSeed(),
@@ -133,7 +142,7 @@ func NewTracer(o Options) (*Tracer, error) {
 		sources: make(map[string]string),
 		open:    make(map[requestKey]*openRequest),
 		last:    o.Resume.Read,
-		marks:   []mark{{0, o.Resume.Read}},
+		marks:   marks,
 	}, nil
 }
 
@@ -150,6 +159,37 @@ func (t *Tracer) Add(dst []*Span, e *event.Event, at journal.Position) []*Span {
 	dst = t.finish(dst)
 	dst = t.evict(t.expire(dst, t.clock, at), at)
 	return t.entry(dst, e, at)
+}
+
+// AddEntry is [Tracer.Add] for those who have parsed an entry themselves and have no journal:
+// it is not parsed again. Its line must not be written again. The spans have no ids of
+// events.
+func (t *Tracer) AddEntry(dst []*Span, source string, e *auditlog.Entry) []*Span {
+	t.given = e
+	t.event = event.Event{Type: typeRequest, Source: source, Time: e.Time, Data: e.Line()}
+	if e.IsResponse {
+		t.event.Type = typeResponse
+	}
+	t.fields = t.fields[:0]
+	for _, f := range [...]event.Field{
+		{Key: event.MetadataOperation, Value: e.Request.Operation}, {Key: metadataRequestID, Value: e.Request.ID}, {Key: metadataRequestPath, Value: e.Request.Path},
+	} { // in the order of the keys
+		if f.Value != "" {
+			t.fields = append(t.fields, f)
+		}
+	}
+	t.event.Metadata = t.fields
+	dst = t.Add(dst, &t.event, journal.Position{})
+	t.given = nil
+	return dst
+}
+
+// parseData parses an entry, unless it is the one that was given as such.
+func (t *Tracer) parseData(data []byte) (*auditlog.Entry, error) {
+	if e := t.given; e != nil && len(data) == len(e.Line()) && unsafe.SliceData(data) == unsafe.SliceData(e.Line()) {
+		return e, nil
+	}
+	return t.parser.Parse(data)
 }
 
 // Flush must be called behind the last event of each batch of the journal. It appends the
@@ -216,10 +256,10 @@ func (t *Tracer) Progress() Progress {
 	if o := t.live.first; o != nil {
 		p.Open = before(o.opened)
 	}
-	p.Read = p.Open
+	p.Read, p.Back = p.Open, t.marks[0].at
 	if t.alone > 0 || p.Open.Compare(t.mixed) < 0 {
 		p.Waiting = true
-		p.Read = t.marks[0].at
+		p.Read = p.Back
 	}
 	return p
 }
@@ -265,45 +305,44 @@ func (t *Tracer) entry(dst []*Span, e *event.Event, at journal.Position) []*Span
 	data := t.data(e)
 	if !hasID && data != nil {
 		// There is none, or it is too long for metadata.
-		if entry, err := t.parser.Parse(data); err == nil {
+		if entry, err := t.parseData(data); err == nil {
 			id = entry.Request.ID
 		}
 	}
 	if id == "" {
-		return t.lone(dst, e, data, at, requestKey{}, true)
+		return t.lone(dst, e, data, at, requestKey{})
 	}
-	key := t.key(e.Source, id)
+	key, unique := t.key(e.Source, id)
 	saw := uint8(sawRequest)
 	if response {
 		saw = sawResponse
 	}
-	if o := t.open[key]; o != nil {
-		switch {
-		case o.response == response:
-			t.duplicate(at)
-			return dst
-		case !o.repeated || at.Compare(t.o.Resume.Closed) <= 0:
+	o := t.open[key]
+	if o != nil && o.response == response && !unique && !o.at.Equal(e.Time) {
+		dst = t.giveUp(dst, o, at) // another request has the same id
+		o = nil
+	}
+	if t.recent.get(entryKey(key, unique, e.Time))&saw != 0 || o != nil && o.response == response {
+		t.duplicate(at)
+		return dst
+	}
+	if o != nil {
+		if !o.repeated || at.Compare(t.o.Resume.Closed) <= 0 {
 			return t.pair(dst, o, e, data, at)
 		}
 		// Its span was given out before the restart, and had only one entry.
 		t.drop(o)
-		return t.lone(dst, e, data, at, key, false)
 	}
-	switch earlier := t.recent.get(key); {
-	case earlier&saw != 0:
-		t.duplicate(at)
-		return dst
-	case earlier != 0: // too late
-		return t.lone(dst, e, data, at, key, false)
+	switch {
 	case !response && t.isSingle(e, data):
-		return t.lone(dst, e, data, at, key, true)
+		return t.lone(dst, e, data, at, entryKey(key, unique, e.Time))
 	case response && !t.o.Resume.Waiting && at.Compare(t.o.Resume.Closed) <= 0 && !at.IsZero():
 		// The request stands before what is read again.
 		t.stats.Repeated++
-		t.recent.add(key, saw, t.clock, t.o.Window)
+		t.recent.add(entryKey(key, unique, e.Time), saw, t.clock, t.o.Window)
 		return dst
 	}
-	t.wait(key, e, data, id, at)
+	t.wait(key, unique, e, data, id, at)
 	return dst
 }
 
@@ -326,17 +365,25 @@ func (t *Tracer) data(e *event.Event) []byte {
 	return data
 }
 
-// key returns what the request is known by.
-func (t *Tracer) key(source, id string) requestKey {
+// key returns what the request is known by, and whether no other request is.
+func (t *Tracer) key(source, id string) (k requestKey, unique bool) {
 	if source != t.source || t.source == "" {
 		t.source, t.sourceSum = t.intern(source), maphash.String(t.seed, source)
 	}
-	k := requestKey{source: t.sourceSum}
-	var ok bool
-	if k.id, ok = auditlog.ParseUUID(id); !ok {
+	k.source = t.sourceSum
+	if k.id, unique = auditlog.ParseUUID(id); !unique {
 		sum := sha256.Sum256([]byte(id))
 		k.id = [16]byte(sum[:16])
 		k.source ^= 1 // not that of a UUID
+	}
+	return k, unique
+}
+
+// entryKey is what an entry is recognised by when it comes again. Where the request id is
+// not unique, its time is needed too.
+func entryKey(k requestKey, unique bool, at time.Time) requestKey {
+	if !unique {
+		k.source ^= uint64(at.Unix())<<32 | uint64(at.Nanosecond())
 	}
 	return k
 }
@@ -368,7 +415,7 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 	} else if !bytes.Contains(data, []byte(`"error"`)) {
 		return false
 	}
-	entry, err := t.parser.Parse(data)
+	entry, err := t.parseData(data)
 	if err != nil {
 		return false
 	}
@@ -383,9 +430,9 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 }
 
 // wait opens a request.
-func (t *Tracer) wait(key requestKey, e *event.Event, data []byte, id string, at journal.Position) {
+func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, id string, at journal.Position) {
 	o := &openRequest{
-		key: key, opened: at, clock: t.clock, at: e.Time, source: t.intern(e.Source), auditID: strings.Clone(e.ID),
+		key: key, unique: unique, opened: at, clock: t.clock, at: e.Time, source: t.intern(e.Source), auditID: strings.Clone(e.ID),
 		response: e.Type == typeResponse, listed: true, raw: data,
 	}
 	if data == nil || e.Data == nil {
@@ -453,7 +500,7 @@ func (t *Tracer) derived(e *event.Event) {
 		if p, ok := tracecontext.ParseTraceparent(text); !ok || p.Parent != c.spanID {
 			return
 		}
-	} else if id, ok := e.Extensions.Text(extRequestID); !ok || id != c.requestID {
+	} else if id, ok := e.Extensions.Text(extRequestID); !ok || id == "" || id != c.requestID {
 		return
 	}
 	c.ids = append(c.ids, e.ID)
@@ -464,8 +511,7 @@ func (t *Tracer) finish(dst []*Span) []*Span {
 	c := &t.current
 	switch {
 	case c.span != nil:
-		t.flat.putTexts(attrEventIDs, c.ids)
-		t.seal(c.span)
+		t.seal(c.span, c.ids)
 		dst = append(dst, c.span)
 	case c.open != nil && c.open.listed:
 		for _, id := range c.ids {

@@ -20,6 +20,8 @@ func rows() []row {
 		{name: "gRPC stream publish, durable", against: "wanted", unit: "/s", want: 1, measure: grpcRate},
 		{name: "gRPC stream publish, durable ", against: "append, one pipelined producer", unit: "/s", want: 0.3, measure: grpcStream},
 		{name: "audit file to durable events", against: "encoding/json into a map", unit: "B/s", want: 3, measure: ingest},
+		{name: "audit log to spans at an OTLP endpoint, per second of processor", against: "encoding/json into a map, OpenTelemetry SDK", unit: "/s", want: 5, measure: spans},
+		{name: "memory, 100,000 requests that wait for their response", against: "allowed", unit: "B", want: 1, most: true, rounds: 1, measure: openRequests},
 		{name: "HTTP batch publish, durable: 100 events of 700 B per request, 8 connections", against: "wanted", unit: "/s", want: 1, measure: publishBesideWanted},
 		{name: "HTTP batch publish, durable: 100 events of 700 B per request, 8 connections ", against: "bare HTTP server, encoding/json into maps", unit: "/s", want: 0.4, measure: publishBesideServer},
 		{name: "fan-out, 100 subscribers", against: "bare loop, 64 frames per write", unit: "/s", want: 0.5, measure: fanOutBesideLoop(100)},

@@ -71,6 +71,13 @@ func TestMain(m *testing.M) {
 // run starts the program with arguments and returns the URL that it listens on.
 func run(t *testing.T, args ...string) string {
 	t.Helper()
+	address, _ := runUntil(t, args...)
+	return address
+}
+
+// runUntil is run that also returns how the program is stopped before the test ends.
+func runUntil(t *testing.T, args ...string) (address string, stop func()) {
+	t.Helper()
 	program, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +102,7 @@ func run(t *testing.T, args ...string) string {
 		hub.Wait()
 		close(exited)
 	}()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		hub.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-exited:
@@ -105,9 +112,10 @@ func run(t *testing.T, args ...string) string {
 			t.Error("the hub did not stop within 15 s of SIGTERM")
 		}
 	})
+	t.Cleanup(stop)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if b, err := os.ReadFile(addressFile); err == nil && strings.HasSuffix(string(b), "\n") {
-			return strings.TrimSpace(string(b))
+			return strings.TrimSpace(string(b)), stop
 		}
 		select {
 		case <-exited:
@@ -116,7 +124,7 @@ func run(t *testing.T, args ...string) string {
 		}
 	}
 	t.Fatal("the hub did not write its address")
-	return ""
+	return "", nil
 }
 
 // startHub runs a hub for development that follows the audit log at file.

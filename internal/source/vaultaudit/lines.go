@@ -52,10 +52,24 @@ func translateLine(t *Translator, dst []*event.Event, l tail.Line, take func(id 
 	}
 	first := len(dst)
 	dst = t.translate(dst, l.Data, take)
-	if len(dst) > first && l.Kind == tail.Torn && dst[first].Type == TypeQuarantined {
-		dst[first].Metadata.Set(metadataTorn, "true")
+	if len(dst) > first && dst[first].Type == TypeQuarantined {
+		if l.Kind == tail.Torn {
+			dst[first].Metadata.Set(metadataTorn, "true")
+		}
+		if lostEntry(dst[first]) {
+			t.Gap()
+		}
 	}
 	return dst
+}
+
+// lostEntry is true for a quarantined event in whose place there was an entry, which may
+// have changed anything: one that is too long, and one that was cut short on its way, for
+// example by a syslog relay. What a server left unfinished in a file it writes again.
+func lostEntry(e *event.Event) bool {
+	reason, _ := e.Metadata.Text(metadataReason)
+	_, torn := e.Metadata.Text(metadataTorn)
+	return reason == reasonTooLong || reason == auditlog.ReasonTruncated && !torn
 }
 
 // Stats count what a source made of an audit log. They only grow.

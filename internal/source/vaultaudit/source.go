@@ -55,6 +55,9 @@ type Config struct {
 	// Translator configures the translation; its Name and Limits are set from the
 	// fields above.
 	Translator TranslatorConfig
+	// Ask, if not nil, is told between batches of lines what they left open, and what
+	// it answers counts for the lines that follow.
+	Ask Ask
 	// ShutdownTimeout bounds how long Run waits for the journal after its context
 	// has ended; default 5 s. What is not durable by then is read again.
 	ShutdownTimeout time.Duration

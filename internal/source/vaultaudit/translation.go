@@ -188,6 +188,9 @@ func (t *translation) batch(ctx context.Context, b *batch) bool {
 	t.current = r
 	t.unit.from, t.unit.input = r, r.input
 	t.translator.Device(r.device)
+	if t.config.Ask != nil {
+		t.translator.Consult(t.config.Ask)
+	}
 	if b.lost != nil {
 		e := t.translator.lost(b.lost, b.inbox.After())
 		if t.judge(e.ID, false) {

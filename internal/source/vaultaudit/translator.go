@@ -232,7 +232,7 @@ func (t *Translator) Learn(e *event.Event) {
 		t.Gap()
 		return
 	case TypeQuarantined:
-		if reason, _ := e.Metadata.Text(metadataReason); reason == reasonTooLong {
+		if lostEntry(e) {
 			t.Gap()
 		}
 		return

@@ -116,8 +116,12 @@ type Delivery struct {
 
 	counts   counts
 	rejected atomic.Pointer[rejection] // last one
+	ended    atomic.Pointer[error]     // why Run has returned
 	saving   atomic.Pointer[string]    // why the progress cannot be stored
-	warnings struct{ failing, rejected, answers throttle.Throttle }
+	warnings struct {
+		nextFailing       atomic.Int64 // Unix time in nanoseconds; 0: at once
+		rejected, answers throttle.Throttle
+	}
 
 	// Of the goroutine that reads.
 	tracer  Tracer
@@ -184,8 +188,13 @@ func (d *Delivery) Name() string { return d.config.Name }
 // Run delivers until ctx ends. Then it sends what it has read, once and for at most
 // FlushTimeout, stores how far it has come, and closes the exporter. It returns an error
 // when it can never begin. It must be called once.
-func (d *Delivery) Run(ctx context.Context) error {
+func (d *Delivery) Run(ctx context.Context) (err error) {
 	defer d.config.Exporter.Close()
+	defer func() {
+		if err != nil {
+			d.ended.Store(&err)
+		}
+	}()
 	reader, err := d.begin(ctx)
 	if err != nil {
 		if ctx.Err() != nil {

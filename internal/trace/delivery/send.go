@@ -103,15 +103,22 @@ func (d *Delivery) reject(spans int, reason string) {
 	}
 }
 
+// warnEvery is the time between two messages about one outage.
+const warnEvery = 5 * time.Minute
+
 func (d *Delivery) failed(p pass, answer export.Answer) {
 	p.failed(answer.After, answer.Reason)
-	if skipped, ok := d.warnings.failing.Allow(); ok {
-		d.log.Warn("Spans cannot be delivered. They stay in the journal and are sent later.", "reason", answer.Reason, "messages_skipped", skipped)
+	now := time.Now().UnixNano()
+	if next := d.warnings.nextFailing.Load(); now < next || !d.warnings.nextFailing.CompareAndSwap(next, now+int64(warnEvery)) {
+		return
 	}
+	o := d.gate.outage()
+	d.log.Warn("Spans cannot be delivered. They stay in the journal and are sent later.", "reason", answer.Reason, "attempts", o.failures, "since", o.since.UTC().Format(time.RFC3339))
 }
 
 func (d *Delivery) recovered(p pass) {
 	if outage, failures := p.succeeded(); failures > 0 {
+		d.warnings.nextFailing.Store(0)
 		d.log.Info("Spans are delivered again.", "outage", outage.Round(time.Millisecond), "attempts", failures)
 	}
 }

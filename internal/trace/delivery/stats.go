@@ -86,9 +86,12 @@ const (
 
 // Health returns what is wrong with the delivery.
 func (d *Delivery) Health() error {
+	if err := d.ended.Load(); err != nil {
+		return *err
+	}
 	if o := d.gate.outage(); o.failures > 0 && time.Since(o.since) > failingFor {
 		events, _ := d.lag()
-		return fmt.Errorf("no spans are delivered since %s (%d attempts): %s; %d events wait in the journal, which are lost for the exporter when they get older than journal.max_age",
+		return fmt.Errorf("no spans are delivered since %s (%d attempts): %s; %d events wait in the journal and are lost for this exporter once the journal removes them (journal.max_age, max_bytes)",
 			o.since.UTC().Format(time.RFC3339), o.failures, o.reason, events)
 	}
 	if text := d.saving.Load(); text != nil {

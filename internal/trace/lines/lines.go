@@ -12,7 +12,7 @@ import (
 )
 
 // AppendText appends a line for people: when the request began, how long it took, how it
-// ended, where, what, and the trace id. What is not printable is left out.
+// ended, where, what, by whom, and the trace id. What is not printable is left out.
 func AppendText(dst []byte, s *trace.Span) []byte {
 	dst = s.Start.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
 	dst = append(dst, ' ')
@@ -39,9 +39,23 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 		dst = append(dst, otlp.Printable(s.Message)...)
 		dst = append(dst, ')')
 	}
+	dst = appendWho(dst, s)
 	dst = append(dst, "  trace="...)
 	dst = hex.AppendEncode(dst, s.TraceID[:])
 	return append(dst, '\n')
+}
+
+// appendWho appends who made the request and from where, as far as the span tells.
+func appendWho(dst []byte, s *trace.Span) []byte {
+	name, _ := s.Get("user.name")
+	address, _ := s.Get("client.address")
+	if name.Text != "" {
+		dst = append(append(dst, "  by "...), otlp.Printable(name.Text)...)
+	}
+	if address.Text != "" {
+		dst = append(append(dst, "  from "...), otlp.Printable(address.Text)...)
+	}
+	return dst
 }
 
 func pad(dst []byte, s string, width int, right bool) []byte {

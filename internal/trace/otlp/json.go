@@ -84,8 +84,8 @@ func appendJSONSpan(dst []byte, s *trace.Span) []byte {
 		dst = append(dst, `,"droppedAttributesCount":`...)
 		dst = strconv.AppendUint(dst, uint64(uint32(s.Dropped)), 10)
 	}
-	dst = append(dst, `,"status":{`...)
 	if s.Failed {
+		dst = append(dst, `,"status":{`...)
 		if s.Message != "" {
 			dst = append(dst, `"message":`...)
 			dst = jsontext.AppendString(dst, s.Message)
@@ -93,8 +93,9 @@ func appendJSONSpan(dst []byte, s *trace.Span) []byte {
 		}
 		dst = append(dst, `"code":`...)
 		dst = strconv.AppendInt(dst, statusError, 10)
+		dst = append(dst, '}')
 	}
-	return append(dst, `}}`...)
+	return append(dst, '}')
 }
 
 func appendJSONAttribute(dst []byte, a *trace.Attribute) []byte {

@@ -37,6 +37,7 @@ type Encoder struct {
 	replaced bool              // service.name is in Options.Resource
 
 	groups []group
+	spans  []*trace.Span // clean
 	sizes  []int
 	order  []int32 // of spans, those of one resource together
 }
@@ -115,6 +116,32 @@ func clean(s string) string {
 		return s
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// cleanSpan returns a span whose texts are all valid UTF-8, which is s, nearly always.
+func cleanSpan(s *trace.Span) *trace.Span {
+	ok := utf8.ValidString(s.Name) && utf8.ValidString(s.Message) && utf8.ValidString(s.TraceState)
+	for i := range s.Attributes {
+		a := &s.Attributes[i]
+		ok = ok && utf8.ValidString(a.Key) && utf8.ValidString(a.Value.Text)
+		for _, text := range a.Value.Texts {
+			ok = ok && utf8.ValidString(text)
+		}
+	}
+	if ok {
+		return s
+	}
+	c := *s
+	c.Name, c.Message, c.TraceState = clean(c.Name), clean(c.Message), clean(c.TraceState)
+	c.Attributes = slices.Clone(c.Attributes)
+	for i := range c.Attributes {
+		a := &c.Attributes[i]
+		a.Key, a.Value.Text, a.Value.Texts = clean(a.Key), clean(a.Value.Text), slices.Clone(a.Value.Texts)
+		for k := range a.Value.Texts {
+			a.Value.Texts[k] = clean(a.Value.Texts[k])
+		}
+	}
+	return &c
 }
 
 // Flags of a span: the sampled flag of W3C Trace Context, and whether it is known that

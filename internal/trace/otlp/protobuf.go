@@ -12,6 +12,12 @@ import (
 // form of protobuf, fields in the order of their numbers.
 func (e *Encoder) AppendProtobuf(dst []byte, spans []*trace.Span) []byte {
 	e.arrange(spans)
+	e.spans = e.spans[:0]
+	for _, s := range spans {
+		e.spans = append(e.spans, cleanSpan(s))
+	}
+	defer func() { clear(e.spans) }()
+	spans = e.spans
 	e.sizes = e.sizes[:0]
 	for _, i := range e.order {
 		e.sizes = append(e.sizes, spanSize(spans[i]))
@@ -56,14 +62,14 @@ func (e *Encoder) AppendProtobuf(dst []byte, spans []*trace.Span) []byte {
 func (e *Encoder) scopeSize() int { return textSize(1, ScopeName) + textSize(2, e.version) }
 
 // SpanBytes is how many bytes a span takes in a request, in its binary form.
-func SpanBytes(s *trace.Span) int { return delimited(2, spanSize(s)) }
+func SpanBytes(s *trace.Span) int { return delimited(2, spanSize(cleanSpan(s))) }
 
 func spanSize(s *trace.Span) int {
-	n := delimited(1, len(s.TraceID)) + delimited(2, len(s.SpanID)) + textSize(3, clean(s.TraceState))
+	n := delimited(1, len(s.TraceID)) + delimited(2, len(s.SpanID)) + textSize(3, s.TraceState)
 	if s.Parent != (trace.SpanID{}) {
 		n += delimited(4, len(s.Parent))
 	}
-	n += textSize(5, clean(s.Name)) + 2 // kind
+	n += textSize(5, s.Name) + 2 // kind
 	if t := nanos(s.Start); t != 0 {
 		n += 9
 	}
@@ -87,12 +93,12 @@ func appendSpan(dst []byte, s *trace.Span) []byte {
 	dst = append(dst, s.TraceID[:]...)
 	dst = appendHead(dst, 2, len(s.SpanID))
 	dst = append(dst, s.SpanID[:]...)
-	dst = appendText(dst, 3, clean(s.TraceState))
+	dst = appendText(dst, 3, s.TraceState)
 	if s.Parent != (trace.SpanID{}) {
 		dst = appendHead(dst, 4, len(s.Parent))
 		dst = append(dst, s.Parent[:]...)
 	}
-	dst = appendText(dst, 5, clean(s.Name))
+	dst = appendText(dst, 5, s.Name)
 	dst = append(dst, 6<<3|varint, kindServer)
 	dst = appendFixed64(dst, 7, nanos(s.Start))
 	dst = appendFixed64(dst, 8, nanos(s.End))
@@ -104,23 +110,23 @@ func appendSpan(dst []byte, s *trace.Span) []byte {
 	}
 	if s.Failed {
 		dst = appendHead(dst, 15, statusSize(s))
-		dst = appendText(dst, 2, clean(s.Message))
+		dst = appendText(dst, 2, s.Message)
 		dst = append(dst, 3<<3|varint, statusError)
 	}
 	dst = appendTag(dst, 16, fixed32)
 	return binary.LittleEndian.AppendUint32(dst, spanFlags(s))
 }
 
-func statusSize(s *trace.Span) int { return textSize(2, clean(s.Message)) + 2 }
+func statusSize(s *trace.Span) int { return textSize(2, s.Message) + 2 }
 
 // attributeSize is the size of a KeyValue.
 func attributeSize(a *trace.Attribute) int {
-	return textSize(1, clean(a.Key)) + delimited(2, valueSize(&a.Value))
+	return textSize(1, a.Key) + delimited(2, valueSize(&a.Value))
 }
 
 func appendAttribute(dst []byte, field int, a *trace.Attribute) []byte {
 	dst = appendHead(dst, field, attributeSize(a))
-	dst = appendText(dst, 1, clean(a.Key))
+	dst = appendText(dst, 1, a.Key)
 	dst = appendHead(dst, 2, valueSize(&a.Value))
 	return appendValue(dst, &a.Value)
 }
@@ -138,12 +144,12 @@ func valueSize(v *trace.Value) int {
 	case trace.Texts:
 		return delimited(5, textsSize(v.Texts))
 	}
-	return delimited(1, len(clean(v.Text)))
+	return delimited(1, len(v.Text))
 }
 
 func textsSize(list []string) (n int) {
 	for _, s := range list {
-		n += delimited(1, delimited(1, len(clean(s))))
+		n += delimited(1, delimited(1, len(s)))
 	}
 	return n
 }
@@ -159,15 +165,13 @@ func appendValue(dst []byte, v *trace.Value) []byte {
 	case trace.Texts:
 		dst = appendHead(dst, 5, textsSize(v.Texts))
 		for _, s := range v.Texts {
-			s = clean(s)
 			dst = appendHead(dst, 1, delimited(1, len(s)))
 			dst = appendHead(dst, 1, len(s))
 			dst = append(dst, s...)
 		}
 		return dst
 	}
-	s := clean(v.Text)
-	return append(appendHead(dst, 1, len(s)), s...)
+	return append(appendHead(dst, 1, len(v.Text)), v.Text...)
 }
 
 // nanos returns a time as OTLP has it; 0 is unknown.

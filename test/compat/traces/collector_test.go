@@ -191,7 +191,7 @@ func TestCollector(t *testing.T) {
 			if kind == "otlp+http" {
 				address = c.httpAddress
 			}
-			startHub(t, "dev", "--audit-file", log.file.Name(), "--listen", "127.0.0.1:0", "--traces", kind+"=http://"+address)
+			startHub(t, "dev", "--audit-file", log.path, "--listen", "127.0.0.1:0", "--traces", kind+"=http://"+address)
 			requests = append(requests, log.write(100)...)
 			eventually(t, "all requests are in the collector", c.has(requests))
 			for _, r := range requests {
@@ -220,7 +220,7 @@ traces:
   exporters:
     - %[3]s
 log: {level: warn}
-`, dir, log.file.Name(), exporter)
+`, dir, log.path, exporter)
 	for file, content := range map[string]string{config: text, filepath.Join(dir, "root"): "compat-root-token"} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -332,6 +332,48 @@ func TestKilled(t *testing.T) {
 	spans := c.spans()
 	for _, r := range append(requests, last...) {
 		checkSpan(t, r, spans[r.traceID()][0])
+	}
+}
+
+// TestOpenWhenKilled: requests that are open when the hub is killed have their true length
+// when the response comes after the next start.
+func TestOpenWhenKilled(t *testing.T) {
+	c := newCollector(t)
+	c.start()
+	log := newAuditLog(t)
+	run := startServer(t, log, fmt.Sprintf(`{name: collector, type: otlp_grpc, url: "http://%s", from: start, batch: {spans: 20, delay: 10ms}}`, c.grpcAddress))
+	hub, address := run()
+	var open []request
+	for range 5 { // complete ones between them move the progress on
+		half := newRequests(20)
+		log.half(half, "request")
+		open = append(open, half...)
+		whole := log.write(20)
+		eventually(t, "the complete requests are in the collector", c.has(whole))
+	}
+	eventually(t, "the hub says that they are open", func() bool {
+		return metric(t, address, `tocsin_traces_open_requests{exporter="collector"}`) == 100
+	})
+	before := len(c.spans())
+	hub.kill()
+	log.half(open[:50], "response")
+	hub, address = run()
+	eventually(t, "the first half is in the collector", c.has(open[:50]))
+	hub.kill()
+	_, address = run()
+	log.half(open[50:], "response")
+	eventually(t, "the second half is in the collector", c.has(open[50:]))
+	spans := c.spans()
+	for _, r := range open {
+		checkSpan(t, r, spans[r.traceID()][0])
+	}
+	if len(spans) != before+100 {
+		t.Errorf("%d traces before, %d after", before, len(spans))
+	}
+	for _, kind := range []string{"request_only", "response_only"} {
+		if n := metric(t, address, fmt.Sprintf(`tocsin_traces_made_total{exporter="collector",kind="%s"}`, kind)); n != 0 {
+			t.Errorf("%v spans are %s", n, kind)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -22,7 +23,7 @@ import (
 )
 
 // patience is how long a test waits for something that should happen soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var programs struct {
 	sync.Mutex
@@ -163,47 +164,98 @@ func (r *request) traceID() string { return strings.ReplaceAll(r.id, "-", "") }
 // auditLog writes an audit log as a server does.
 type auditLog struct {
 	t    *testing.T
-	file *os.File
+	path string // of a file
+	to   io.WriteCloser
 }
 
 func newAuditLog(t *testing.T) *auditLog {
 	t.Helper()
-	file, err := os.OpenFile(filepath.Join(t.TempDir(), "audit.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	path := filepath.Join(t.TempDir(), "audit.log")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	return &auditLog{t, file}
+	return &auditLog{t, path, file}
+}
+
+// newAuditDevice writes to a socket instead, as a socket audit device does.
+func newAuditDevice(t *testing.T, socket string) *auditLog {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &auditLog{t: t, to: conn}
 }
 
 // write appends n requests, of which the responses come in another order.
 func (l *auditLog) write(n int) []request {
 	l.t.Helper()
-	var all []request
+	all := newRequests(n)
 	var text []byte
-	entry := func(r *request, kind string, at time.Time) {
-		e := map[string]any{
-			"time": at.UTC().Format(time.RFC3339Nano), "type": kind,
-			"auth": map[string]any{"display_name": "token", "policies": []string{"default"}, "token_type": "service"},
-			"request": map[string]any{
-				"id": r.id, "operation": "update", "namespace": map[string]any{"id": "root"},
-				"mount_point": "secret/", "mount_type": "kv", "mount_accessor": "kv_1", "mount_class": "secret",
-				"path": "secret/data/" + r.secret, "remote_address": "192.0.2.7", "remote_port": 40000,
-			},
+	for i := 0; i < n; i += 5 {
+		group := all[i:min(i+5, n)]
+		for j := range group {
+			text = l.entry(text, &group[j], "request")
 		}
-		if kind == "response" {
-			e["response"] = map[string]any{"mount_type": "kv", "data": map[string]any{"version": 1}}
+		for j := len(group) - 1; j >= 0; j-- {
+			text = l.entry(text, &group[j], "response")
 		}
-		if r.failed && kind == "response" {
+	}
+	l.append(text)
+	return all
+}
+
+// half appends one entry of each request.
+func (l *auditLog) half(requests []request, kind string) {
+	l.t.Helper()
+	var text []byte
+	for i := range requests {
+		text = l.entry(text, &requests[i], kind)
+	}
+	l.append(text)
+}
+
+func (l *auditLog) append(text []byte) {
+	l.t.Helper()
+	if _, err := l.to.Write(text); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *auditLog) entry(text []byte, r *request, kind string) []byte {
+	l.t.Helper()
+	at := r.start
+	e := map[string]any{
+		"type": kind,
+		"auth": map[string]any{"display_name": "token", "policies": []string{"default"}, "token_type": "service"},
+		"request": map[string]any{
+			"id": r.id, "operation": "update", "namespace": map[string]any{"id": "root"},
+			"mount_point": "secret/", "mount_type": "kv", "mount_accessor": "kv_1", "mount_class": "secret",
+			"path": "secret/data/" + r.secret, "remote_address": "192.0.2.7", "remote_port": 40000,
+		},
+	}
+	if kind == "response" {
+		at = at.Add(r.duration)
+		e["response"] = map[string]any{"mount_type": "kv", "data": map[string]any{"version": 1}}
+		if r.failed {
 			e["error"] = "1 error occurred:\n\t* permission denied\n\n"
 			e["response"] = map[string]any{"mount_type": "kv"}
 		}
-		line, err := json.Marshal(e)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		text = append(append(text, line...), '\n')
 	}
+	e["time"] = at.UTC().Format(time.RFC3339Nano)
+	line, err := json.Marshal(e)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return append(append(text, line...), '\n')
+}
+
+// newRequests makes requests of all lengths from below a microsecond.
+func newRequests(n int) []request {
+	var all []request
 	now := time.Now()
 	for i := range n {
 		r := request{
@@ -214,18 +266,6 @@ func (l *auditLog) write(n int) []request {
 			r.duration = 999 * time.Nanosecond
 		}
 		all = append(all, r)
-	}
-	for i := 0; i < n; i += 5 {
-		group := all[i:min(i+5, n)]
-		for j := range group {
-			entry(&group[j], "request", group[j].start)
-		}
-		for j := len(group) - 1; j >= 0; j-- {
-			entry(&group[j], "response", group[j].start.Add(group[j].duration))
-		}
-	}
-	if _, err := l.file.Write(text); err != nil {
-		l.t.Fatal(err)
 	}
 	return all
 }

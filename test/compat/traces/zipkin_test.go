@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -48,14 +49,26 @@ type zipkinSpan struct {
 	Tags map[string]string
 }
 
-// TestZipkin is what the README promises: a hub for development, one flag, and the requests
+// TestZipkin is what the README promises: a hub for development, two flags, and the requests
 // are in Zipkin.
 func TestZipkin(t *testing.T) {
 	url := startZipkin(t)
-	log := newAuditLog(t)
-	requests := log.write(60)
-	startHub(t, "dev", "--audit-file", log.file.Name(), "--listen", "127.0.0.1:0", "--traces", "zipkin="+url)
-	requests = append(requests, log.write(40)...)
+	t.Run("file", func(t *testing.T) {
+		log := newAuditLog(t)
+		requests := log.write(60)
+		startHub(t, "dev", "--audit-file", log.path, "--listen", "127.0.0.1:0", "--traces", "zipkin="+url)
+		checkZipkin(t, url, append(requests, log.write(40)...))
+	})
+	t.Run("socket", func(t *testing.T) {
+		socket := filepath.Join(t.TempDir(), "audit.sock")
+		startHub(t, "dev", "--audit-socket", socket, "--listen", "127.0.0.1:0", "--traces", "zipkin="+url)
+		requests := newAuditDevice(t, socket).write(60)
+		checkZipkin(t, url, append(requests, newAuditDevice(t, socket).write(40)...))
+	})
+}
+
+func checkZipkin(t *testing.T, url string, requests []request) {
+	t.Helper()
 	for _, r := range requests {
 		var spans []zipkinSpan
 		eventually(t, "the request is in Zipkin", func() bool {

@@ -1,4 +1,4 @@
-package app
+package systemd
 
 import (
 	"context"
@@ -33,6 +33,15 @@ func receive(t *testing.T, conn *net.UnixConn) string {
 	return string(buf[:n])
 }
 
+func fromVariables(t *testing.T, getenv func(string) string) *Service {
+	t.Helper()
+	s, err := FromVariables(getenv, firstDescriptor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func environment(m map[string]string) func(string) string {
 	return func(name string) string { return m[name] }
 }
@@ -44,8 +53,8 @@ func TestNotify(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := listenNotify(t, socket)
-			s := newSystemd(environment(map[string]string{"NOTIFY_SOCKET": socket}))
-			if err := s.notify("READY=1"); err != nil {
+			s := fromVariables(t, environment(map[string]string{"NOTIFY_SOCKET": socket}))
+			if err := s.Notify("READY=1"); err != nil {
 				t.Fatal(err)
 			}
 			if got := receive(t, conn); got != "READY=1" {
@@ -53,10 +62,10 @@ func TestNotify(t *testing.T) {
 			}
 		})
 	}
-	if err := newSystemd(environment(nil)).notify("READY=1"); err != nil {
+	if err := fromVariables(t, environment(nil)).Notify("READY=1"); err != nil {
 		t.Errorf("without systemd: %v", err)
 	}
-	if err := newSystemd(environment(map[string]string{"NOTIFY_SOCKET": "/nowhere"})).notify("READY=1"); err == nil {
+	if err := fromVariables(t, environment(map[string]string{"NOTIFY_SOCKET": "/nowhere"})).Notify("READY=1"); err == nil {
 		t.Error("a socket that does not exist is no error")
 	}
 }
@@ -64,14 +73,14 @@ func TestNotify(t *testing.T) {
 func TestWatchdog(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
 	conn := listenNotify(t, socket)
-	s := newSystemd(environment(map[string]string{
+	s := fromVariables(t, environment(map[string]string{
 		"NOTIFY_SOCKET": socket, "WATCHDOG_USEC": "30000", "WATCHDOG_PID": strconv.Itoa(os.Getpid()),
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	var alive atomic.Bool
 	alive.Store(true)
 	done := make(chan struct{})
-	go func() { defer close(done); s.watch(ctx, alive.Load) }()
+	go func() { defer close(done); s.Watch(ctx, alive.Load) }()
 	for range 3 {
 		if got := receive(t, conn); got != "WATCHDOG=1" {
 			t.Errorf("received %q", got)
@@ -96,9 +105,9 @@ func TestWatchdog(t *testing.T) {
 		"another process": {"NOTIFY_SOCKET": socket, "WATCHDOG_USEC": "30000", "WATCHDOG_PID": "1"},
 		"nonsense":        {"NOTIFY_SOCKET": socket, "WATCHDOG_USEC": "-5"},
 	} {
-		if s := newSystemd(environment(env)); s.watchdog != 0 {
+		if s := fromVariables(t, environment(env)); s.watchdog != 0 {
 			t.Errorf("%s: interval %v", name, s.watchdog)
 		}
-		newSystemd(environment(env)).watch(t.Context(), func() bool { return true }) // returns
+		fromVariables(t, environment(env)).Watch(t.Context(), func() bool { return true }) // returns
 	}
 }
