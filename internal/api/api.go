@@ -34,6 +34,7 @@
 // Our own:
 //
 //	POST    /api/v1/events                     CloudEvents in, see publish.go; also OPTIONS
+//	POST    /api/v1/audit/{server}/entries     lines of an old audit log, see importing.go; also GET
 //	GET     /api/v1/payloads/{name}            bytes that events refer to by dataref; root only
 //	GET     /api/v1/event-types                the catalogue, see eventtypes.go
 //	GET     /api/v1/event-types/{type}         one of it, with example and schema
@@ -91,9 +92,10 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Intake, Payloads, EventTypes, Health and Metrics may be nil; their paths are then
+	// Intake, AuditLogs, Payloads, EventTypes, Health and Metrics may be nil; their paths are then
 	// unknown.
 	Intake     *publish.Intake
+	AuditLogs  AuditLogs // needs Intake
 	Payloads   Payloads
 	EventTypes *catalog.Catalog
 	Health     *health.Registry
@@ -126,6 +128,7 @@ type API struct {
 	publisher publisher
 	plugins   *pluginhost.Host
 	payloads  Payloads
+	auditLogs AuditLogs
 	types     *catalog.Catalog
 	health    *health.Registry
 	grpc      *grpcapi.Server
@@ -157,7 +160,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		plugins: o.Plugins, payloads: o.Payloads, types: o.EventTypes, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, types: o.EventTypes, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -176,6 +179,9 @@ func New(o Options) *API {
 	if o.Intake != nil {
 		a.publisher = publisher{o.Intake, newBodies(maxBodiesBytes), o.Counters.Component("publish", "http")}
 		a.mux.HandleFunc(eventsPath, a.events)
+	}
+	if o.AuditLogs != nil {
+		a.mux.HandleFunc("/api/v1/audit/{server}/entries", a.importEntries)
 	}
 	if o.Payloads != nil {
 		a.mux.Handle("/api/v1/payloads/{name...}", getOnly(http.HandlerFunc(a.payload)))

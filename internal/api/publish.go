@@ -222,16 +222,8 @@ func (p *publication) readHeader() error {
 		return &refusal{status: http.StatusUnsupportedMediaType, text: fmt.Sprintf("the Content-Type is %q, and there are no headers ce-*: send "+
 			"application/cloudevents+json, application/cloudevents-batch+json, or the attributes of an event in headers beginning with ce-", clip(contentType, 100))}
 	}
-	switch encoding := strings.ToLower(strings.Join(p.r.Header.Values("Content-Encoding"), ", ")); encoding {
-	case "", "identity":
-	case "gzip", "x-gzip":
-		p.encoding = encodingGzip
-	case "zstd":
-		p.encoding = encodingZstd
-	default:
-		return &refusal{status: http.StatusUnsupportedMediaType, text: fmt.Sprintf("the Content-Encoding is %q; send gzip, zstd, or none", clip(encoding, 100))}
-	}
-	return nil
+	p.encoding, err = contentEncoding(p.r)
+	return err
 }
 
 // hasAttributes says whether some header could be that of an event in binary mode.

@@ -76,6 +76,7 @@ type App struct {
 	server    *http.Server
 	sources   sources
 	receivers map[string]*receiving // by the name of their source
+	imports   *imports
 	traces    traces
 	meter     auditMeter
 	systemd   *systemd.Service
@@ -197,6 +198,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.onStop("sources", a.sources.stop)
+	a.imports = a.makeImports(common)
+	a.onStop("imports", a.imports.stop)
 	if err := a.openPlugins(ctx, o); err != nil {
 		return nil, err
 	}
@@ -222,6 +225,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Trail:          a.trail,
 		Logins:         a.logins,
 		Intake:         a.intake,
+		AuditLogs:      a.imports,
 		Plugins:        a.plugins,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,

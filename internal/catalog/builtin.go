@@ -32,7 +32,7 @@ const (
 	kvData   = kv + " data_path"
 	kvConfig = change + " data_path"
 	named    = change + " name"
-	audit    = "path operation request_path request_id mount_point mount_type redacted"
+	audit    = "path operation request_path request_id mount_point mount_type redacted device imported"
 	trail    = change + " outcome error accessor display_name entity_id policies provider remote_address shown_namespace shown_path"
 	target   = trail + " target_accessor target_display_name target_policies target_namespace target_expires"
 	story    = trail + " subscription_id event_type namespaces filter format"
@@ -47,7 +47,8 @@ var builtIns = []builtIn{
 	// Audit entries, package source/vaultaudit.
 	{"audit/request", "An audit entry of the type request, with its bytes as data.", "", "sys/audit/vault", audit},
 	{"audit/response", "An audit entry of the type response, with its bytes as data.", "", "sys/audit/vault", audit},
-	{"audit/quarantined", "A line of an audit log that is no audit entry, with its bytes as data.", "", "sys/audit/vault", "path reason redacted size torn"},
+	{"audit/quarantined", "A line of an audit log that is no audit entry, with its bytes as data.", "", "sys/audit/vault", "path reason redacted size torn device imported"},
+	{"audit/lost", "Lines of an audit log that could not be kept, in their place.", "", "sys/audit/vault", "path reason lines bytes from to device"},
 
 	// Key-value secrets: derived, or sent by the kv plugin.
 	{"kv-v1/write", "A secret was written.", "1.13", "kv/app/db", kvConfig},
@@ -324,7 +325,7 @@ func exampleOf(t *Type, path string) *event.Event {
 			if strings.Contains(what, "fail") || strings.Contains(what, "denied") {
 				value = "false"
 			}
-		case "error", "shown_namespace", "shown_path", "redacted", "size", "torn", "count":
+		case "error", "shown_namespace", "shown_path", "redacted", "size", "torn", "count", "imported", "lines", "bytes", "from", "to":
 			continue // of some events only
 		}
 		e.Metadata.Set(key.Name, value)
@@ -357,7 +358,7 @@ var meanings = map[string]struct{ meaning, example string }{
 	"kind":        {"kind of the object, as in the path", "rate-limit"},
 	"by":          {"id or name: by what the object is named", "id"},
 	"mount":       {"path of the mount, without a slash at its end", "secret"},
-	"device":      {"path of the audit device", "file"},
+	"device":      {"the audit device: its path; of an entry, the source over which it came, if that is not called like the server", "file"},
 	"header":      {"name of the request header", "X-Request-Id"},
 	"prefix":      {"prefix of the lease ids", "database/creds/app"},
 	"plugin_name": {"name of the plugin", "postgresql"},
@@ -378,6 +379,11 @@ var meanings = map[string]struct{ meaning, example string }{
 	"request_id":   {"id of the request", exampleID},
 	"mount_point":  {"path of the mount", "secret/"},
 	"mount_type":   {"type of the mount", "kv"},
+	"imported":     {"true for an entry of an old log that was imported", "true"},
+	"lines":        {"how many lines are missing; left out when that is not known", "120"},
+	"bytes":        {"how many bytes the missing lines had; left out when that is not known", "96000"},
+	"from":         {"when the first of them came", "2026-11-21T06:00:00Z"},
+	"to":           {"when the last of them came", "2026-11-21T06:00:02Z"},
 	"redacted":     {"true when values in the data were hashed by Tocsin", "false"},
 	"size":         {"bytes of the whole line, when the data is only its beginning", "70000000"},
 	"torn":         {"true for a line whose end was never written", "true"},

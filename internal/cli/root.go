@@ -44,7 +44,7 @@ func newRoot(s *Streams) *cobra.Command {
 		newLogin(s),
 		newLogout(s),
 		newStatus(s),
-		newGroup("audit", "Work with audit logs", "Work with audit logs, without a hub.", newAuditEvents(s), newAuditSpans(s), newAuditStats(s)),
+		newGroup("audit", "Work with audit logs", "Work with audit logs.", newAuditEvents(s), newAuditImport(s), newAuditSpans(s), newAuditStats(s)),
 		newGroup("config", "Show and check the configuration", "Show and check the configuration of \"tocsin server\".", newConfigShow(s), newConfigCheck(s)),
 		newVersion(s),
 	)

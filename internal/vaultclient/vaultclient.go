@@ -110,6 +110,29 @@ func (c *Client) Own(ctx context.Context, method, path string, query url.Values,
 	return own.ask(ctx, method, path, query, body)
 }
 
+// Send makes one request to the hub's own API with a body of bytes, and waits for the
+// answer as long as ctx allows. Otherwise it is like Own.
+func (c *Client) Send(ctx context.Context, path string, query url.Values, header http.Header, body []byte) ([]byte, error) {
+	own := *c
+	own.base.Path = strings.TrimSuffix(c.base.Path, "v1/") + "api/v1/"
+	request, err := own.request(ctx, http.MethodPost, path, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	request.Body, request.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	response, text, err := own.send(request)
+	switch {
+	case err != nil:
+		return nil, err
+	case response.StatusCode >= 300:
+		return nil, statusError(response, text)
+	}
+	return text, nil
+}
+
 // ask makes one request and returns the body of an answer that is no refusal.
 func (c *Client) ask(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
 	ctx, cancel := withTimeout(ctx)

@@ -87,6 +87,10 @@ func (t *translation) run(ctx context.Context, f *feed) {
 			if !t.tick(ctx) {
 				return
 			}
+		case passed := <-t.imports.barriers:
+			if !t.barrier(ctx, passed) {
+				return
+			}
 		default:
 		}
 		b, more := f.take()
@@ -108,6 +112,10 @@ func (t *translation) run(ctx context.Context, f *feed) {
 		}
 		select {
 		case <-f.wake:
+		case passed := <-t.imports.barriers:
+			if !t.barrier(ctx, passed) {
+				return
+			}
 		case t.now = <-tick.C:
 			if !t.tick(ctx) {
 				return
@@ -137,6 +145,16 @@ func (t *translation) tick(ctx context.Context) bool {
 	return true
 }
 
+// barrier tells through passed when everything that was sent is durable.
+func (t *translation) barrier(ctx context.Context, passed chan struct{}) bool {
+	select {
+	case t.out <- &unit{done: func(error) { close(passed) }}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // judge says whether the line with this event is taken. unique tells that the id is
 // that of one entry alone.
 func (t *translation) judge(id string, unique bool) bool {
@@ -144,6 +162,10 @@ func (t *translation) judge(id string, unique bool) bool {
 	if r.replay.take(id) {
 		r.misses = 0
 		t.verdict = isRepeated
+		return false
+	}
+	if t.imports.active.Load() && t.imports.tell(id) {
+		t.verdict = isDuplicate
 		return false
 	}
 	if unique && t.window != nil {
