@@ -21,6 +21,7 @@ const (
 	attrErrorType     = "error.type"
 
 	attrIncomplete = "tocsin.incomplete" // "request_only" or "response_only"
+	attrImported   = "tocsin.imported"   // true of a request of an old log
 	attrAuditIDs   = "tocsin.audit.ids"  // ids of the audit events
 	attrEventIDs   = "tocsin.event.ids"  // ids of the events derived from the request
 )

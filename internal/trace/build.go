@@ -37,6 +37,7 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 	}
 	s := t.newSpan()
 	s.Kind, s.Source, s.Opened, s.Closed = Complete, o.source, o.opened, at
+	s.Imported = o.imported && isImported(e)
 	var entry *auditlog.Entry
 	if o.response {
 		s.Start, s.End = e.Time, o.at
@@ -61,7 +62,7 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 // lone closes a request that has one entry only, or none that could be found.
 func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey) []*Span {
 	saw := uint8(sawRequest)
-	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
+	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at, Imported: isImported(e)}
 	if e.Type == typeResponse {
 		saw, s.Kind = sawResponse, ResponseOnly
 	}
@@ -85,7 +86,7 @@ func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Posit
 // giveUp closes a request whose second entry did not come.
 func (t *Tracer) giveUp(dst []*Span, o *openRequest, at journal.Position) []*Span {
 	t.drop(o)
-	s := Span{Kind: RequestOnly, Source: o.source, Start: o.at, End: o.at, Opened: o.opened, Closed: at}
+	s := Span{Kind: RequestOnly, Source: o.source, Start: o.at, End: o.at, Opened: o.opened, Closed: at, Imported: o.imported}
 	saw := uint8(sawRequest)
 	if o.response {
 		saw, s.Kind = sawResponse, ResponseOnly
@@ -210,6 +211,9 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	}
 	if s.Incomplete() {
 		f.putText(attrIncomplete, s.Kind.String())
+	}
+	if s.Imported {
+		f.put(attrImported, BoolValue(true))
 	}
 	if len(e.Line()) > 0 {
 		f.entry(e)

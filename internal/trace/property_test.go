@@ -226,7 +226,7 @@ func obvious(events []placed, window time.Duration) (out []outcome, repeated map
 			last := events[len(events)-1].at
 			closed := journal.Position{Seq: last.Seq, Index: journal.BetweenRecords, Ordinal: last.Ordinal}
 			for _, e := range events {
-				if (e.Type == typeRequest || e.Type == typeResponse) && e.Recorded.Sub(events[i].Recorded) >= window {
+				if e.Recorded.Sub(events[i].Recorded) >= window {
 					closed = e.at
 					break
 				}

@@ -37,6 +37,8 @@ type Span struct {
 	// Expected is true for a span with one entry of a kind that has no other, such as
 	// sys/seal: nothing is missing although Kind is not Complete.
 	Expected bool
+	// Imported is true for a request of an old log that was imported: it may have been long ago.
+	Imported bool
 	Failed   bool
 	Message  string // why it failed; empty when the stream does not tell
 	// Status is the HTTP status of the answer, 0 where it cannot be known.

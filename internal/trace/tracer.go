@@ -26,6 +26,7 @@ const (
 	metadataMountType   = "mount_type"
 	metadataRequestID   = "request_id"
 	metadataRequestPath = "request_path"
+	metadataImported    = "imported"
 
 	extTraceparent = "traceparent"
 	extRequestID   = "requestid"
@@ -154,6 +155,9 @@ func (t *Tracer) Add(dst []*Span, e *event.Event, at journal.Position) []*Span {
 	t.last = at
 	if e.Type != typeRequest && e.Type != typeResponse {
 		t.derived(e)
+		if t.overdue() {
+			dst = t.expire(t.finish(dst), t.clock, at)
+		}
 		return dst
 	}
 	dst = t.finish(dst)
@@ -433,7 +437,7 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, id string, at journal.Position) {
 	o := &openRequest{
 		key: key, unique: unique, opened: at, clock: t.clock, at: e.Time, source: t.intern(e.Source), auditID: strings.Clone(e.ID),
-		response: e.Type == typeResponse, listed: true, raw: data,
+		response: e.Type == typeResponse, imported: isImported(e), listed: true, raw: data,
 	}
 	if data == nil || e.Data == nil {
 		o.raw = nil
@@ -456,6 +460,12 @@ func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, 
 	if o.response {
 		t.current.spanID = t.context(e, data).SpanID
 	}
+}
+
+// isImported is true for an entry of an old log.
+func isImported(e *event.Event) bool {
+	_, imported := e.Metadata.Text(metadataImported)
+	return imported
 }
 
 // outline is a copy of an event of which the data is not at hand.
@@ -521,6 +531,16 @@ func (t *Tracer) finish(dst []*Span) []*Span {
 	}
 	*c = current{ids: c.ids[:0]}
 	return dst
+}
+
+// overdue says that a request has waited for too long.
+func (t *Tracer) overdue() bool {
+	for _, l := range [...]*requestList{&t.repeated, &t.live} {
+		if l.first != nil && t.clock-l.first.clock >= t.o.Window {
+			return true
+		}
+	}
+	return false
 }
 
 // expire closes the requests that were opened a window before now, or earlier.
