@@ -75,6 +75,9 @@ const (
 	slabTexts      = 128
 )
 
+// newSlabs lets go of the slabs.
+func (f *flattener) newSlabs() { f.attributes, f.texts = nil, nil }
+
 // begin starts the attributes of a span.
 func (f *flattener) begin() {
 	f.span++

@@ -123,6 +123,10 @@ func (t *Tracer) count(s *Span) {
 // slabSpans is how many spans are allocated at once.
 const slabSpans = 32
 
+// slabBatches is after how many batches new slabs are begun: the slabs in use keep the entries
+// of all spans in them in memory, and so the batches.
+const slabBatches = 8
+
 func (t *Tracer) newSpan() *Span {
 	if len(t.spans) == 0 {
 		t.spans = make([]Span, slabSpans)
@@ -191,6 +195,7 @@ func (t *Tracer) context(e *event.Event, data []byte) tracecontext.Context {
 // fill completes a span from its entry. Attributes can be added until seal is called.
 func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	c := tracecontext.FromEntry(s.Source, e)
+	s.large = len(e.Line()) >= largeLine
 	s.TraceID, s.SpanID, s.Parent, s.Flags, s.TraceState = c.TraceID, c.SpanID, c.Parent, c.Flags, c.State
 	target := targetOf(e)
 	s.Name = t.names.name(target)
@@ -259,5 +264,8 @@ func (t *Tracer) seal(s *Span, derived []string) {
 	if !t.o.Bare {
 		t.flat.putTexts(attrEventIDs, derived)
 		s.Attributes, s.Dropped = t.flat.end()
+	}
+	if s.large {
+		s.letGo()
 	}
 }

@@ -24,7 +24,7 @@ type (
 
 // Span is one request. A Span and all that it points to must not be changed: several
 // exporters may have it. Its texts share the memory of the journal's records, so whoever
-// keeps many spans for long keeps those too.
+// keeps many spans for long keeps those too, or their [Span.Detached].
 type Span struct {
 	TraceID    TraceID
 	SpanID     SpanID
@@ -61,6 +61,8 @@ type Span struct {
 	// closed without an event, because time passed, has journal.BetweenRecords as the
 	// index. Both are zero for spans that do not come from a journal.
 	Closed journal.Position
+
+	large bool // it was made of a large entry
 }
 
 // Request is what the entries of a request say about it, as it stands in them: whoever shows

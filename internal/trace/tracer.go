@@ -65,6 +65,7 @@ type Tracer struct {
 	mixed     journal.Position
 	marks     []mark
 	spans     []Span // slab
+	slabs     int    // how many batches the slabs have seen
 	current   current
 	stats     Stats
 	source    string // of the last event, and its hash
@@ -209,6 +210,11 @@ func (t *Tracer) Flush(dst []*Span) []*Span {
 		t.fresh[i] = nil
 	}
 	t.fresh = t.fresh[:0]
+	if t.slabs++; t.slabs == slabBatches {
+		t.slabs = 0
+		t.spans = nil
+		t.flat.newSlabs()
+	}
 	dst = t.evict(dst, t.last)
 	if t.clock-t.marks[len(t.marks)-1].clock >= t.o.Window/16 {
 		t.marks = append(t.marks, mark{t.clock, t.last})

@@ -128,6 +128,8 @@ type Delivery struct {
 	spans   []*trace.Span    // given out by the tracer and not looked at
 	batch   []*trace.Span    // to be sent next
 	bytes   int              // of batch
+	own     int              // how many of batch do not share the memory of records
+	held    int              // bytes of the records that may be in memory because of batch
 	due     time.Time        // when batch is sent at the latest
 	pending item             // of batch
 	at      mark             // behind the last record read
@@ -337,7 +339,31 @@ func (d *Delivery) take(ctx, sendCtx context.Context, b *journal.Batch) error {
 		return err
 	}
 	d.reach(b.End(), b.Recorded())
+	d.hold(b.Size())
 	return nil
+}
+
+// Records that a batch keeps in memory may take so much, and so many times the batch.
+const (
+	heldBytes = 4 << 20
+	heldTimes = 4
+)
+
+// hold notes that a record was read, which spans of the batch may be made of. When the batch
+// has little of what was read, because of the sampling or because there is much else in the
+// journal, its spans become independent of the records.
+func (d *Delivery) hold(record int) {
+	if len(d.batch) == 0 {
+		return
+	}
+	if d.held += record; d.held <= heldBytes+heldTimes*d.bytes {
+		return
+	}
+	d.held = 0
+	for i, s := range d.batch[d.own:] {
+		d.batch[d.own+i] = s.Detached()
+	}
+	d.own = len(d.batch)
 }
 
 // reach notes that all spans up to here are in batches.
@@ -415,6 +441,7 @@ func (d *Delivery) start(sendCtx context.Context) {
 	i := d.pending
 	spans := d.batch
 	d.batch, d.bytes = make([]*trace.Span, 0, min(len(spans), d.config.MaxSpans)), 0
+	d.own, d.held = 0, 0
 	d.pending.marked = false
 	payload := d.encode(spans)
 	d.order.add(&i)
