@@ -418,15 +418,21 @@ func status(e *auditlog.Entry) (code int64, kind string) {
 		}
 		return code, strconv.FormatInt(code, 10)
 	case auditlog.FailedResponse:
+		if code == 0 {
+			code = 400 // what the server answers unless an error says otherwise
+		}
 		return code, "error_response"
 	case auditlog.FailedError:
 	default:
 		return code, ""
 	}
 	for _, known := range errorKinds {
-		if strings.Contains(e.Error, known.text) {
+		if e.Says(known.text) {
 			return known.code, known.kind
 		}
+	}
+	if e.OverQuota() {
+		return 429, "rate_limited"
 	}
 	return code, "_OTHER"
 }
@@ -438,7 +444,6 @@ var errorKinds = []struct {
 	kind string
 }{
 	{"permission denied", 403, "permission_denied"},
-	{"quota exceeded", 429, "rate_limited"},
 	{"unsupported operation", 405, "unsupported_operation"},
 	{"unsupported path", 404, "unsupported_path"},
 	{"invalid request", 400, "invalid_request"},

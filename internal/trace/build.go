@@ -253,7 +253,7 @@ func (t *Tracer) message(e *auditlog.Entry) string {
 	if e.Error != "" {
 		return t.flat.message(e.Error)
 	}
-	if code, _ := status(e); code >= 400 {
+	if code, _ := status(e); code >= 400 && e.Outcome() == auditlog.FailedStatus {
 		return "HTTP status " + e.Response.Data.Get("http_status_code").Raw()
 	}
 	return ""

@@ -435,7 +435,7 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 	case "sys/seal", "sys/step-down":
 		return entry.Error == ""
 	}
-	return strings.Contains(entry.Error, "quota exceeded") ||
+	return entry.OverQuota() ||
 		strings.HasPrefix(path, "sys/wrapping/") && strings.Contains(entry.Error, "wrapping token")
 }
 
