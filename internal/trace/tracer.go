@@ -154,7 +154,7 @@ func NewTracer(o Options) (*Tracer, error) {
 func (t *Tracer) Add(dst []*Span, e *event.Event, at journal.Position) []*Span {
 	t.tick(e)
 	t.last = at
-	if e.Type != typeRequest && e.Type != typeResponse {
+	if !IsEntry(e) {
 		t.derived(e)
 		if t.overdue() {
 			dst = t.expire(t.finish(dst), t.clock, at)
@@ -196,6 +196,13 @@ func (t *Tracer) parseData(data []byte) (*auditlog.Entry, error) {
 	}
 	return t.parser.Parse(data)
 }
+
+// IsEntry reports whether an event is an audit entry, of which spans are made.
+func IsEntry(e *event.Event) bool { return e.Type == typeRequest || e.Type == typeResponse }
+
+// Settle appends the span of the last request. It may be called in the middle of a batch, if
+// the next event is an audit entry, and then [Tracer.Progress] may, too.
+func (t *Tracer) Settle(dst []*Span) []*Span { return t.finish(dst) }
 
 // Flush must be called behind the last event of each batch of the journal. It appends the
 // span of the last request, which waits for the events derived from it, and lets go of the
@@ -254,7 +261,8 @@ func (t *Tracer) behind() journal.Position {
 	return journal.Position{Seq: t.last.Seq, Index: journal.BetweenRecords, Ordinal: t.last.Ordinal}
 }
 
-// Progress returns how far the Tracer has come. It may be called between batches only. It
+// Progress returns how far the Tracer has come. It may be called between batches, and behind
+// [Tracer.Settle]. It
 // belongs to all spans that were given out so far: once these are delivered, it may be
 // stored and a restart go on from it.
 func (t *Tracer) Progress() Progress {

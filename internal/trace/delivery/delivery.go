@@ -6,8 +6,8 @@
 // still has.
 //
 // Delivered is at least once: after a crash, the batches that were on their way, or were
-// delivered in the quarter of a second before it, are sent again, with the same trace and
-// span ids.
+// delivered in the moment before it that storing the progress takes, are sent again, with the
+// same trace and span ids.
 package delivery
 
 import (
@@ -39,6 +39,7 @@ type Journal interface {
 // Tracer makes spans of events, as [*trace.Tracer] does.
 type Tracer interface {
 	Add(dst []*trace.Span, e *event.Event, at journal.Position) []*trace.Span
+	Settle(dst []*trace.Span) []*trace.Span
 	Flush(dst []*trace.Span) []*trace.Span
 	Expire(dst []*trace.Span, now time.Time) []*trace.Span
 	Progress() trace.Progress
@@ -327,6 +328,11 @@ func (d *Delivery) read(ctx, sendCtx context.Context, reader *journal.Reader) er
 // take makes the spans of a record of the journal.
 func (d *Delivery) take(ctx, sendCtx context.Context, b *journal.Batch) error {
 	for i := b.Start(); i < b.Len(); i++ {
+		if i > b.Start() && d.nearlyFull() && trace.IsEntry(b.Event(i)) {
+			if err := d.cut(ctx, sendCtx, b.Position(i-1), b.Recorded()); err != nil {
+				return err
+			}
+		}
 		d.spans = d.tracer.Add(d.spans[:0], b.Event(i), b.Position(i))
 		if len(d.spans) > 0 {
 			if err := d.sort(ctx, sendCtx, d.spans, b.Recorded()); err != nil {
@@ -366,6 +372,25 @@ func (d *Delivery) hold(record int) {
 	d.own = len(d.batch)
 }
 
+// nearlyFull says that the batch has room for one span, or for few bytes.
+func (d *Delivery) nearlyFull() bool {
+	return len(d.batch)+1 >= d.config.MaxSpans || d.bytes >= d.config.MaxBytes-d.config.MaxBytes/8
+}
+
+// cut sends the batch in the middle of a record, where its end is a place to go on from: a
+// record may have the spans of many batches.
+func (d *Delivery) cut(ctx, sendCtx context.Context, through journal.Position, recorded time.Time) error {
+	d.spans = d.tracer.Settle(d.spans[:0])
+	for _, s := range d.spans {
+		d.collect(s, recorded)
+	}
+	d.reach(through, recorded)
+	if len(d.batch) == 0 {
+		return nil
+	}
+	return d.send(ctx, sendCtx)
+}
+
 // reach notes that all spans up to here are in batches.
 func (d *Delivery) reach(through journal.Position, recorded time.Time) {
 	if clear(d.spans[:cap(d.spans)]); cap(d.spans) > 4*d.config.MaxSpans { // they keep records of the journal in memory
@@ -388,20 +413,10 @@ func (d *Delivery) caughtUp() bool {
 	return end.IsZero() || !at.IsZero() && at.Ordinal >= end.Ordinal
 }
 
-// sort puts the spans that are exported into the batch.
+// sort puts the spans that are exported into the batch, which is sent when it is full.
 func (d *Delivery) sort(ctx, sendCtx context.Context, spans []*trace.Span, recorded time.Time) error {
 	for _, s := range spans {
-		d.metrics.Received.Inc()
-		if !d.config.Sampling.Takes(s) {
-			d.counts.sampledOut.Add(1)
-			continue
-		}
-		if len(d.batch) == 0 {
-			d.due = time.Now().Add(d.config.MaxDelay)
-			d.pending.recorded = recorded
-		}
-		d.batch = append(d.batch, s)
-		d.bytes += spanBytes(s)
+		d.collect(s, recorded)
 		if len(d.batch) >= d.config.MaxSpans || d.bytes >= d.config.MaxBytes {
 			if err := d.send(ctx, sendCtx); err != nil {
 				return err
@@ -409,6 +424,21 @@ func (d *Delivery) sort(ctx, sendCtx context.Context, spans []*trace.Span, recor
 		}
 	}
 	return nil
+}
+
+// collect puts a span that is exported into the batch.
+func (d *Delivery) collect(s *trace.Span, recorded time.Time) {
+	d.metrics.Received.Inc()
+	if !d.config.Sampling.Takes(s) {
+		d.counts.sampledOut.Add(1)
+		return
+	}
+	if len(d.batch) == 0 {
+		d.due = time.Now().Add(d.config.MaxDelay)
+		d.pending.recorded = recorded
+	}
+	d.batch = append(d.batch, s)
+	d.bytes += spanBytes(s)
 }
 
 // spanBytes is about how many bytes a span has when it is encoded.
