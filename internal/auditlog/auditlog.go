@@ -13,8 +13,8 @@
 package auditlog
 
 import (
-	"strings"
 	"fmt"
+	"strings"
 	"time"
 	"unsafe"
 )

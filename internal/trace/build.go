@@ -200,7 +200,7 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	target := targetOf(e)
 	s.Name = t.names.name(target)
 	s.Request = requestOf(e, target.mount)
-	if s.Failed = target.failed; s.Failed {
+	if s.Failed = e.Outcome().Failed(); s.Failed {
 		s.Message = t.message(e)
 	}
 	code, kind := status(e)

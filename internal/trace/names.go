@@ -16,7 +16,7 @@ type target struct {
 	mount      string // without namespace, with a trailing slash; empty: not known
 	mountType  string
 	mountClass string
-	failed     bool
+	unsure     bool // whether there is such a path
 }
 
 func targetOf(e *auditlog.Entry) target {
@@ -26,7 +26,7 @@ func targetOf(e *auditlog.Entry) target {
 		mount:      strings.TrimPrefix(e.MountPoint(), e.Request.NamespacePath),
 		mountType:  e.MountType(),
 		mountClass: cmp.Or(e.Request.MountClass, e.Response.MountClass),
-		failed:     e.Outcome().Failed(),
+		unsure:     e.Outcome().Failed() || !e.IsResponse && e.MountType() == "",
 	}
 }
 
@@ -135,12 +135,12 @@ func unmounted(b []byte, t target) []byte {
 		if method == "token" {
 			return inMount(append(b, "auth/token/"...), below, "token", "auth")
 		}
-		if t.failed || method == "" {
+		if t.unsure || method == "" {
 			return append(b, "auth/"+rest...)
 		}
 		return inMount(append(append(append(b, "auth/"...), method...), '/'), below, t.mountType, "auth")
 	}
-	if t.failed || first == "" {
+	if t.unsure || first == "" {
 		return append(b, rest...)
 	}
 	return inMount(append(append(b, first...), '/'), below, t.mountType, t.mountClass)

@@ -13,7 +13,7 @@ func TestNames(t *testing.T) {
 	}
 	for _, c := range []struct {
 		mount, kind, class, path string
-		failed                   bool
+		unsure                   bool
 		want                     string
 	}{
 		{"secret/", "kv", "secret", "secret/data/app/db", false, "secret/data/…"},
@@ -51,7 +51,7 @@ func TestNames(t *testing.T) {
 		{"sys/", "system", "secret", "sys/a/mounts/b/auth/c/tune/d/audit", false, "sys/…/mounts/…/auth/…"},
 		{"sys/", "system", "secret", "sys/" + strings.Repeat("mounts/", 20), false, "sys/" + strings.Repeat("mounts/", 8) + "…"},
 	} {
-		got := n.name(target{operation: "read", path: c.path, mount: c.mount, mountType: c.kind, mountClass: c.class, failed: c.failed})
+		got := n.name(target{operation: "read", path: c.path, mount: c.mount, mountType: c.kind, mountClass: c.class, unsure: c.unsure})
 		if got != "read "+c.want {
 			t.Errorf("%s (%s): %q, want %q", c.path, c.kind, got, "read "+c.want)
 		}

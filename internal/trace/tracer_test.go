@@ -179,6 +179,19 @@ func TestImported(t *testing.T) {
 	}
 }
 
+// A request entry without a mount may be of a path that somebody has made up.
+func TestNameOfUnansweredRequest(t *testing.T) {
+	f := newFeed(t, Options{})
+	for path, want := range map[string]string{"made-up/x": "read …", "auth/made-up/login": "read auth/…", "sys/mounts": "read sys/mounts"} {
+		e := entryOf("s", uuid.NewString(), false, noon)
+		e.Data = fmt.Appendf(nil, `{"time":"2026-01-02T12:00:00Z","type":"request","request":{"id":"x","operation":"read","path":%q}}`, path)
+		f.add(e)
+		if spans := f.tr.Close(nil); len(spans) != 1 || spans[0].Name != want {
+			t.Errorf("%s: %+v", path, spans[0].Name)
+		}
+	}
+}
+
 func TestSingleEntries(t *testing.T) {
 	line := func(auth, request, err string) *event.Event {
 		text := fmt.Sprintf(`{"time":"2026-01-01T00:00:00Z","type":"request","auth":{%s},"request":{"id":%q,%s}%s}`, auth, uuid.NewString(), request, err)
