@@ -48,7 +48,9 @@ type namer struct {
 	max   int
 	names map[string]string
 	buf   []byte
-	full  bool // max was reached
+	// unsure is how many names are of requests that were the first with it and failed. Anybody
+	// can make such requests, to any path, so they get at most half of the names.
+	unsure int
 }
 
 func newNamer(rules []NameRule, maxNames int) (*namer, error) {
@@ -78,9 +80,11 @@ func (n *namer) name(t target) string {
 	if name, ok := n.names[string(b)]; ok {
 		return name
 	}
-	if len(n.names) >= n.max {
-		n.full = true
+	if len(n.names) >= n.max || t.unsure && n.unsure >= n.max/2 {
 		return n.fallback(operation, t.mountType)
+	}
+	if t.unsure {
+		n.unsure++
 	}
 	name := string(b)
 	n.names[name] = name

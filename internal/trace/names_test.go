@@ -81,6 +81,30 @@ func TestNamesAreBounded(t *testing.T) {
 	}
 }
 
+// Refused requests to made-up paths do not take the names of others.
+func TestNamesOfRefusedRequests(t *testing.T) {
+	n, err := newNamer(nil, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for w := range vocabularies["system"] {
+		list = append(list, w)
+	}
+	seen := map[string]bool{}
+	for _, a := range list {
+		for _, b := range list {
+			seen[n.name(target{operation: "read", path: "sys/" + a + "/" + b, mount: "sys/", mountType: "system", unsure: true})] = true
+		}
+	}
+	if len(seen) != 51 || !seen["read system/…"] {
+		t.Errorf("%d names", len(seen))
+	}
+	if got := n.name(target{operation: "update", path: "transit/encrypt/orders", mount: "transit/", mountType: "transit"}); got != "update transit/encrypt/…" {
+		t.Errorf("a request that was answered is named %q", got)
+	}
+}
+
 func TestNameRules(t *testing.T) {
 	n, err := newNamer([]NameRule{
 		{"secret/data/{team}/{rest...}", "{team}: secrets"},
