@@ -238,6 +238,9 @@ func FuzzSpan(f *testing.F) {
 					t.Errorf("%q has %d bytes", a.Key, len(text))
 				}
 			}
+			if !s.IsUTF8() || !utf8.ValidString(s.Name) || !utf8.ValidString(s.Message) || !utf8.ValidString(s.TraceState) {
+				t.Errorf("not UTF-8: %q %q %q", s.Name, s.Message, s.TraceState)
+			}
 			if len(s.Attributes) > 40 || s.End.Before(s.Start) || s.Name == "" || s.TraceID.IsZero() || s.SpanID.IsZero() {
 				t.Errorf("%s", describe(s))
 			}

@@ -3,6 +3,7 @@ package trace
 import (
 	"encoding/hex"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -196,6 +197,7 @@ func (t *Tracer) context(e *event.Event, data []byte) tracecontext.Context {
 func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	c := tracecontext.FromEntry(s.Source, e)
 	s.large = len(e.Line()) >= largeLine
+	s.valid = len(e.Line()) > 0 && areUTF8(auditIDs) // the parser takes nothing else
 	s.TraceID, s.SpanID, s.Parent, s.Flags, s.TraceState = c.TraceID, c.SpanID, c.Parent, c.Flags, c.State
 	target := targetOf(e)
 	s.Name = t.names.name(target)
@@ -232,6 +234,15 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	}
 }
 
+func areUTF8(texts []string) bool {
+	for _, text := range texts {
+		if !utf8.ValidString(text) {
+			return false
+		}
+	}
+	return true
+}
+
 // requestOf returns what an entry says about its request.
 func requestOf(e *auditlog.Entry, mount string) Request {
 	caller := callerOf(e)
@@ -262,6 +273,7 @@ func (t *Tracer) message(e *auditlog.Entry) string {
 // seal ends the attributes of a span, the last of which are the events derived from it.
 func (t *Tracer) seal(s *Span, derived []string) {
 	if !t.o.Bare {
+		s.valid = s.valid && areUTF8(derived)
 		t.flat.putTexts(attrEventIDs, derived)
 		s.Attributes, s.Dropped = t.flat.end()
 	}

@@ -65,6 +65,25 @@ func TestLargeEntriesAreNotKept(t *testing.T) {
 	}
 }
 
+func TestIsUTF8(t *testing.T) {
+	for _, c := range []struct {
+		audit, derived string
+		want           bool
+	}{{"a", "b", true}, {"\xff", "b", false}, {"a", "\xff", false}} {
+		id := uuid.NewString()
+		first, second := entryOf("s", id, false, noon), entryOf("s", id, true, noon)
+		second.ID = c.audit
+		other := &event.Event{ID: c.derived, Type: "kv-v2/data-write", Source: "s", Time: noon}
+		other.Extensions.Set(extRequestID, id)
+		for _, s := range newFeed(t, Options{}).add(first, second, other) {
+			ids, _ := s.Get(attrEventIDs)
+			if s.IsUTF8() != c.want || len(ids.Texts) != 1 {
+				t.Errorf("%q %q: %t, %q", c.audit, c.derived, s.IsUTF8(), ids.Texts)
+			}
+		}
+	}
+}
+
 func TestDetached(t *testing.T) {
 	for _, size := range []int{1, largeLine} {
 		spans := newFeed(t, Options{}).add(largeEntries(size)...)

@@ -63,6 +63,7 @@ type Span struct {
 	Closed journal.Position
 
 	large bool // it was made of a large entry
+	valid bool // all texts are UTF-8
 }
 
 // Request is what the entries of a request say about it, as it stands in them: whoever shows
@@ -94,6 +95,10 @@ func (r *Request) IsLogin() bool {
 
 // Duration is how long the request took, never negative.
 func (s *Span) Duration() time.Duration { return s.End.Sub(s.Start) }
+
+// IsUTF8 is true when all texts of the span are known to be UTF-8, because the entry that they
+// are from is.
+func (s *Span) IsUTF8() bool { return s.valid }
 
 // Incomplete is true when an entry of the request is missing.
 func (s *Span) Incomplete() bool { return s.Kind != Complete && !s.Expected }
