@@ -125,6 +125,20 @@ func (e *grpcExporter) Export(ctx context.Context, p Payload) Answer {
 	return a
 }
 
+// isTooLarge says whether a server does not take messages of this size. There is no code for
+// that, only the words of the implementations of gRPC: those of Go, C++ and JavaScript, Java,
+// .NET, and Rust.
+func isTooLarge(message string) bool {
+	for _, words := range [...]string{
+		"larger than max", "exceeds maximum size", "exceeds the maximum configured message size", "message length too large",
+	} {
+		if strings.Contains(message, words) {
+			return true
+		}
+	}
+	return false
+}
+
 // judgeStatus says what a status means.
 func judgeStatus(s *status.Status, secrets []string, timeout time.Duration) Answer {
 	a := Answer{Outcome: Retry}
@@ -138,10 +152,15 @@ func judgeStatus(s *status.Status, secrets []string, timeout time.Duration) Answ
 	case codes.InvalidArgument:
 		a.Outcome = Never
 	case codes.ResourceExhausted:
-		if strings.Contains(s.Message(), "larger than max") {
+		if isTooLarge(s.Message()) {
 			a.Outcome = TooLarge
 		}
-	case codes.Internal, codes.Unknown, codes.OutOfRange, codes.DataLoss, codes.AlreadyExists, codes.FailedPrecondition:
+	case codes.OutOfRange:
+		a.Outcome = Doubtful
+		if isTooLarge(s.Message()) {
+			a.Outcome = TooLarge
+		}
+	case codes.Internal, codes.Unknown, codes.DataLoss, codes.AlreadyExists, codes.FailedPrecondition:
 		a.Outcome = Doubtful
 	case codes.DeadlineExceeded:
 		text = fmt.Sprintf("no answer within %v", timeout)
