@@ -221,6 +221,8 @@ func (r *importing) file(ctx context.Context, file *importedFile) error {
 		}
 		if since.IsZero() || file.Lines > lines {
 			since, pause = time.Now(), 200*time.Millisecond
+			r.progress.clear()
+			fmt.Fprintf(r.progress.w, "%s; trying again for %s\n", visible(err.Error()), importPatience)
 		}
 		if time.Since(since) > importPatience {
 			return err
@@ -348,7 +350,13 @@ type logError struct {
 	err  error
 }
 
-func (e *logError) Error() string { return fmt.Sprintf("read %s: %v", e.file, e.err) }
+func (e *logError) Error() string {
+	if errors.Is(e.err, io.ErrUnexpectedEOF) {
+		return fmt.Sprintf("read %s: it ends in the middle of its compressed data; it was cut short, or is still being written", e.file)
+	}
+	return fmt.Sprintf("read %s: %v", e.file, e.err)
+}
+
 func (e *logError) Unwrap() error { return e.err }
 
 // auditLog is an open log, decompressed.
