@@ -217,6 +217,8 @@ func auditFileError(name string, err error) error {
 		return fmt.Errorf("audit log %s does not exist", name)
 	case errors.Is(err, os.ErrPermission):
 		return &adviceError{err: fmt.Errorf("audit log %s may not be read by this user", name), advice: "Run the command as the user of the server, or as a member of the group of the file."}
+	case errors.Is(err, io.ErrUnexpectedEOF): // only a decompressor says so
+		return fmt.Errorf("audit log %s ends in the middle of its compressed data; it was cut short, or is still being written", name)
 	case errors.Is(err, syscall.EISDIR):
 		return fmt.Errorf("%s is a directory; name the audit log in it", name)
 	}

@@ -350,13 +350,7 @@ type logError struct {
 	err  error
 }
 
-func (e *logError) Error() string {
-	if errors.Is(e.err, io.ErrUnexpectedEOF) {
-		return fmt.Sprintf("read %s: it ends in the middle of its compressed data; it was cut short, or is still being written", e.file)
-	}
-	return fmt.Sprintf("read %s: %v", e.file, e.err)
-}
-
+func (e *logError) Error() string { return auditFileError(e.file, e.err).Error() }
 func (e *logError) Unwrap() error { return e.err }
 
 // auditLog is an open log, decompressed.

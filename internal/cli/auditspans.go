@@ -237,7 +237,7 @@ func (r *spansRun) file(ctx context.Context, in io.Reader, name string) error {
 	case input.err != nil:
 		return auditFileError(name, input.err)
 	case err != nil && ctx.Err() == nil: // of the compressed form
-		return fmt.Errorf("%s: %w", name, err)
+		return auditFileError(name, err)
 	}
 	return err
 }
