@@ -380,14 +380,14 @@ func openLog(name string) (*auditLog, error) {
 	in := bufio.NewReaderSize(f, 256<<10)
 	head, _ := in.Peek(4)
 	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	case bytes.HasPrefix(head, gzipMagic):
 		z, err := gzip.NewReader(in)
 		if err != nil {
 			f.Close()
 			return nil, &logError{name, err}
 		}
 		l.r = bufio.NewReaderSize(z, 256<<10)
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case bytes.HasPrefix(head, zstdMagic):
 		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxImportWindow))
 		if err != nil {
 			f.Close()
