@@ -362,6 +362,10 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 			row("", "  %s", line)
 		}
 	}
+	if len(f.devices()) > 0 {
+		row("", "Let the server have another device, too, such as a file: with these alone it")
+		row("", "answers nothing, not even the request to disable them, while this hub is down.")
+	}
 	if f.pluginDir != "" {
 		row("Plugins", "%s (\"tocsin plugin register\", then mount; or just \"tocsin plugin run\")", f.pluginDir)
 	}
