@@ -22,7 +22,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tocsin-events/tocsin/client"
-	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/vaultclient"
 )
 
@@ -496,7 +495,7 @@ func (p *importProgress) show(at, size int64) {
 	text := p.text(at, size, now)
 	if p.live {
 		p.line = true
-		fmt.Fprint(p.w, eraseLine+text)
+		fmt.Fprint(p.w, eraseLine+fit(text, outputWidth(p.w)))
 		return
 	}
 	fmt.Fprintln(p.w, text)
@@ -520,7 +519,7 @@ func (p *importProgress) text(at, size int64, now time.Time) string {
 	if len(name) > 20 {
 		name = name[:17] + "..."
 	}
-	return fmt.Sprintf("%s [%s] %3.0f%% of %s, %.0f lines/s, %s left", name, bar, 100*part, config.Size(size), float64(p.file.Lines)/max(elapsed.Seconds(), 0.001), left)
+	return fmt.Sprintf("%s [%s] %3.0f%% of %.1f MB, %.0f lines/s, %s left", name, bar, 100*part, float64(size)/1e6, float64(p.file.Lines)/max(elapsed.Seconds(), 0.001), left)
 }
 
 // clear takes the line away.
