@@ -300,6 +300,9 @@ func (r *reader) give(b *Batch) bool {
 		b.epoch, b.first, b.next, b.Received = r.at.Epoch, at, rec.next(), lost.First
 		return true
 	case rec.kind == kindPart:
+		if b.Lines != nil {
+			return true // a long line begins a batch, so none has two
+		}
 		r.have = false
 		l, ok := r.join()
 		if !ok {
