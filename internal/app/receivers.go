@@ -66,7 +66,7 @@ func (a *App) startReceivers() error {
 			return fmt.Errorf("source %s: open the spool: %w", r.config.Name, err)
 		}
 	}
-	return nil
+	return a.findLeftSpools()
 }
 
 func (a *App) startReceiver(c config.Source, kind receiver.Kind) (*receiving, error) {

@@ -180,6 +180,73 @@ func TestSentBetweenTwoHubs(t *testing.T) {
 	}
 }
 
+// What a source has received stays visible when it is removed or gets another name, until it
+// was read under the old one or somebody removes it.
+func TestLeftSpool(t *testing.T) {
+	o, socket := receivingOptions(t)
+	o.Config.Sources = o.Config.Sources[:1]
+	hub := func() *App {
+		t.Helper()
+		a, err := New(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	end := func(a *App) {
+		t.Helper()
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	left := func(a *App) (text string) {
+		for _, c := range a.health.Report().Checks {
+			if c.Name == "spool local" {
+				return c.Reason
+			}
+		}
+		return ""
+	}
+	a := hub() // that reads nothing
+	d := &device.Socket{Network: "unix", Address: socket}
+	for n := range uint64(3) {
+		if err := d.Write(device.Entry(n, 300)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, func() bool { return a.receivers["local"].Stats().Lines == 3 })
+	d.Close()
+	end(a)
+
+	o.Config.Sources[0].Name = "renamed"
+	a = hub()
+	if text := left(a); !strings.Contains(text, "3 lines") || !strings.Contains(text, "named local") {
+		t.Errorf("health says %q", text)
+	}
+	dir := filepath.Join(o.Config.DataDir, "spool")
+	if err := os.Rename(filepath.Join(dir, "local"), filepath.Join(dir, "aside")); err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(filepath.Join(dir, "local.handover"))
+	if text := left(a); text != "" {
+		t.Errorf("health says %q", text)
+	}
+	end(a)
+	if err := os.Rename(filepath.Join(dir, "aside"), filepath.Join(dir, "local")); err != nil {
+		t.Fatal(err)
+	}
+	o.Config.Sources[0].Name = "local"
+	a, stop := start(t, o)
+	until(t, func() bool { return a.Stats().Events >= 3 })
+	stop()
+	o.Config.Sources[0].Name = "renamed"
+	a = hub()
+	if text := left(a); text != "" {
+		t.Errorf("health says %q", text)
+	}
+	end(a)
+}
+
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {

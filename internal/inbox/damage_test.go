@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -233,20 +234,82 @@ func TestEpochFile(t *testing.T) {
 	}
 }
 
-// A position of another spool, as after somebody removed the directory.
+// A spool that is not the one that was read, as after somebody removed the directory or
+// brought back an old one: all that came since is read, also when it came before the
+// reader, and what was in the other one is told to be lost.
 func TestSeekElsewhere(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		restore bool // of a copy of the directory
+		restart bool // before the reader comes
+	}{{"removed", false, false}, {"brought back", true, false}, {"removed and opened twice", false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, saved := filepath.Join(t.TempDir(), "spool"), filepath.Join(t.TempDir(), "saved")
+			x := open(t, Options{Dir: dir})
+			put(t, x, "saved")
+			_, at := read(t, x, 1)
+			x.Release(at)
+			shut(t, x)
+			if err := os.CopyFS(saved, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			x = open(t, Options{Dir: dir})
+			put(t, x, "one", "two")
+			if err := x.Seek(at); err != nil {
+				t.Fatal(err)
+			}
+			_, at = read(t, x, 2)
+			shut(t, x)
+
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			if c.restore {
+				if err := os.Rename(saved, dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(2 * time.Millisecond) // nobody is so fast
+			x = open(t, Options{Dir: dir})
+			end := put(t, x, "first", "second", "third", "fourth")
+			if c.restart {
+				shut(t, x)
+				x = open(t, Options{Dir: dir})
+			}
+			if err := x.Seek(at); err != nil {
+				t.Fatal(err)
+			}
+			x.Release(at) // that is stored
+			got, after := read(t, x, 4)
+			if strings.Join(got, " ") != "first second third fourth" || after != end {
+				t.Errorf("%q, then %v, want %v", got, after, end)
+			}
+			if !c.restart { // then nobody knows
+				if lost, _ := readLost(t, x); lost.Reason != Damaged || lost.Lines != 0 {
+					t.Errorf("%+v", lost)
+				}
+			}
+			shut(t, x)
+		})
+	}
+}
+
+// A position that this inbox never had is that of another one: it releases nothing.
+func TestPositionOfAnother(t *testing.T) {
 	x := open(t, Options{Dir: t.TempDir()})
-	if err := x.Seek(Position{77, 1000}); err != nil {
+	if err := x.Seek(Position{math.MaxInt64, 1000}); err != nil {
 		t.Fatal(err)
 	}
-	at := put(t, x, "first")
-	if err := x.Flush(t.Context()); err != nil {
-		t.Error(err)
+	if lost, _ := readLost(t, x); lost.Reason != Damaged {
+		t.Errorf("%+v", lost)
 	}
-	if got, after := read(t, x, 1); got[0] != "first" || after != at {
-		t.Errorf("%q, %v", got, after)
+	put(t, x, "first")
+	read(t, x, 1)
+	x.Release(Position{math.MaxInt64, 1000})
+	if s := x.Stats(); s.DiskLines != 1 {
+		t.Errorf("%+v", s)
 	}
-	if err := x.Durable(t.Context(), Position{77, 1000}); err == nil || errors.Is(err, context.Canceled) {
+	if err := x.Durable(t.Context(), Position{math.MaxInt64, 1000}); err == nil || errors.Is(err, context.Canceled) {
 		t.Error("what was never put is durable")
 	}
 	shut(t, x)

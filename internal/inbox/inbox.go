@@ -124,6 +124,7 @@ type Inbox struct {
 	disk       disk
 	maxPayload int // of the records that are written
 	epoch      uint64
+	before     uint64 // the last epoch that there was at Open; 0: none
 	epochFile  *epochFile
 
 	work     chan struct{} // the writer has something to do; one is enough

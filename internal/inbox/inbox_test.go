@@ -265,3 +265,33 @@ func segmentFiles(t testing.TB, dir string) (names []string) {
 	}
 	return names
 }
+
+// A batch has few bytes beside one line, however long the lines are: a reader that catches
+// up must not need the memory of all of them.
+func TestBatchesAreBounded(t *testing.T) {
+	x := open(t, Options{Dir: t.TempDir()})
+	const n, size = 40, 300 << 10
+	for i := range n {
+		put(t, x, fmt.Sprintf("%0*d", size+i, i), "short")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var b Batch
+	for got := 0; got < 2*n; got += len(b.Lines) {
+		if err := x.Read(ctx, &b); err != nil || b.Lost != nil {
+			t.Fatal(err, b.Lost)
+		}
+		bytes := 0
+		for i, l := range b.Lines {
+			bytes += len(l.Data)
+			at := got + i
+			if at%2 == 0 && string(l.Data) != fmt.Sprintf("%0*d", size+at/2, at/2) || at%2 == 1 && string(l.Data) != "short" {
+				t.Fatalf("line %d is %.20q", at, l.Data)
+			}
+		}
+		if bytes > size+n+2*readChunk {
+			t.Fatalf("a batch of %d lines with %d bytes", len(b.Lines), bytes)
+		}
+	}
+	shut(t, x)
+}

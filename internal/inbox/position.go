@@ -7,8 +7,10 @@ import "cmp"
 //
 // It says nothing about files, so a line keeps its position when it is written anew.
 type Position struct {
-	// Epoch is counted up each time that an inbox is opened, so that no position is
-	// used twice whatever a power cut took.
+	// Epoch grows each time that an inbox is opened, so that no position is used twice
+	// whatever a power cut took. It is the time in milliseconds, unless the clock went
+	// back, so that positions in a directory that was removed, or replaced by an old copy,
+	// are before all that comes into the next one.
 	Epoch uint64 `json:"epoch"`
 	// Line is how many lines of the epoch are before it, those that were dropped
 	// included.

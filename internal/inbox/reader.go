@@ -54,10 +54,11 @@ type reader struct {
 
 // Seek makes a position the one that Read goes on from: one that After or Through returned,
 // perhaps to an earlier process. What was before is taken to be acknowledged. The zero
-// position means the first line that there is; so does one that this inbox never had, as
-// when its directory was removed. Lines behind the position that are not there any more,
-// because they were released or their files are gone, are reported as lost. It must be
-// called before the first Read.
+// position means the first line that there is. Lines behind the position that are not there
+// any more, because they were released or their files are gone, are reported as lost, and so
+// is what may be missing when the position is one that the files never had, as after their
+// directory was removed or an old one was brought back. It must be called before the first
+// Read.
 func (x *Inbox) Seek(p Position) error {
 	r := &x.reader
 	x.mu.Lock()
@@ -65,8 +66,13 @@ func (x *Inbox) Seek(p Position) error {
 	if r.started {
 		return fmt.Errorf("the inbox is being read, it cannot seek to %v", p)
 	}
+	if p.Epoch > x.before || p.Compare(x.end()) > 0 {
+		x.log.Warn("the spool is not the one that was read before, it was removed or replaced; lines in that one which were not read are lost, and all that came since is read", "position", p, "end", x.end())
+		now := time.Now()
+		x.queue.lose(Lost{Reason: Damaged, First: now, Last: now})
+		x.wakeWriter()
+	}
 	if p.Compare(x.end()) > 0 {
-		x.log.Warn("the spool is not the one that was read before; it is read from its beginning", "position", p, "end", x.end())
 		p = Position{}
 	}
 	r.at, r.loose = p, p.IsZero()
@@ -294,6 +300,9 @@ func (r *reader) give(b *Batch) bool {
 		b.epoch, b.first, b.next, b.Received = r.at.Epoch, at, rec.next(), lost.First
 		return true
 	case rec.kind == kindPart:
+		if b.Lines != nil {
+			return true // a long line begins a batch, so none has two
+		}
 		r.have = false
 		l, ok := r.join()
 		if !ok {

@@ -102,9 +102,10 @@ func (x *Inbox) load() error {
 	}
 	sort.SliceStable(x.segments, func(i, j int) bool { return before(x.segments[i], x.segments[j]) })
 	crashed := known > 0 && !x.epochFile.clean || known == 0 && x.epoch > 0
-	x.epoch = max(x.epoch, known) + 1
+	x.before = max(x.epoch, known)
+	x.epoch = max(x.before+1, uint64(time.Now().UnixMilli()))
 	if x.epochFile.damaged {
-		x.epoch += 1 << 20 // behind every epoch that can have been
+		x.epoch += 1 << 20 // behind every epoch that can have been, however the clock went
 	}
 	if err := x.epochFile.write(x.epoch, false); err != nil {
 		x.epochFile.close()

@@ -39,6 +39,11 @@ func (j *Journal) Health() error {
 	return nil
 }
 
+// Accepts reports whether events are taken. When they were not, and an append failed with
+// an unknown outcome, then from the moment that it is true again its events are before
+// [Journal.End] or nowhere.
+func (j *Journal) Accepts() bool { return j.health.Load() == nil }
+
 func (j *Journal) down(f fault) {
 	err := fmt.Errorf("%w: %w", f.kind, f.cause)
 	if j.health.CompareAndSwap(nil, &condition{err: err, since: time.Now()}) {

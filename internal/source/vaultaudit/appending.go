@@ -25,6 +25,7 @@ type appender struct {
 	imports  <-chan *unit // of what is imported
 	flight   []flying     // submitted and not collected, in order
 	bytes    int          // of the units in flight
+	searches int          // for units of unknown fate, in a row, that failed
 }
 
 // unitOverhead is what a unit counts in flight beside its events, so that also units
@@ -38,6 +39,7 @@ type flying struct {
 	err      error            // of the submit or the receipt
 	position journal.Position // of the first event, once durable
 	durable  bool
+	unknown  bool // it may be in the journal although err says that it failed
 }
 
 // run appends units until the channel is closed, and then stores the position. It
@@ -219,6 +221,8 @@ func (a *appender) repeat(ctx context.Context) error {
 				f.position, f.err = f.receipt.Wait(ctx)
 				f.durable = f.err == nil
 			}
+			var p *journal.PushbackError
+			f.unknown = f.unknown || errors.As(f.err, &p) && p.Unknown
 			if cause == nil {
 				cause = f.err
 			}
@@ -233,7 +237,9 @@ func (a *appender) repeat(ctx context.Context) error {
 		if !sleep(ctx, retryAfter(cause, pause)) {
 			return ctx.Err()
 		}
-		a.findUnknown(ctx)
+		if !a.findUnknown(ctx) {
+			continue
+		}
 		for i := range a.flight {
 			f := &a.flight[i]
 			if f.durable {
@@ -252,22 +258,29 @@ func (a *appender) repeat(ctx context.Context) error {
 	return nil
 }
 
-// findTimeout bounds the search for units of unknown fate.
-const findTimeout = 5 * time.Second
+const (
+	// findTimeout bounds one search for units of unknown fate.
+	findTimeout = 5 * time.Second
+	// maxSearches is how often it is tried until they are appended again all the same.
+	maxSearches = 12
+)
 
 // findUnknown looks in the journal for the units that may be there although their
-// append failed, so that they are not appended twice. What it does not find in time
-// is appended again, with the same ids.
-func (a *appender) findUnknown(ctx context.Context) {
+// append failed, so that they are not appended twice. It returns false when that cannot be
+// known yet: as long as the journal takes nothing, what it was given last may still get
+// into it.
+func (a *appender) findUnknown(ctx context.Context) bool {
 	var unknown []*flying
 	for i := range a.flight {
-		var p *journal.PushbackError
-		if f := &a.flight[i]; errors.As(f.err, &p) && p.Unknown {
+		if f := &a.flight[i]; f.unknown && !f.durable {
 			unknown = append(unknown, f)
 		}
 	}
 	if len(unknown) == 0 {
-		return
+		return true
+	}
+	if !a.journal.Accepts() {
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
@@ -287,8 +300,16 @@ func (a *appender) findUnknown(ctx context.Context) {
 		}
 	})
 	if err != nil {
+		if a.searches++; a.searches < maxSearches {
+			return false
+		}
 		a.log.Warn("could not look for events whose append has an unknown outcome; they may be in the journal twice", "error", err)
 	}
+	a.searches = 0
+	for _, f := range unknown {
+		f.unknown = false
+	}
+	return true
 }
 
 // nothing is the receipt of a unit without events.

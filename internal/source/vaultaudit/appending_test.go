@@ -102,6 +102,74 @@ func TestPushback(t *testing.T) {
 	}
 }
 
+// frozen stands in front of a journal that stops in the middle of appends: it answers that
+// their outcome is unknown, takes nothing for a while, and has them when it goes on.
+type frozen struct {
+	*journal.Journal
+	mu    sync.Mutex
+	down  bool
+	units [][]*event.Event // on their way
+}
+
+func (j *frozen) Accepts() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return !j.down
+}
+
+func (j *frozen) submit(to *Source) func(context.Context, []*event.Event) (receipt, error) {
+	real := to.submit
+	return func(ctx context.Context, events []*event.Event) (receipt, error) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		switch {
+		case !j.down:
+			return real(ctx, events)
+		case len(j.units) < 2:
+			j.units = append(j.units, events)
+			return failed{refusal{unknown: true}}, nil
+		}
+		return nil, refusal{}
+	}
+}
+
+func (j *frozen) goOn(tb testing.TB) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, events := range j.units {
+		if _, err := j.Append(context.Background(), events...); err != nil {
+			tb.Error(err)
+		}
+	}
+	j.down = false
+}
+
+// TestFrozenJournal shows that what a journal had taken when it stopped is not appended
+// again when it goes on, however often it refused that meanwhile.
+func TestFrozenJournal(t *testing.T) {
+	const lines = 3000
+	s := newStand(t)
+	j := &frozen{Journal: s.journal}
+	s.write(auditLines(0, 1000))
+	s.start(func(f *Source) { f.journal, f.submit = j, j.submit(f) })
+	s.waitLines(1000)
+	j.mu.Lock()
+	j.down = true
+	j.mu.Unlock()
+	s.write(auditLines(1000, lines))
+	s.waitFor("refusals", func() bool {
+		s.file.mu.Lock()
+		defer s.file.mu.Unlock()
+		return s.file.problems[stageAppend].count >= 3
+	})
+	j.goOn(t)
+	s.waitLines(lines)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	checkExactlyOnce(t, s.journal, lines)
+}
+
 // TestSalvageRedacted shows that an entry which is kept without its metadata still
 // says that its data is not what the server wrote.
 func TestSalvageRedacted(t *testing.T) {

@@ -197,12 +197,12 @@ func TestWindowIsBounded(t *testing.T) {
 	now := time.Now()
 	w := newWindow(100, time.Minute)
 	for n := range 1000 {
-		w.add(idKey(requestID(n)), 7, now)
+		w.add(idKey(requestID(n)), seen{number: 7}, now)
 		if len(w.later)+len(w.earlier) > 200 {
 			t.Fatal("too many")
 		}
 		for k := max(0, n-99); k <= n; k++ {
-			if number, ok := w.find(idKey(requestID(k))); !ok || number != 7 {
+			if how, ok := w.find(idKey(requestID(k))); !ok || how.number != 7 {
 				t.Fatalf("%d was forgotten at %d", k, n)
 			}
 		}
@@ -348,6 +348,44 @@ func TestInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkUnion(t, s.journal, want)
+}
+
+// TestSameIDAgain shows that an entry does not hide another one that comes over the same
+// device with the same id, also after a restart: only the same bytes are the same entry.
+func TestSameIDAgain(t *testing.T) {
+	s := newStand(t)
+	s.config.Inputs = nil
+	x := s.putInbox("socket", inbox.Options{})
+	s.start()
+	genuine := auditLine(0)
+	forged := strings.Replace(genuine, "127.0.0.1", "127.0.0.2", 1)
+	other := strings.Replace(genuine, "127.0.0.1", "127.0.0.3", 1)
+	put(t, x, forged, forged, genuine, genuine)
+	s.waitFor("the lines", func() bool { return s.file.Stats().Lines == 4 })
+	s.waitLines(2)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	x = s.putInbox("socket", inbox.Options{})
+	s.start()
+	put(t, x, genuine, other)
+	s.waitFor("the lines", func() bool { return s.file.Stats().Lines == 2 })
+	s.waitLines(3)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	events := lineEvents(t, s.journal)
+	if len(events) != 3 {
+		t.Fatalf("%d events", len(events))
+	}
+	for i, want := range []string{forged, genuine, other} {
+		if string(events[i].Data) != want {
+			t.Errorf("event %d is %s", i, events[i].Data)
+		}
+	}
 }
 
 // TestLost shows that lines which an inbox could not keep become an event in their

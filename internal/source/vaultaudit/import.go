@@ -141,7 +141,7 @@ func (i *importer) tell(id string) (imported bool) {
 	if _, ok := i.taken.find(key); ok {
 		return true
 	}
-	i.live.add(key, 0, time.Now())
+	i.live.add(key, seen{}, time.Now())
 	return false
 }
 
@@ -357,7 +357,7 @@ func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, er
 	}
 	maxUnit := min(unitBytes, 2*i.config.Limits.MaxEventBytes)
 	duplicate := false
-	take := func(id string, _ bool) bool {
+	take := func(id string, _ []byte) bool {
 		duplicate = i.has(x, id, c.DryRun)
 		return true // it teaches in any case
 	}
@@ -429,7 +429,7 @@ func (i *importer) has(x *session, id string, dry bool) bool {
 		return true
 	}
 	if !dry {
-		i.taken.add(key, 0, time.Now())
+		i.taken.add(key, seen{}, time.Now())
 	}
 	return false
 }

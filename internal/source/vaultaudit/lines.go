@@ -32,16 +32,16 @@ const (
 // or their hash where they may hold secrets.
 //
 // take is asked before anything is learnt from the line whether it is taken, with the
-// id of its audit event, and whether no other entry can have this id; nil takes all. A
-// line that is not taken gives no event.
-func translateLine(t *Translator, dst []*event.Event, l tail.Line, take func(id string, unique bool) bool) []*event.Event {
+// id of its audit event, and, if that is the same over every device, with the text of the
+// entry; a nil take takes all. A line that is not taken gives no event.
+func translateLine(t *Translator, dst []*event.Event, l tail.Line, take func(id string, text []byte) bool) []*event.Event {
 	if l.Kind == tail.TooLong {
 		e := t.quarantine(l.Data, &auditlog.SyntaxError{Reason: reasonTooLong, Detail: fmt.Sprintf("the line has %d bytes", l.Size)})
 		size := strconv.FormatInt(l.Size, 10)
 		sum := sha256.Sum256(l.Data)
 		e.ID = event.DeriveID("quarantined", hex.EncodeToString(sum[:]), size)
 		e.Metadata.Set(metadataSize, size)
-		if take != nil && !take(e.ID, false) {
+		if take != nil && !take(e.ID, nil) {
 			return dst
 		}
 		t.Gap() // it may have changed anything

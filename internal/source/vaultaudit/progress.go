@@ -458,7 +458,11 @@ func (s *Source) remember(e *event.Event, in *input, recorded time.Time) {
 		s.window.turned = recorded
 	}
 	s.window.expire(recorded)
-	s.window.add(idKey(e.ID), number, recorded)
+	sum := uint32(unknownSum)
+	if _, redacted := e.Metadata.Text(metadataRedacted); !redacted && len(e.Data) > 0 {
+		sum = textSum(e.Data)
+	}
+	s.window.add(idKey(e.ID), seen{number, sum}, recorded)
 }
 
 // ours reports whether e stands for a line of this source.

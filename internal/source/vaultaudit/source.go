@@ -22,6 +22,7 @@ type Journal interface {
 	Submit(ctx context.Context, events ...*event.Event) (*journal.Receipt, error)
 	Read(after journal.Position) *journal.Reader
 	End() journal.Position
+	Accepts() bool
 	Recent(ctx context.Context, n uint64) (journal.Position, error)
 	Since(ctx context.Context, since string, now time.Time) (journal.Position, error)
 	State(ctx context.Context, bucket string) (jetstream.KeyValue, error)

@@ -155,9 +155,9 @@ func (t *translation) barrier(ctx context.Context, passed chan struct{}) bool {
 	}
 }
 
-// judge says whether the line with this event is taken. unique tells that the id is
-// that of one entry alone.
-func (t *translation) judge(id string, unique bool) bool {
+// judge says whether the line with this event is taken. text is that of an entry whose id
+// is the same over every device.
+func (t *translation) judge(id string, text []byte) bool {
 	r := t.current
 	if r.replay.take(id) {
 		r.misses = 0
@@ -168,14 +168,14 @@ func (t *translation) judge(id string, unique bool) bool {
 		t.verdict = isDuplicate
 		return false
 	}
-	if unique && t.window != nil {
-		key := idKey(id)
-		number, ok := t.window.find(key)
-		if ok && (number != r.number || r.Inbox != nil) {
+	if text != nil && t.window != nil {
+		key, now := idKey(id), seen{r.number, textSum(text)}
+		before, ok := t.window.find(key)
+		if ok && (before.number != now.number || r.Inbox != nil && (before.sum == now.sum || before.sum == unknownSum)) {
 			t.verdict = isDuplicate
 			return false
 		}
-		t.window.add(key, r.number, t.now)
+		t.window.add(key, now, t.now)
 	}
 	r.misses++
 	t.verdict = isNew
@@ -193,7 +193,7 @@ func (t *translation) batch(ctx context.Context, b *batch) bool {
 	}
 	if b.lost != nil {
 		e := t.translator.lost(b.lost, b.inbox.After())
-		if t.judge(e.ID, false) {
+		if t.judge(e.ID, nil) {
 			t.translator.Gap()
 			t.unit.events = append(t.unit.events, e)
 			t.unit.bytes += e.Size() + eventOverhead

@@ -145,18 +145,24 @@ func (t *Translator) Device(name string) {
 }
 
 // translate is Translate with the question of translateLine.
-func (t *Translator) translate(dst []*event.Event, line []byte, take func(id string, unique bool) bool) []*event.Event {
+func (t *Translator) translate(dst []*event.Event, line []byte, take func(id string, text []byte) bool) []*event.Event {
 	e, err := t.parser.Parse(line)
 	if err != nil {
 		q := t.quarantine(line, err)
-		if take != nil && !take(q.ID, false) {
+		if take != nil && !take(q.ID, nil) {
 			return dst
 		}
 		return append(dst, q)
 	}
 	id, unique := entryID(e)
-	if take != nil && !take(id, unique) {
-		return dst
+	if take != nil {
+		var text []byte
+		if unique {
+			text = e.Line()
+		}
+		if !take(id, text) {
+			return dst
+		}
 	}
 	t.see(e)
 	data, redacted := e.Line(), false

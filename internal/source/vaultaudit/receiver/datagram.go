@@ -62,7 +62,7 @@ func (r *Receiver) receive(c packetConn) {
 		}
 		batch = r.unpack(batch[:0], buf[:n])
 		if len(batch) > 0 && !r.put(batch) {
-			r.counts.lost.Add(uint64(len(batch)))
+			r.leaveLines(batch)
 		}
 		clear(batch)
 	}

@@ -349,3 +349,33 @@ func TestDatagramsOverTwoReceivers(t *testing.T) {
 	g.inbox.await(t, 10)
 	g.stop()
 }
+
+// A receiver of datagrams ends although its inbox is full and makes senders wait, and what
+// it has read is there for the successor, once.
+func TestEndOfDatagramsWhileTheInboxIsFull(t *testing.T) {
+	dir := t.TempDir()
+	m := newMemory()
+	m.blocked = make(chan struct{})
+	c := Config{Name: "vault", Kind: Socket, Network: "udp", Address: "127.0.0.1:0", Dir: dir}
+	r := open(t, c, Deps{Inbox: m})
+	conn := dial(t, r)
+	send(t, conn, "one\n\ntwo\n")
+	until(t, "it waits", func() bool { return m.waiting.Load() > 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() { r.Stop(ctx); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		close(m.blocked)
+		t.Fatal("it does not end")
+	}
+	m.blocked = nil
+	next := open(t, c, Deps{Inbox: m})
+	m.await(t, 2)
+	stop(t, next)
+	if got := m.all(); !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("got %q", got)
+	}
+}

@@ -55,6 +55,31 @@ func (r *Receiver) leave(connection string, rest remainder) error {
 	return os.Rename(path+".new", path)
 }
 
+// leaveOrCount is leave, and counts the lines that are lost when that fails.
+func (r *Receiver) leaveOrCount(connection string, rest remainder) {
+	if err := r.leave(connection, rest); err != nil {
+		r.log.Error("Lines that were received cannot be kept over the restart.", "lines", len(rest.Lines), "error", err)
+		r.counts.lost.Add(uint64(len(rest.Lines)))
+	}
+}
+
+// leaveLines leaves lines of no connection.
+func (r *Receiver) leaveLines(lines []tail.Line) {
+	if rest := (remainder{Lines: wholeLines(nil, lines)}); len(rest.Lines) > 0 {
+		r.leaveOrCount("", rest)
+	}
+}
+
+// wholeLines appends the data of the lines that a remainder keeps.
+func wholeLines(data [][]byte, lines []tail.Line) [][]byte {
+	for _, l := range lines {
+		if l.Kind == tail.Whole && len(l.Data) > 0 {
+			data = append(data, l.Data)
+		}
+	}
+	return data
+}
+
 // find reads a remainder and removes its file.
 func (r *Receiver) find(path string) (*remainder, error) {
 	text, err := os.ReadFile(path)

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -277,16 +278,16 @@ func (r *Receiver) allowedIP(ip netip.Addr) bool {
 
 // put hands lines over. It returns false when they have to wait for a successor.
 func (r *Receiver) put(lines []tail.Line) bool {
-	kept := lines[:0]
+	kept := lines
+	if slices.ContainsFunc(lines, blank) {
+		kept = slices.DeleteFunc(slices.Clone(lines), blank) // the caller needs its own if they are not taken
+	}
 	var size uint64
-	for _, l := range lines {
+	for _, l := range kept {
 		if l.Kind == tail.TooLong {
 			r.counts.tooLong.Add(1)
-		} else if len(l.Data) == 0 {
-			continue
 		}
 		size += uint64(l.Size) + 1
-		kept = append(kept, l)
 	}
 	if len(kept) == 0 {
 		return true
@@ -299,6 +300,8 @@ func (r *Receiver) put(lines []tail.Line) bool {
 	r.counts.bytes.Add(size)
 	return true
 }
+
+func blank(l tail.Line) bool { return l.Kind != tail.TooLong && len(l.Data) == 0 }
 
 // Stop ends the receiver within ctx. What a sender got rid of is kept:
 //
@@ -323,17 +326,17 @@ func (r *Receiver) Stop(ctx context.Context) error {
 	if r.http != nil {
 		err = r.http.stop(ctx)
 	}
+	// What still waits for the inbox then is kept in a file.
+	stop := context.AfterFunc(ctx, r.stopWaiting)
+	defer stop()
+	timer := time.AfterFunc(putPatience, r.stopWaiting)
+	defer timer.Stop()
 	r.running.Wait() // it has accepted what was pending
 	for _, c := range r.table.all() {
 		c.end()
 	}
-	// What still waits for the inbox then is kept in a file.
-	stop := context.AfterFunc(ctx, r.stopWaiting)
-	defer stop()
 	waited := make(chan struct{})
 	go func() { r.reading.Wait(); close(waited) }()
-	timer := time.AfterFunc(putPatience, r.stopWaiting)
-	defer timer.Stop()
 	select {
 	case <-waited:
 	case <-ctx.Done():

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type memory struct {
 	full    bool          // drops
 	blocked chan struct{} // not nil: Put waits for it
 	durable chan struct{} // not nil: Durable waits for it
+	waiting atomic.Int32  // Puts
 }
 
 func newMemory() *memory { return &memory{changed: make(chan struct{})} }
@@ -42,6 +44,8 @@ func (m *memory) Put(ctx context.Context, lines []tail.Line) (inbox.Position, er
 	blocked, full := m.blocked, m.full
 	m.mu.Unlock()
 	if blocked != nil {
+		m.waiting.Add(1)
+		defer m.waiting.Add(-1)
 		select {
 		case <-blocked:
 		case <-ctx.Done():

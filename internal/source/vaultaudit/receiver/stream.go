@@ -234,11 +234,7 @@ func (r *Receiver) torn(s stream) {
 func (r *Receiver) handOver(c *connection, s stream, lines []tail.Line, keep bool) {
 	rest, ok := s.rest()
 	keep = keep && ok && r.config.Dir != ""
-	for _, l := range lines {
-		if l.Kind == tail.Whole {
-			rest.Lines = append(rest.Lines, l.Data)
-		}
-	}
+	rest.Lines = wholeLines(rest.Lines, lines)
 	if !keep || c.stored() == "" {
 		if rest.unfinished() {
 			r.counts.torn.Add(1)
@@ -246,10 +242,7 @@ func (r *Receiver) handOver(c *connection, s stream, lines []tail.Line, keep boo
 		rest.Rest, rest.Raw = tail.Rest{}, nil
 	}
 	if (c.stored() != "" && keep) || len(rest.Lines) > 0 {
-		if err := r.leave(c.stored(), rest); err != nil {
-			r.log.Error("Lines that were received cannot be kept over the restart.", "lines", len(rest.Lines), "error", err)
-			r.counts.lost.Add(uint64(len(rest.Lines)))
-		}
+		r.leaveOrCount(c.stored(), rest)
 	}
 	if !keep {
 		r.unstore(c)

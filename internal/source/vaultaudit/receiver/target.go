@@ -76,12 +76,7 @@ func (r *Receiver) leaveEarly() error {
 	t := &r.target
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var rest remainder
-	for _, l := range t.early {
-		if l.Kind == tail.Whole {
-			rest.Lines = append(rest.Lines, l.Data)
-		}
-	}
+	rest := remainder{Lines: wholeLines(nil, t.early)}
 	t.early = nil
 	if len(rest.Lines) == 0 {
 		return nil
