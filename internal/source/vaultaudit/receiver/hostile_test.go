@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tocsin-events/tocsin/internal/systemd"
+	"github.com/tocsin-events/tocsin/internal/systemd/systemdtest"
 	"github.com/tocsin-events/tocsin/internal/tail"
 )
 
@@ -233,5 +236,48 @@ func TestStrangersDoNotPushOut(t *testing.T) {
 	}
 	if s := r.Stats(); s.Evicted != 8 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestSystemdSocketForEverybody shows that a socket of systemd, whose address stands in no
+// configuration, is not open to other machines by mistake.
+func TestSystemdSocketForEverybody(t *testing.T) {
+	for name, test := range map[string]struct {
+		address string
+		change  func(*Config)
+		ok      bool
+	}{
+		"loopback":            {"127.0.0.1:0", func(*Config) {}, true},
+		"everywhere":          {"0.0.0.0:0", func(*Config) {}, false},
+		"everywhere, IPv6":    {"[::]:0", func(*Config) {}, false},
+		"some may":            {"0.0.0.0:0", func(c *Config) { c.Allow = prefixes(t, "10.0.0.0/8") }, true},
+		"with certificates":   {"0.0.0.0:0", func(c *Config) { c.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert} }, true},
+		"HTTP with a secret":  {"0.0.0.0:0", func(c *Config) { secret("", "hush")(c, nil); c.Kind = HTTP }, true},
+		"HTTP without secret": {"0.0.0.0:0", func(c *Config) { c.Kind = HTTP }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", test.address)
+			if err != nil {
+				t.Skip(err)
+			}
+			m := systemdtest.New(t, 0)
+			m.Hold("audit", l.(fileListener))
+			l.Close()
+			const first = 700
+			s, err := systemd.FromVariables(m.Variables(first), first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := Config{Name: "vault", Kind: Socket, Network: "systemd", Address: "audit"}
+			test.change(&c)
+			r, err := Listen(c, Deps{Inbox: newMemory(), Systemd: s})
+			if (err == nil) != test.ok {
+				t.Fatalf("Listen: %v", err)
+			}
+			if err == nil {
+				r.Start()
+				stop(t, r)
+			}
+		})
 	}
 }

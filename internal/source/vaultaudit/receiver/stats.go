@@ -44,7 +44,7 @@ type Stats struct {
 	Evicted                       uint64 // connections closed for new ones
 	Handshakes                    uint64 // that failed
 	AcceptErrors                  uint64
-	WebRequests                   uint64 // connections that began with a request of HTTP
+	WebRequests                   uint64         // connections that began with a request of HTTP
 	Answers                       map[int]uint64 // of HTTP, by status
 }
 
