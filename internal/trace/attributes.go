@@ -300,7 +300,7 @@ func (f *flattener) key(name string) *key {
 }
 
 func (f *flattener) newKey(name string) *key {
-	if len(f.keys) >= maxKeys {
+	if len(f.keys) >= maxKeys+f.o.MaxAttributes { // so many that each of many spans is not searched in vain
 		// Names come from the entries, so there may be any number. Those of the current
 		// span are needed to recognise a name that occurs twice.
 		f.previous = nil

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -193,4 +194,22 @@ func FuzzSpan(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A span may have more attributes than names are remembered by default. New names must not
+// cost a search through all of them then.
+func TestManyNamesOfManyAttributes(t *testing.T) {
+	var b strings.Builder
+	for i := range 60_000 {
+		fmt.Fprintf(&b, `,"x-%d":["a"]`, i)
+	}
+	line := `{"time":"2026-01-01T00:00:00Z","type":"response","request":{"headers":{` + b.String()[1:] + `}}}`
+	begin := time.Now()
+	s := spanOfLine(t, Options{Attributes: AttributeOptions{MaxAttributes: 10_000}}, line)
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if len(s.Attributes) != 10_000 {
+		t.Errorf("%d attributes", len(s.Attributes))
+	}
 }
