@@ -197,7 +197,7 @@ func (r *Receiver) read(c *connection, from io.Reader) {
 		if begins && len(lines) > 0 {
 			if begins = false; isWebRequest(lines[0].Data) {
 				r.counts.webRequests.Add(1)
-				r.log.Warn("A connection was closed: it speaks HTTP, as a web page can make a browser do. An HTTP device needs a source of its type.", "from", c.RemoteAddr().String())
+				r.warn("A connection was closed: it speaks HTTP, as a web page can make a browser do. An HTTP device needs a source of its type.", c)
 				s.rest()
 				r.unstore(c)
 				return
@@ -211,7 +211,7 @@ func (r *Receiver) read(c *connection, from io.Reader) {
 		case err == nil:
 			if !hold(s.memory()) {
 				r.counts.refusedMemory.Add(1)
-				r.log.Warn("A connection was closed: too many long lines are not complete.", "from", c.RemoteAddr().String())
+				r.warn("A connection was closed: too many long lines are not complete.", c)
 				r.torn(s)
 				r.unstore(c)
 				return
@@ -226,6 +226,13 @@ func (r *Receiver) read(c *connection, from io.Reader) {
 			r.unstore(c)
 			return
 		}
+	}
+}
+
+// warn logs what a sender can cause as often as it likes.
+func (r *Receiver) warn(message string, c *connection) {
+	if skipped, ok := r.warnings.Allow(); ok {
+		r.log.Warn(message, "from", c.RemoteAddr().String(), "skipped", skipped)
 	}
 }
 
