@@ -328,6 +328,9 @@ func (u UnixSocket) FileMode() (mode uint32, err error) {
 // ParseNetwork reads an address or a network in CIDR notation.
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(text); err == nil {
+		if p.Addr().Is4In6() && p.Bits() >= 96 { // addresses are compared in their short form
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
 		return p.Masked(), nil
 	}
 	a, err := netip.ParseAddr(text)
