@@ -337,6 +337,9 @@ func ParseNetwork(text string) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", shorten(text))
 	}
+	if a.Zone() != "" { // it would be let in over any interface
+		return netip.Prefix{}, fmt.Errorf("%q has a zone, by which senders are not told apart; leave it out", shorten(text))
+	}
 	a = a.Unmap()
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
