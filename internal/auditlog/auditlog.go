@@ -14,6 +14,7 @@ package auditlog
 
 import (
 	"fmt"
+	"strings"
 	"time"
 	"unsafe"
 )
@@ -266,4 +267,29 @@ func (e *Entry) Outcome() Outcome {
 		return FailedStatus
 	}
 	return Succeeded
+}
+
+// Says reports whether one of the errors of the entry is exactly this one of the server, such
+// as "permission denied". The server lists errors under each other; those of plugins may
+// contain the same words without meaning the same.
+func (e *Entry) Says(text string) bool {
+	if !strings.Contains(e.Error, text) {
+		return false
+	}
+	for line := range strings.SplitSeq(e.Error, "\n") {
+		if strings.TrimPrefix(strings.TrimSpace(line), "* ") == text {
+			return true
+		}
+	}
+	return false
+}
+
+// OverQuota reports whether the request was refused because of a quota of the server.
+func (e *Entry) OverQuota() bool {
+	for _, text := range [...]string{"rate limit quota exceeded", "lease count quota exceeded"} {
+		if strings.HasSuffix(strings.TrimSpace(e.Error), text) {
+			return true
+		}
+	}
+	return false
 }

@@ -22,7 +22,8 @@ import (
 
 const auditEventsLong = `Read audit logs of Vault or OpenBao and print the notifications that follow from them, one
 JSON object per line. Several files are read one after the other, oldest first; '-' is
-standard input. No hub is needed and nothing is stored.
+standard input. Files that are compressed with gzip or zstd are recognised. No hub is needed
+and nothing is stored.
 
 Lines that are no audit entries are counted on standard error and printed as events only
 with --all. Unhashed values in logs of a device with log_raw are redacted.
@@ -33,10 +34,10 @@ no audit entries.`
 const auditEventsExample = `  tocsin audit events /var/log/vault/audit.log
 
   # Rotated files first.
-  tocsin audit events audit.log.2 audit.log.1 audit.log
+  tocsin audit events audit.log.2.gz audit.log.1 audit.log
 
   # Which secrets were destroyed?
-  zcat audit.log.*.gz | tocsin audit events --type 'kv-v2/destroy' - | jq .data.event.metadata.path
+  tocsin audit events --type 'kv-v2/destroy' audit.log | jq .data.event.metadata.path
 
   # The audit entries too, as CloudEvents.
   tocsin audit events --all --format cloudevents audit.log`
@@ -163,13 +164,24 @@ func (r *auditRun) file(ctx context.Context, in io.Reader, name string) error {
 		in = f
 	}
 	input := &flushingReader{in: in, out: r.out}
-	stats, err := vaultaudit.Events(ctx, input, r.translator, r.print)
+	var lines io.Reader = input
+	if name != "-" {
+		plain, err := decompressed(input)
+		if err != nil {
+			return auditFileError(name, err)
+		}
+		lines = plain
+	}
+	stats, err := vaultaudit.Events(ctx, lines, r.translator, r.print)
 	r.stats.Lines += stats.Lines
 	r.stats.Blank += stats.Blank
 	r.stats.Quarantined += stats.Quarantined
 	r.stats.TooLong += stats.TooLong
-	if input.err != nil {
+	switch {
+	case input.err != nil:
 		return auditFileError(name, input.err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return auditFileError(name, err)
 	}
 	return err
 }
@@ -217,6 +229,8 @@ func auditFileError(name string, err error) error {
 		return fmt.Errorf("audit log %s does not exist", name)
 	case errors.Is(err, os.ErrPermission):
 		return &adviceError{err: fmt.Errorf("audit log %s may not be read by this user", name), advice: "Run the command as the user of the server, or as a member of the group of the file."}
+	case errors.Is(err, io.ErrUnexpectedEOF): // only a decompressor says so
+		return fmt.Errorf("audit log %s ends in the middle of its compressed data; it was cut short, or is still being written", name)
 	case errors.Is(err, syscall.EISDIR):
 		return fmt.Errorf("%s is a directory; name the audit log in it", name)
 	}

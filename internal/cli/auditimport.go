@@ -22,7 +22,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tocsin-events/tocsin/client"
-	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/vaultclient"
 )
 
@@ -221,6 +220,8 @@ func (r *importing) file(ctx context.Context, file *importedFile) error {
 		}
 		if since.IsZero() || file.Lines > lines {
 			since, pause = time.Now(), 200*time.Millisecond
+			r.progress.clear()
+			fmt.Fprintf(r.progress.w, "%s; trying again for %s\n", visible(err.Error()), importPatience)
 		}
 		if time.Since(since) > importPatience {
 			return err
@@ -348,7 +349,7 @@ type logError struct {
 	err  error
 }
 
-func (e *logError) Error() string { return fmt.Sprintf("read %s: %v", e.file, e.err) }
+func (e *logError) Error() string { return auditFileError(e.file, e.err).Error() }
 func (e *logError) Unwrap() error { return e.err }
 
 // auditLog is an open log, decompressed.
@@ -378,14 +379,14 @@ func openLog(name string) (*auditLog, error) {
 	in := bufio.NewReaderSize(f, 256<<10)
 	head, _ := in.Peek(4)
 	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	case bytes.HasPrefix(head, gzipMagic):
 		z, err := gzip.NewReader(in)
 		if err != nil {
 			f.Close()
 			return nil, &logError{name, err}
 		}
 		l.r = bufio.NewReaderSize(z, 256<<10)
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case bytes.HasPrefix(head, zstdMagic):
 		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxImportWindow))
 		if err != nil {
 			f.Close()
@@ -494,7 +495,7 @@ func (p *importProgress) show(at, size int64) {
 	text := p.text(at, size, now)
 	if p.live {
 		p.line = true
-		fmt.Fprint(p.w, eraseLine+text)
+		fmt.Fprint(p.w, eraseLine+fit(text, outputWidth(p.w)))
 		return
 	}
 	fmt.Fprintln(p.w, text)
@@ -518,7 +519,7 @@ func (p *importProgress) text(at, size int64, now time.Time) string {
 	if len(name) > 20 {
 		name = name[:17] + "..."
 	}
-	return fmt.Sprintf("%s [%s] %3.0f%% of %s, %.0f lines/s, %s left", name, bar, 100*part, config.Size(size), float64(p.file.Lines)/max(elapsed.Seconds(), 0.001), left)
+	return fmt.Sprintf("%s [%s] %3.0f%% of %.1f MB, %.0f lines/s, %s left", name, bar, 100*part, float64(size)/1e6, float64(p.file.Lines)/max(elapsed.Seconds(), 0.001), left)
 }
 
 // clear takes the line away.

@@ -2,7 +2,7 @@ package cli
 
 import (
 	"bufio"
-	"compress/gzip"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/spf13/cobra"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -27,7 +29,7 @@ import (
 const auditSpansLong = `Read audit logs of Vault or OpenBao and print one span for each request: what was asked, by
 whom, how it ended, and how long it took, from the request entry to the response entry.
 Several files are read one after the other, oldest first; '-' is standard input. Files that
-are compressed with gzip are recognised. No hub is needed and nothing is stored.
+are compressed with gzip or zstd are recognised. No hub is needed and nothing is stored.
 
 The output is text for people, json with one span per line, or otlp with one OTLP/JSON
 ExportTraceServiceRequest per line, which an OpenTelemetry Collector reads (receiver
@@ -237,19 +239,29 @@ func (r *spansRun) file(ctx context.Context, in io.Reader, name string) error {
 	case input.err != nil:
 		return auditFileError(name, input.err)
 	case err != nil && ctx.Err() == nil: // of the compressed form
-		return fmt.Errorf("%s: %w", name, err)
+		return auditFileError(name, err)
 	}
 	return err
 }
 
-// decompressed returns what is in a file, which may be compressed with gzip.
+// decompressed returns what is in a file, which may be compressed with gzip or zstd.
 func decompressed(in io.Reader) (io.Reader, error) {
 	b := bufio.NewReaderSize(in, 64<<10)
-	if head, err := b.Peek(2); err != nil || head[0] != 0x1f || head[1] != 0x8b {
-		return b, nil // an error comes again with the next read
+	head, _ := b.Peek(4) // an error comes again with the next read
+	switch {
+	case bytes.HasPrefix(head, gzipMagic):
+		return gzip.NewReader(b)
+	case bytes.HasPrefix(head, zstdMagic):
+		return zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxImportWindow))
 	}
-	return gzip.NewReader(b)
+	return b, nil
 }
+
+// The first bytes of compressed files.
+var (
+	gzipMagic = []byte{0x1f, 0x8b}
+	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+)
 
 // printingReader prints the spans that are complete before it waits for more input. It
 // remembers the error of a read.

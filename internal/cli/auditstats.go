@@ -27,7 +27,7 @@ the mounts, paths and clients with most of them; errors; the slowest requests; w
 failed to log in, or used a root token; and requests of which an entry is missing.
 
 Several files are read one after the other, oldest first; '-' is standard input. Files that
-are compressed with gzip are recognised. No hub is needed and nothing is stored. Ctrl-C ends
+are compressed with gzip or zstd are recognised. No hub is needed and nothing is stored. Ctrl-C ends
 the reading and prints what was counted so far.
 
 Memory is bounded: of very many different paths or clients the most frequent ones are found,

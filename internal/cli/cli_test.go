@@ -315,6 +315,12 @@ func TestStatusLine(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	now.Healthy, now.Quarantined = false, 3
+	if got := fit("10/s lines · 15/s", 13); got != "10/s lines ·" {
+		t.Errorf("cut to %q", got)
+	}
+	if got := fit("10/s", 5); got != "10/s" {
+		t.Errorf("cut to %q", got)
+	}
 	if got := statusLine(before, now, time.Second); !strings.HasSuffix(got, "3 not understood · NOT HEALTHY") {
 		t.Errorf("got %q", got)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -77,7 +78,7 @@ func newDev(s *Streams) *cobra.Command {
 	flags.StringVar(&f.auditFile, "audit-file", "", "follow this audit log; it may not exist yet")
 	flags.StringVar(&f.auditSocket, "audit-socket", "", "receive from a socket audit device on this `address`: a path, tcp:HOST:PORT or udp:HOST:PORT")
 	flags.StringVar(&f.auditHTTP, "audit-http", "", "receive from an HTTP audit device on this `address`: HOST:PORT")
-	flags.StringVar(&f.auditSyslog, "audit-syslog", "", "receive syslog messages on this `address`: udp:HOST:PORT, tcp:HOST:PORT, or unixgram:PATH")
+	flags.StringVar(&f.auditSyslog, "audit-syslog", "", "receive syslog messages on this `address`: udp:HOST:PORT, tcp:HOST:PORT, or the path of a datagram socket such as /dev/log")
 	flags.StringArrayVar(&f.traces, "traces", nil, devTracesUsage)
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
 	flags.StringVar(&f.pluginDir, "plugin-dir", "", "`directory` with Vault plugins that can be registered and mounted")
@@ -108,29 +109,43 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 	if info, err := os.Stat(f.auditFile); err == nil && info.IsDir() {
 		return fmt.Errorf("--audit-file %s is a directory; name the audit log in it", f.auditFile)
 	}
-	for flag, text := range map[string]*string{"--audit-socket": &f.auditSocket, "--audit-http": &f.auditHTTP, "--audit-syslog": &f.auditSyslog} {
-		if *text == "" {
+	local := []string{"unix", "unixgram", "tcp", "udp"}
+	for _, d := range []struct {
+		flag     string
+		text     *string
+		plain    string   // the network of a path without one
+		networks []string // that can be received from
+		write    string
+	}{
+		{"--audit-socket", &f.auditSocket, "unix", local, "a path, tcp:HOST:PORT or udp:HOST:PORT"},
+		{"--audit-http", &f.auditHTTP, "unix", []string{"tcp"}, "HOST:PORT, for example 127.0.0.1:9091"},
+		{"--audit-syslog", &f.auditSyslog, "unixgram", local, "tcp:HOST:PORT, udp:HOST:PORT or a path"},
+	} {
+		if *d.text == "" {
 			continue
 		}
-		address, err := config.ParseSourceAddress(absolutePath(*text))
-		if err != nil {
-			return usagef(cmd, "%s %s: %w", flag, *text, err)
+		address, err := config.ParseSourceAddress(absolutePath(*d.text, d.plain))
+		switch {
+		case !slices.Contains(d.networks, address.Network):
+			return usagef(cmd, "%s %s: write %s", d.flag, *d.text, d.write)
+		case err != nil:
+			return usagef(cmd, "%s %s: %w", d.flag, *d.text, err)
+		case !strings.HasPrefix(address.Network, "unix") && !config.IsLoopback(address.Address):
+			return usagef(cmd, "%s %s: %q only listens on loopback; use \"tocsin server\" and say in the source who may send", d.flag, *d.text, cmd.CommandPath())
 		}
-		if (address.Network == "tcp" || address.Network == "udp") && !config.IsLoopback(address.Address) {
-			return usagef(cmd, "%s %s: %q only listens on loopback; use \"tocsin server\" and say in the source who may send", flag, *text, cmd.CommandPath())
-		}
-		*text = address.Network + ":" + address.Address
+		*d.text = address.Network + ":" + address.Address
 	}
 	return nil
 }
 
 // absolutePath makes the path of a socket absolute, as the configuration wants it.
-func absolutePath(address string) string {
+// Without a network it is a path if there is no colon or a slash in it, of the network plain.
+func absolutePath(address, plain string) string {
 	network, path, found := strings.Cut(address, ":")
-	if !found {
-		network, path = "unix", address
+	if !found || strings.Contains(network, "/") {
+		network, path = plain, address
 	}
-	if !strings.HasPrefix(network, "unix") || path == "" || filepath.IsAbs(path) {
+	if !strings.HasPrefix(network, "unix") || path == "" {
 		return address
 	}
 	absolute, err := filepath.Abs(strings.TrimPrefix(path, "//"))
@@ -291,12 +306,19 @@ func (d devDevice) setup(a *app.App) []string {
 	case config.VaultAuditHTTP:
 		return []string{fmt.Sprintf(`in OpenBao's configuration: audit "http" "tocsin" { options { uri = "http://%s/" } }`, address)}
 	}
-	lines := []string{"vault audit enable syslog tag=vault facility=AUTH"}
-	if network == "unixgram" {
-		return append(lines, fmt.Sprintf("and let the system's syslog pass it on to %s", address))
+	lines := []string{
+		"vault audit enable syslog tag=vault facility=AUTH",
+		`or in OpenBao's configuration: audit "syslog" "tocsin" { options { tag = "vault", facility = "AUTH" } }`,
 	}
-	protocol := map[string]string{"udp": "@", "tcp": "@@"}[network]
-	return append(lines, fmt.Sprintf("and in /etc/rsyslog.d/tocsin.conf: if $programname == 'vault' then %s%s", protocol, address))
+	switch {
+	case address == "/dev/log" || address == "/var/run/syslog" || address == "/var/run/log": // the device sends there by itself
+		return lines
+	case network == "tcp":
+		return append(lines, fmt.Sprintf("and in /etc/rsyslog.d/tocsin.conf: if $programname == 'vault' then @@%s", address))
+	case network == "udp":
+		return append(lines, fmt.Sprintf("and in /etc/rsyslog.d/tocsin.conf: if $programname == 'vault' then @%s", address))
+	}
+	return append(lines, fmt.Sprintf("and let the system's syslog daemon send these messages to %s:%s", network, address))
 }
 
 // banner says what runs and how to use it. What is printed can be copied.
@@ -339,6 +361,10 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 		for _, line := range d.setup(a) {
 			row("", "  %s", line)
 		}
+	}
+	if len(f.devices()) > 0 {
+		row("", "Let the server have another device, too, such as a file: with these alone it")
+		row("", "answers nothing, not even the request to disable them, while this hub is down.")
 	}
 	if f.pluginDir != "" {
 		row("Plugins", "%s (\"tocsin plugin register\", then mount; or just \"tocsin plugin run\")", f.pluginDir)

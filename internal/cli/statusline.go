@@ -14,6 +14,15 @@ import (
 // the line.
 const eraseLine = "\r\x1b[K"
 
+// fit cuts what is written into one line of a terminal, which could not be erased if it
+// took two.
+func fit(text string, width int) string {
+	if runes := []rune(text); len(runes) >= width {
+		return string(runes[:max(0, width-1)])
+	}
+	return text
+}
+
 // statusErasing replaces the status line by what is written; the next status
 // appears below.
 type statusErasing struct{ w io.Writer }
@@ -39,7 +48,7 @@ func startStatus(w io.Writer, a *app.App) (stop func()) {
 				return
 			case now := <-ticker.C:
 				stats := a.Stats()
-				fmt.Fprintf(w, "%s%s", eraseLine, statusLine(before, stats, now.Sub(at)))
+				fmt.Fprintf(w, "%s%s", eraseLine, fit(statusLine(before, stats, now.Sub(at)), outputWidth(w)))
 				before, at = stats, now
 			}
 		}

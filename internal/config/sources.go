@@ -158,11 +158,16 @@ type SourceAddress struct {
 	Address string // path, host:port, or the name of systemd's socket
 }
 
+var sourceNetworks = []string{"unix", "unixgram", "tcp", "udp", "systemd"}
+
 // ParseSourceAddress reads "NETWORK:ADDRESS", "NETWORK://ADDRESS", or, without a network, a
 // path with a slash, which is "unix", or host:port, which is "tcp".
 func ParseSourceAddress(text string) (SourceAddress, error) {
 	network, address, found := strings.Cut(text, ":")
-	if !found || !slices.Contains([]string{"unix", "unixgram", "tcp", "udp", "systemd"}, network) {
+	if scheme, rest, url := strings.Cut(text, "://"); url && !slices.Contains(sourceNetworks, scheme) {
+		return SourceAddress{}, fmt.Errorf("%q is no kind of address; write for example tcp:%s", shorten(scheme), shorten(strings.TrimRight(rest, "/")))
+	}
+	if !found || !slices.Contains(sourceNetworks, network) {
 		network, address = "tcp", text
 		if strings.Contains(text, "/") {
 			network = "unix"
@@ -179,7 +184,7 @@ func ParseSourceAddress(text string) (SourceAddress, error) {
 	case network == "systemd":
 		return a, nil
 	case !filepath.IsAbs(address):
-		return a, fmt.Errorf("%q is not an absolute path", address)
+		return a, fmt.Errorf("%q is not an absolute path; write for example %s:/run/tocsin/audit.sock", shorten(address), network)
 	case len(address) > maxSocketPath:
 		return a, fmt.Errorf("the path has %d bytes; the system allows %d for a socket", len(address), maxSocketPath)
 	}
@@ -192,7 +197,7 @@ const maxSocketPath = 103
 // sourceName keeps names usable in URIs, metrics, file names and NATS subjects.
 var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
-func (v *validator) sources(sources []Source) {
+func (v *validator) sources(sources []Source, listen string) {
 	names, places := make(map[string]int), make(map[string]int)
 	servers := make(map[string]int)
 	for i := range sources {
@@ -221,6 +226,9 @@ func (v *validator) sources(sources []Source) {
 			v.fileSource(key, s, place)
 		case VaultAuditSocket, VaultAuditSyslog, VaultAuditHTTP:
 			v.receiver(key, s, place)
+			if a, err := ParseSourceAddress(s.Address); err == nil && a.Network == "tcp" && a.Address == listen && !strings.HasSuffix(listen, ":0") {
+				v.report(key+".address", "%q is where the hub itself listens (listen.address); take another port", listen)
+			}
 		}
 		for mount, version := range s.KVVersions {
 			if version != 1 && version != 2 {
@@ -282,7 +290,9 @@ func (v *validator) receiver(key string, s *Source, place func(field, what strin
 		v.report(key+".address", "%v", err)
 		return
 	}
-	place("address", a.Network+":"+a.Address)
+	if !strings.HasSuffix(a.Address, ":0") { // any free port
+		place("address", a.Network+":"+a.Address)
+	}
 	stream := a.Network == "unix" || a.Network == "tcp" || a.Network == "systemd"
 	switch {
 	case s.Type == VaultAuditHTTP && !stream:
@@ -299,11 +309,17 @@ func (v *validator) receiver(key string, s *Source, place func(field, what strin
 			v.report(fmt.Sprintf("%s.allow[%d]", key, i), "%v", err)
 		}
 	}
+	if len(s.Allow) > 0 && (a.Network == "unix" || a.Network == "unixgram") {
+		v.report(key+".allow", "is for tcp and udp; unix_socket says who may send to a socket of this machine")
+	}
 	if s.Type != VaultAuditHTTP && (s.Secret.IsSet() || s.SecretHeader != "") {
 		v.report(key+".secret", "only HTTP can carry a secret")
 	}
 	if s.SecretHeader != "" && !s.Secret.IsSet() {
 		v.report(key+".secret_header", "is set but secret is not")
+	}
+	if s.SecretHeader != "" && !headerName.MatchString(s.SecretHeader) {
+		v.report(key+".secret_header", "%q is no name of a header", shorten(s.SecretHeader))
 	}
 	if inet := a.Network == "tcp" || a.Network == "udp"; inet && !IsLoopback(a.Address) && len(s.Allow) == 0 &&
 		!s.Secret.IsSet() && s.TLS.ClientAuth != ClientAuthRequire {

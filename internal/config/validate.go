@@ -117,7 +117,7 @@ func (v *validator) rules(c *Config) {
 		}
 		v.journal(c.Journal, c.Limits.MaxEvent)
 	}
-	v.sources(c.Sources)
+	v.sources(c.Sources, c.Listen.Address)
 	v.publish(c.Publish)
 	v.traces(c.Traces)
 	v.auditMetrics(c.AuditMetrics)

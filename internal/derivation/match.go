@@ -96,14 +96,14 @@ func (d *Deriver) applyRules(e *auditlog.Entry) {
 	switch {
 	case when == OnSuccess && isLogin(e, at):
 		d.sendRule(e, at, "auth/login", "login", true, nil, "method issued")
-	case when == OnFailure && strings.Contains(e.Error, "permission denied"):
+	case when == OnFailure && e.Says("permission denied"):
 		reason := "token"
 		if e.Auth.Denied() {
 			reason = "policy"
 		}
 		d.sendRule(e, at, "request/denied", "denied", false,
 			[]capture{{"request_operation", e.Request.Operation}, {"reason", reason}}, "")
-	case when == OnRefusal && strings.Contains(e.Error, "quota exceeded"):
+	case when == OnRefusal && e.OverQuota():
 		d.sendRule(e, at, "request/rate-limited", "rate-limited", false,
 			[]capture{{"request_operation", e.Request.Operation}}, "")
 	}

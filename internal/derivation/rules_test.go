@@ -124,6 +124,7 @@ func TestRuleEntries(t *testing.T) {
 			`auth/login-failed method=userpass modified=false name=bob operation=login-failed path=auth/up/login/bob`},
 		{"denied by policy", `"type":"response","error":"1 error occurred:\n\t* permission denied\n\n","auth":{"policy_results":{"allowed":false}},"request":{"operation":"read","mount_type":"kv","mount_point":"kv/","path":"kv/data/a"},"response":{}`,
 			`request/denied modified=false operation=denied path=kv/data/a reason=policy request_operation=read`},
+		{"what a plugin calls so", `"type":"response","error":"1 error occurred:\n\t* pq: permission denied for table users\n\n","request":{"operation":"read","mount_type":"database","mount_point":"db/","path":"db/config"},"response":{}`, ``},
 		{"the request entry of a denied request", `"type":"request","error":"permission denied","request":{"operation":"read","mount_type":"kv","mount_point":"kv/","path":"kv/data/a"}`, ``},
 		{"reading a policy", `"type":"response","request":{"operation":"read","mount_type":"system","mount_point":"sys/","path":"sys/policies/acl/a"}` + ok, ``},
 		{"token in a mount named like the token store", `"type":"response","request":{"operation":"update","mount_type":"kv","mount_point":"auth/token/","path":"auth/token/create"}` + ok,

@@ -22,6 +22,7 @@ const (
 	attrErrorType     = "error.type"
 
 	attrIncomplete = "tocsin.incomplete" // "request_only" or "response_only"
+	attrImported   = "tocsin.imported"   // true of a request of an old log
 	attrAuditIDs   = "tocsin.audit.ids"  // ids of the audit events
 	attrEventIDs   = "tocsin.event.ids"  // ids of the events derived from the request
 )
@@ -74,6 +75,9 @@ const (
 	slabAttributes = 448
 	slabTexts      = 128
 )
+
+// newSlabs lets go of the slabs.
+func (f *flattener) newSlabs() { f.attributes, f.texts = nil, nil }
 
 // begin starts the attributes of a span.
 func (f *flattener) begin() {
@@ -431,15 +435,21 @@ func status(e *auditlog.Entry) (code int64, kind string) {
 		}
 		return code, strconv.FormatInt(code, 10)
 	case auditlog.FailedResponse:
+		if code == 0 {
+			code = 400 // what the server answers unless an error says otherwise
+		}
 		return code, "error_response"
 	case auditlog.FailedError:
 	default:
 		return code, ""
 	}
 	for _, known := range errorKinds {
-		if strings.Contains(e.Error, known.text) {
+		if e.Says(known.text) {
 			return known.code, known.kind
 		}
+	}
+	if e.OverQuota() {
+		return 429, "rate_limited"
 	}
 	return code, "_OTHER"
 }
@@ -451,7 +461,6 @@ var errorKinds = []struct {
 	kind string
 }{
 	{"permission denied", 403, "permission_denied"},
-	{"quota exceeded", 429, "rate_limited"},
 	{"unsupported operation", 405, "unsupported_operation"},
 	{"unsupported path", 404, "unsupported_path"},
 	{"invalid request", 400, "invalid_request"},

@@ -1,8 +1,12 @@
 package trace
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,8 +126,14 @@ func TestStatus(t *testing.T) {
 		{`"error":"1 error occurred:\n\t* invalid request\n\n"`, "400", "invalid_request", "1 error occurred:\n\t* invalid request"},
 		{`"error":"internal error"`, "500", "internal_error", "internal error"},
 		{`"error":"something else"`, "", "_OTHER", "something else"},
-		{`"response":{"data":{"error":"` + hashed + `"}}`, "", "error_response", ""},
-		{`"response":{"data":{"error":"in clear"}}`, "", "error_response", ""},
+		{`"error":"2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"`, "403", "permission_denied", "2 errors occurred:\n\t* permission denied\n\t* invalid token"},
+		{`"error":"1 error occurred:\n\t* failed to create user: ERROR: permission denied for table pg_roles (SQLSTATE 42501)\n\n"`, "", "_OTHER",
+			"1 error occurred:\n\t* failed to create user: ERROR: permission denied for table pg_roles (SQLSTATE 42501)"},
+		{`"error":"dial unix /run/ldap.sock: connect: permission denied"`, "", "_OTHER", "dial unix /run/ldap.sock: connect: permission denied"},
+		{`"error":"googleapi: quota exceeded for quota metric"`, "", "_OTHER", "googleapi: quota exceeded for quota metric"},
+		{`"error":"an internal error of the backend"`, "", "_OTHER", "an internal error of the backend"},
+		{`"response":{"data":{"error":"` + hashed + `"}}`, "400", "error_response", ""},
+		{`"response":{"data":{"error":"in clear"}}`, "400", "error_response", ""},
 		{`"response":{"secret":{},"data":{"error":"a field of a secret"}}`, "", "", ""},
 		{`"response":{"data":{"http_status_code":404,"x":1}}`, "404", "404", "HTTP status 404"},
 		{`"response":{"data":{"http_status_code":200}}`, "200", "", ""},
@@ -144,6 +154,49 @@ func TestStatus(t *testing.T) {
 		response(`"error":"field \"geheim\" is not known to anybody"`))
 	if v, _ := s.Get("error"); s.Message != `field "..." is not k…` || v.Text != s.Message {
 		t.Errorf("%q, %q", s.Message, v.Text)
+	}
+}
+
+// TestStatusOfRealServer compares with the answers that the client got.
+func TestStatusOfRealServer(t *testing.T) {
+	text, err := os.ReadFile("../derivation/testdata/openbao-ops-small.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := make(map[string]int64) // by the header that the requests were marked with
+	for line := range bytes.Lines(text) {
+		var op struct {
+			Seq    int
+			Client string
+			Status int64
+		}
+		if err := json.Unmarshal(line, &op); err != nil {
+			t.Fatal(err)
+		}
+		if op.Client == "http" { // others make several requests
+			answers[strconv.Itoa(op.Seq)] = op.Status
+		}
+	}
+	failed := 0
+	for _, s := range run(newTracer(t, Options{}), translated(recorded(t, "openbao-audit-small.jsonl"), 50)) {
+		mark, _ := s.Get("request.headers.x-op-seq")
+		if len(mark.Texts) != 1 || answers[mark.Texts[0]] == 0 {
+			continue
+		}
+		want := answers[mark.Texts[0]]
+		if s.Status != 0 && int64(s.Status) != want {
+			t.Errorf("%s: status %d, the client got %d", s.Name, s.Status, want)
+		}
+		// The log has nothing about a read of what never was.
+		if s.Failed != (want >= 400) && (want != 404 || s.Request.Operation != "read") {
+			t.Errorf("%s: failed %t, the client got %d", s.Name, s.Failed, want)
+		}
+		if s.Failed {
+			failed++
+		}
+	}
+	if failed < 35 {
+		t.Errorf("%d requests failed", failed)
 	}
 }
 
@@ -188,6 +241,9 @@ func FuzzSpan(f *testing.F) {
 				if len(text) > 3*(50+len(rest)+1) || len(a.Key) > maxKeyBytes {
 					t.Errorf("%q has %d bytes", a.Key, len(text))
 				}
+			}
+			if !s.IsUTF8() || !utf8.ValidString(s.Name) || !utf8.ValidString(s.Message) || !utf8.ValidString(s.TraceState) {
+				t.Errorf("not UTF-8: %q %q %q", s.Name, s.Message, s.TraceState)
 			}
 			if len(s.Attributes) > 40 || s.End.Before(s.Start) || s.Name == "" || s.TraceID.IsZero() || s.SpanID.IsZero() {
 				t.Errorf("%s", describe(s))

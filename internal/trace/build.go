@@ -3,6 +3,7 @@ package trace
 import (
 	"encoding/hex"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -37,6 +38,7 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 	}
 	s := t.newSpan()
 	s.Kind, s.Source, s.Opened, s.Closed = Complete, o.source, o.opened, at
+	s.Imported = o.imported && isImported(e)
 	var entry *auditlog.Entry
 	if o.response {
 		s.Start, s.End = e.Time, o.at
@@ -61,7 +63,7 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 // lone closes a request that has one entry only, or none that could be found.
 func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey) []*Span {
 	saw := uint8(sawRequest)
-	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at}
+	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at, Imported: isImported(e)}
 	if e.Type == typeResponse {
 		saw, s.Kind = sawResponse, ResponseOnly
 	}
@@ -85,7 +87,7 @@ func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Posit
 // giveUp closes a request whose second entry did not come.
 func (t *Tracer) giveUp(dst []*Span, o *openRequest, at journal.Position) []*Span {
 	t.drop(o)
-	s := Span{Kind: RequestOnly, Source: o.source, Start: o.at, End: o.at, Opened: o.opened, Closed: at}
+	s := Span{Kind: RequestOnly, Source: o.source, Start: o.at, End: o.at, Opened: o.opened, Closed: at, Imported: o.imported}
 	saw := uint8(sawRequest)
 	if o.response {
 		saw, s.Kind = sawResponse, ResponseOnly
@@ -121,6 +123,10 @@ func (t *Tracer) count(s *Span) {
 
 // slabSpans is how many spans are allocated at once.
 const slabSpans = 32
+
+// slabBatches is after how many batches new slabs are begun: the slabs in use keep the entries
+// of all spans in them in memory, and so the batches.
+const slabBatches = 8
 
 func (t *Tracer) newSpan() *Span {
 	if len(t.spans) == 0 {
@@ -190,11 +196,13 @@ func (t *Tracer) context(e *event.Event, data []byte) tracecontext.Context {
 // fill completes a span from its entry. Attributes can be added until seal is called.
 func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	c := tracecontext.FromEntry(s.Source, e)
+	s.large = len(e.Line()) >= largeLine
+	s.valid = len(e.Line()) > 0 && areUTF8(auditIDs) // the parser takes nothing else
 	s.TraceID, s.SpanID, s.Parent, s.Flags, s.TraceState = c.TraceID, c.SpanID, c.Parent, c.Flags, c.State
 	target := targetOf(e)
 	s.Name = t.names.name(target)
 	s.Request = requestOf(e, target.mount)
-	if s.Failed = target.failed; s.Failed {
+	if s.Failed = e.Outcome().Failed(); s.Failed {
 		s.Message = t.message(e)
 	}
 	code, kind := status(e)
@@ -211,6 +219,9 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 	if s.Incomplete() {
 		f.putText(attrIncomplete, s.Kind.String())
 	}
+	if s.Imported {
+		f.put(attrImported, BoolValue(true))
+	}
 	if len(e.Line()) > 0 {
 		f.entry(e)
 	} else {
@@ -221,6 +232,15 @@ func (t *Tracer) fill(s *Span, e *auditlog.Entry, auditIDs []string) {
 		f.putText("request.mount_type", e.Request.MountType)
 		f.putText("request.namespace.path", e.Request.NamespacePath)
 	}
+}
+
+func areUTF8(texts []string) bool {
+	for _, text := range texts {
+		if !utf8.ValidString(text) {
+			return false
+		}
+	}
+	return true
 }
 
 // requestOf returns what an entry says about its request.
@@ -244,7 +264,7 @@ func (t *Tracer) message(e *auditlog.Entry) string {
 	if e.Error != "" {
 		return t.flat.message(e.Error)
 	}
-	if code, _ := status(e); code >= 400 {
+	if code, _ := status(e); code >= 400 && e.Outcome() == auditlog.FailedStatus {
 		return "HTTP status " + e.Response.Data.Get("http_status_code").Raw()
 	}
 	return ""
@@ -253,7 +273,11 @@ func (t *Tracer) message(e *auditlog.Entry) string {
 // seal ends the attributes of a span, the last of which are the events derived from it.
 func (t *Tracer) seal(s *Span, derived []string) {
 	if !t.o.Bare {
+		s.valid = s.valid && areUTF8(derived)
 		t.flat.putTexts(attrEventIDs, derived)
 		s.Attributes, s.Dropped = t.flat.end()
+	}
+	if s.large {
+		s.letGo()
 	}
 }

@@ -16,7 +16,7 @@ type target struct {
 	mount      string // without namespace, with a trailing slash; empty: not known
 	mountType  string
 	mountClass string
-	failed     bool
+	unsure     bool // whether there is such a path
 }
 
 func targetOf(e *auditlog.Entry) target {
@@ -26,7 +26,7 @@ func targetOf(e *auditlog.Entry) target {
 		mount:      strings.TrimPrefix(e.MountPoint(), e.Request.NamespacePath),
 		mountType:  e.MountType(),
 		mountClass: cmp.Or(e.Request.MountClass, e.Response.MountClass),
-		failed:     e.Outcome().Failed(),
+		unsure:     e.Outcome().Failed() || !e.IsResponse && e.MountType() == "",
 	}
 }
 
@@ -48,7 +48,9 @@ type namer struct {
 	max   int
 	names map[string]string
 	buf   []byte
-	full  bool // max was reached
+	// unsure is how many names are of requests that were the first with it and failed. Anybody
+	// can make such requests, to any path, so they get at most half of the names.
+	unsure int
 }
 
 func newNamer(rules []NameRule, maxNames int) (*namer, error) {
@@ -78,9 +80,11 @@ func (n *namer) name(t target) string {
 	if name, ok := n.names[string(b)]; ok {
 		return name
 	}
-	if len(n.names) >= n.max {
-		n.full = true
+	if len(n.names) >= n.max || t.unsure && n.unsure >= n.max/2 {
 		return n.fallback(operation, t.mountType)
+	}
+	if t.unsure {
+		n.unsure++
 	}
 	name := string(b)
 	n.names[name] = name
@@ -135,12 +139,12 @@ func unmounted(b []byte, t target) []byte {
 		if method == "token" {
 			return inMount(append(b, "auth/token/"...), below, "token", "auth")
 		}
-		if t.failed || method == "" {
+		if t.unsure || method == "" {
 			return append(b, "auth/"+rest...)
 		}
 		return inMount(append(append(append(b, "auth/"...), method...), '/'), below, t.mountType, "auth")
 	}
-	if t.failed || first == "" {
+	if t.unsure || first == "" {
 		return append(b, rest...)
 	}
 	return inMount(append(append(b, first...), '/'), below, t.mountType, t.mountClass)

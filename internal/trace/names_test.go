@@ -13,7 +13,7 @@ func TestNames(t *testing.T) {
 	}
 	for _, c := range []struct {
 		mount, kind, class, path string
-		failed                   bool
+		unsure                   bool
 		want                     string
 	}{
 		{"secret/", "kv", "secret", "secret/data/app/db", false, "secret/data/…"},
@@ -51,7 +51,7 @@ func TestNames(t *testing.T) {
 		{"sys/", "system", "secret", "sys/a/mounts/b/auth/c/tune/d/audit", false, "sys/…/mounts/…/auth/…"},
 		{"sys/", "system", "secret", "sys/" + strings.Repeat("mounts/", 20), false, "sys/" + strings.Repeat("mounts/", 8) + "…"},
 	} {
-		got := n.name(target{operation: "read", path: c.path, mount: c.mount, mountType: c.kind, mountClass: c.class, failed: c.failed})
+		got := n.name(target{operation: "read", path: c.path, mount: c.mount, mountType: c.kind, mountClass: c.class, unsure: c.unsure})
 		if got != "read "+c.want {
 			t.Errorf("%s (%s): %q, want %q", c.path, c.kind, got, "read "+c.want)
 		}
@@ -78,6 +78,30 @@ func TestNamesAreBounded(t *testing.T) {
 	}
 	if got := n.name(target{operation: "read", path: "teams/" + strings.Repeat("é", 500) + "/x"}); len(got) > maxNameBytes+len(rest) {
 		t.Errorf("a name of %d bytes", len(got))
+	}
+}
+
+// Refused requests to made-up paths do not take the names of others.
+func TestNamesOfRefusedRequests(t *testing.T) {
+	n, err := newNamer(nil, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for w := range vocabularies["system"] {
+		list = append(list, w)
+	}
+	seen := map[string]bool{}
+	for _, a := range list {
+		for _, b := range list {
+			seen[n.name(target{operation: "read", path: "sys/" + a + "/" + b, mount: "sys/", mountType: "system", unsure: true})] = true
+		}
+	}
+	if len(seen) != 51 || !seen["read system/…"] {
+		t.Errorf("%d names", len(seen))
+	}
+	if got := n.name(target{operation: "update", path: "transit/encrypt/orders", mount: "transit/", mountType: "transit"}); got != "update transit/encrypt/…" {
+		t.Errorf("a request that was answered is named %q", got)
 	}
 }
 

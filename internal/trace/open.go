@@ -25,6 +25,7 @@ type openRequest struct {
 	source     string
 	auditID    string
 	response   bool // the entry is a response
+	imported   bool // it is of an old log
 	listed     bool // it is still open
 	repeated   bool // its span was given out before a restart
 

@@ -226,7 +226,7 @@ func obvious(events []placed, window time.Duration) (out []outcome, repeated map
 			last := events[len(events)-1].at
 			closed := journal.Position{Seq: last.Seq, Index: journal.BetweenRecords, Ordinal: last.Ordinal}
 			for _, e := range events {
-				if (e.Type == typeRequest || e.Type == typeResponse) && e.Recorded.Sub(events[i].Recorded) >= window {
+				if e.Recorded.Sub(events[i].Recorded) >= window {
 					closed = e.at
 					break
 				}
@@ -255,15 +255,23 @@ func withRestarts(t *testing.T, r *rand.Rand, events []placed, o Options) (deliv
 	for i := 0; i < len(events); {
 		var spans []*Span
 		seq := events[i].at.Seq
-		for ; i < len(events) && events[i].at.Seq == seq; i++ {
+		cut := func() {
+			b := batch{progress: tr.Progress()}
+			for _, s := range spans {
+				b.spans = append(b.spans, outcomeOf(s))
+			}
+			waiting = append(waiting, b)
+			spans = spans[:0]
+		}
+		for first := i; i < len(events) && events[i].at.Seq == seq; i++ {
+			if i > first && IsEntry(events[i].Event) && r.IntN(3) == 0 {
+				spans = tr.Settle(spans)
+				cut()
+			}
 			spans = tr.Add(spans, events[i].Event, events[i].at)
 		}
 		spans = tr.Flush(spans)
-		b := batch{progress: tr.Progress()}
-		for _, s := range spans {
-			b.spans = append(b.spans, outcomeOf(s))
-		}
-		waiting = append(waiting, b)
+		cut()
 		if r.IntN(3) == 0 {
 			for n := 1 + r.IntN(len(waiting)); n > 0; n-- {
 				delivered = append(delivered, waiting[0].spans...)

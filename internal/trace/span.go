@@ -24,7 +24,7 @@ type (
 
 // Span is one request. A Span and all that it points to must not be changed: several
 // exporters may have it. Its texts share the memory of the journal's records, so whoever
-// keeps many spans for long keeps those too.
+// keeps many spans for long keeps those too, or their [Span.Detached].
 type Span struct {
 	TraceID    TraceID
 	SpanID     SpanID
@@ -37,6 +37,8 @@ type Span struct {
 	// Expected is true for a span with one entry of a kind that has no other, such as
 	// sys/seal: nothing is missing although Kind is not Complete.
 	Expected bool
+	// Imported is true for a request of an old log that was imported: it may have been long ago.
+	Imported bool
 	Failed   bool
 	Message  string // why it failed; empty when the stream does not tell
 	// Status is the HTTP status of the answer, 0 where it cannot be known.
@@ -59,6 +61,9 @@ type Span struct {
 	// closed without an event, because time passed, has journal.BetweenRecords as the
 	// index. Both are zero for spans that do not come from a journal.
 	Closed journal.Position
+
+	large bool // it was made of a large entry
+	valid bool // all texts are UTF-8
 }
 
 // Request is what the entries of a request say about it, as it stands in them: whoever shows
@@ -90,6 +95,10 @@ func (r *Request) IsLogin() bool {
 
 // Duration is how long the request took, never negative.
 func (s *Span) Duration() time.Duration { return s.End.Sub(s.Start) }
+
+// IsUTF8 is true when all texts of the span are known to be UTF-8, because the entry that they
+// are from is.
+func (s *Span) IsUTF8() bool { return s.valid }
 
 // Incomplete is true when an entry of the request is missing.
 func (s *Span) Incomplete() bool { return s.Kind != Complete && !s.Expected }

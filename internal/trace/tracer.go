@@ -26,6 +26,7 @@ const (
 	metadataMountType   = "mount_type"
 	metadataRequestID   = "request_id"
 	metadataRequestPath = "request_path"
+	metadataImported    = "imported"
 
 	extTraceparent = "traceparent"
 	extRequestID   = "requestid"
@@ -64,6 +65,7 @@ type Tracer struct {
 	mixed     journal.Position
 	marks     []mark
 	spans     []Span // slab
+	slabs     int    // how many batches the slabs have seen
 	current   current
 	stats     Stats
 	source    string // of the last event, and its hash
@@ -152,8 +154,11 @@ func NewTracer(o Options) (*Tracer, error) {
 func (t *Tracer) Add(dst []*Span, e *event.Event, at journal.Position) []*Span {
 	t.tick(e)
 	t.last = at
-	if e.Type != typeRequest && e.Type != typeResponse {
+	if !IsEntry(e) {
 		t.derived(e)
+		if t.overdue() {
+			dst = t.expire(t.finish(dst), t.clock, at)
+		}
 		return dst
 	}
 	dst = t.finish(dst)
@@ -192,6 +197,13 @@ func (t *Tracer) parseData(data []byte) (*auditlog.Entry, error) {
 	return t.parser.Parse(data)
 }
 
+// IsEntry reports whether an event is an audit entry, of which spans are made.
+func IsEntry(e *event.Event) bool { return e.Type == typeRequest || e.Type == typeResponse }
+
+// Settle appends the span of the last request. It may be called in the middle of a batch, if
+// the next event is an audit entry, and then [Tracer.Progress] may, too.
+func (t *Tracer) Settle(dst []*Span) []*Span { return t.finish(dst) }
+
 // Flush must be called behind the last event of each batch of the journal. It appends the
 // span of the last request, which waits for the events derived from it, and lets go of the
 // batch's memory.
@@ -205,6 +217,11 @@ func (t *Tracer) Flush(dst []*Span) []*Span {
 		t.fresh[i] = nil
 	}
 	t.fresh = t.fresh[:0]
+	if t.slabs++; t.slabs == slabBatches {
+		t.slabs = 0
+		t.spans = nil
+		t.flat.newSlabs()
+	}
 	dst = t.evict(dst, t.last)
 	if t.clock-t.marks[len(t.marks)-1].clock >= t.o.Window/16 {
 		t.marks = append(t.marks, mark{t.clock, t.last})
@@ -244,7 +261,8 @@ func (t *Tracer) behind() journal.Position {
 	return journal.Position{Seq: t.last.Seq, Index: journal.BetweenRecords, Ordinal: t.last.Ordinal}
 }
 
-// Progress returns how far the Tracer has come. It may be called between batches only. It
+// Progress returns how far the Tracer has come. It may be called between batches, and behind
+// [Tracer.Settle]. It
 // belongs to all spans that were given out so far: once these are delivered, it may be
 // stored and a restart go on from it.
 func (t *Tracer) Progress() Progress {
@@ -425,7 +443,7 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 	case "sys/seal", "sys/step-down":
 		return entry.Error == ""
 	}
-	return strings.Contains(entry.Error, "quota exceeded") ||
+	return entry.OverQuota() ||
 		strings.HasPrefix(path, "sys/wrapping/") && strings.Contains(entry.Error, "wrapping token")
 }
 
@@ -433,7 +451,7 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, id string, at journal.Position) {
 	o := &openRequest{
 		key: key, unique: unique, opened: at, clock: t.clock, at: e.Time, source: t.intern(e.Source), auditID: strings.Clone(e.ID),
-		response: e.Type == typeResponse, listed: true, raw: data,
+		response: e.Type == typeResponse, imported: isImported(e), listed: true, raw: data,
 	}
 	if data == nil || e.Data == nil {
 		o.raw = nil
@@ -456,6 +474,12 @@ func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, 
 	if o.response {
 		t.current.spanID = t.context(e, data).SpanID
 	}
+}
+
+// isImported is true for an entry of an old log.
+func isImported(e *event.Event) bool {
+	_, imported := e.Metadata.Text(metadataImported)
+	return imported
 }
 
 // outline is a copy of an event of which the data is not at hand.
@@ -521,6 +545,16 @@ func (t *Tracer) finish(dst []*Span) []*Span {
 	}
 	*c = current{ids: c.ids[:0]}
 	return dst
+}
+
+// overdue says that a request has waited for too long.
+func (t *Tracer) overdue() bool {
+	for _, l := range [...]*requestList{&t.repeated, &t.live} {
+		if l.first != nil && t.clock-l.first.clock >= t.o.Window {
+			return true
+		}
+	}
+	return false
 }
 
 // expire closes the requests that were opened a window before now, or earlier.

@@ -136,6 +136,62 @@ func TestExpireWhenIdle(t *testing.T) {
 	}
 }
 
+func TestExpireWhileOthersPublish(t *testing.T) {
+	f := newFeed(t, Options{})
+	f.want(f.add(entryOf("s", "a", false, noon)))
+	other := &event.Event{ID: "1", Type: "app/x", Source: "/app", Time: noon}
+	f.now = f.now.Add(2 * time.Minute)
+	f.want(f.add(entryOf("s", "b", false, noon), entryOf("s", "b", true, noon.Add(time.Second)), other), "complete 1s")
+	f.now = f.now.Add(time.Minute)
+	spans := f.add(other)
+	f.want(spans, "request_only 0s")
+	if len(spans) == 1 && spans[0].Closed.Seq != f.at.Seq {
+		t.Errorf("closed at %v", spans[0].Closed)
+	}
+}
+
+func TestImported(t *testing.T) {
+	f := newFeed(t, Options{})
+	old := func(e *event.Event) *event.Event {
+		e.Metadata.Set(metadataImported, "true")
+		return e
+	}
+	for _, c := range []struct {
+		events []*event.Event
+		want   bool
+	}{
+		{[]*event.Event{old(entryOf("s", "a", false, noon)), old(entryOf("s", "a", true, noon))}, true},
+		{[]*event.Event{old(entryOf("s", "b", true, noon)), old(entryOf("s", "b", false, noon))}, true},
+		{[]*event.Event{old(entryOf("s", "", false, noon))}, true},
+		{[]*event.Event{old(entryOf("s", "c", false, noon)), entryOf("s", "c", true, noon)}, false},
+		{[]*event.Event{entryOf("s", "d", false, noon), entryOf("s", "d", true, noon)}, false},
+	} {
+		for _, s := range f.add(c.events...) {
+			v, has := s.Get(attrImported)
+			if s.Imported != c.want || has != c.want || has && !v.Bool() {
+				t.Errorf("%s: imported %t, attribute %t", s.Request.ID, s.Imported, has)
+			}
+		}
+	}
+	f.add(old(entryOf("s", "e", false, noon)))
+	if spans := f.tr.Close(nil); len(spans) != 1 || !spans[0].Imported {
+		t.Errorf("%+v", spans)
+	}
+}
+
+// A request entry without a mount may be of a path that somebody has made up.
+func TestNameOfUnansweredRequest(t *testing.T) {
+	f := newFeed(t, Options{})
+	for path, want := range map[string]string{"made-up/x": "read …", "auth/made-up/login": "read auth/…", "sys/mounts": "read sys/mounts"} {
+		e := entryOf("s", uuid.NewString(), false, noon)
+		e.Data = fmt.Appendf(nil, `{"time":"2026-01-02T12:00:00Z","type":"request","request":{"id":"x","operation":"read","path":%q}}`, path)
+		f.add(e)
+		if spans := f.tr.Close(nil); len(spans) != 1 || spans[0].Name != want {
+			t.Errorf("%s: %+v", path, spans[0].Name)
+		}
+	}
+}
+
 func TestSingleEntries(t *testing.T) {
 	line := func(auth, request, err string) *event.Event {
 		text := fmt.Sprintf(`{"time":"2026-01-01T00:00:00Z","type":"request","auth":{%s},"request":{"id":%q,%s}%s}`, auth, uuid.NewString(), request, err)

@@ -6,8 +6,8 @@
 // still has.
 //
 // Delivered is at least once: after a crash, the batches that were on their way, or were
-// delivered in the quarter of a second before it, are sent again, with the same trace and
-// span ids.
+// delivered in the moment before it that storing the progress takes, are sent again, with the
+// same trace and span ids.
 package delivery
 
 import (
@@ -39,6 +39,7 @@ type Journal interface {
 // Tracer makes spans of events, as [*trace.Tracer] does.
 type Tracer interface {
 	Add(dst []*trace.Span, e *event.Event, at journal.Position) []*trace.Span
+	Settle(dst []*trace.Span) []*trace.Span
 	Flush(dst []*trace.Span) []*trace.Span
 	Expire(dst []*trace.Span, now time.Time) []*trace.Span
 	Progress() trace.Progress
@@ -128,6 +129,8 @@ type Delivery struct {
 	spans   []*trace.Span    // given out by the tracer and not looked at
 	batch   []*trace.Span    // to be sent next
 	bytes   int              // of batch
+	own     int              // how many of batch do not share the memory of records
+	held    int              // bytes of the records that may be in memory because of batch
 	due     time.Time        // when batch is sent at the latest
 	pending item             // of batch
 	at      mark             // behind the last record read
@@ -325,6 +328,11 @@ func (d *Delivery) read(ctx, sendCtx context.Context, reader *journal.Reader) er
 // take makes the spans of a record of the journal.
 func (d *Delivery) take(ctx, sendCtx context.Context, b *journal.Batch) error {
 	for i := b.Start(); i < b.Len(); i++ {
+		if i > b.Start() && d.nearlyFull() && trace.IsEntry(b.Event(i)) {
+			if err := d.cut(ctx, sendCtx, b.Position(i-1), b.Recorded()); err != nil {
+				return err
+			}
+		}
 		d.spans = d.tracer.Add(d.spans[:0], b.Event(i), b.Position(i))
 		if len(d.spans) > 0 {
 			if err := d.sort(ctx, sendCtx, d.spans, b.Recorded()); err != nil {
@@ -337,7 +345,50 @@ func (d *Delivery) take(ctx, sendCtx context.Context, b *journal.Batch) error {
 		return err
 	}
 	d.reach(b.End(), b.Recorded())
+	d.hold(b.Size())
 	return nil
+}
+
+// Records that a batch keeps in memory may take so much, and so many times the batch.
+const (
+	heldBytes = 4 << 20
+	heldTimes = 4
+)
+
+// hold notes that a record was read, which spans of the batch may be made of. When the batch
+// has little of what was read, because of the sampling or because there is much else in the
+// journal, its spans become independent of the records.
+func (d *Delivery) hold(record int) {
+	if len(d.batch) == 0 {
+		return
+	}
+	if d.held += record; d.held <= heldBytes+heldTimes*d.bytes {
+		return
+	}
+	d.held = 0
+	for i, s := range d.batch[d.own:] {
+		d.batch[d.own+i] = s.Detached()
+	}
+	d.own = len(d.batch)
+}
+
+// nearlyFull says that the batch has room for one span, or for few bytes.
+func (d *Delivery) nearlyFull() bool {
+	return len(d.batch)+1 >= d.config.MaxSpans || d.bytes >= d.config.MaxBytes-d.config.MaxBytes/8
+}
+
+// cut sends the batch in the middle of a record, where its end is a place to go on from: a
+// record may have the spans of many batches.
+func (d *Delivery) cut(ctx, sendCtx context.Context, through journal.Position, recorded time.Time) error {
+	d.spans = d.tracer.Settle(d.spans[:0])
+	for _, s := range d.spans {
+		d.collect(s, recorded)
+	}
+	d.reach(through, recorded)
+	if len(d.batch) == 0 {
+		return nil
+	}
+	return d.send(ctx, sendCtx)
 }
 
 // reach notes that all spans up to here are in batches.
@@ -362,20 +413,10 @@ func (d *Delivery) caughtUp() bool {
 	return end.IsZero() || !at.IsZero() && at.Ordinal >= end.Ordinal
 }
 
-// sort puts the spans that are exported into the batch.
+// sort puts the spans that are exported into the batch, which is sent when it is full.
 func (d *Delivery) sort(ctx, sendCtx context.Context, spans []*trace.Span, recorded time.Time) error {
 	for _, s := range spans {
-		d.metrics.Received.Inc()
-		if !d.config.Sampling.Takes(s) {
-			d.counts.sampledOut.Add(1)
-			continue
-		}
-		if len(d.batch) == 0 {
-			d.due = time.Now().Add(d.config.MaxDelay)
-			d.pending.recorded = recorded
-		}
-		d.batch = append(d.batch, s)
-		d.bytes += spanBytes(s)
+		d.collect(s, recorded)
 		if len(d.batch) >= d.config.MaxSpans || d.bytes >= d.config.MaxBytes {
 			if err := d.send(ctx, sendCtx); err != nil {
 				return err
@@ -383,6 +424,21 @@ func (d *Delivery) sort(ctx, sendCtx context.Context, spans []*trace.Span, recor
 		}
 	}
 	return nil
+}
+
+// collect puts a span that is exported into the batch.
+func (d *Delivery) collect(s *trace.Span, recorded time.Time) {
+	d.metrics.Received.Inc()
+	if !d.config.Sampling.Takes(s) {
+		d.counts.sampledOut.Add(1)
+		return
+	}
+	if len(d.batch) == 0 {
+		d.due = time.Now().Add(d.config.MaxDelay)
+		d.pending.recorded = recorded
+	}
+	d.batch = append(d.batch, s)
+	d.bytes += spanBytes(s)
 }
 
 // spanBytes is about how many bytes a span has when it is encoded.
@@ -415,6 +471,7 @@ func (d *Delivery) start(sendCtx context.Context) {
 	i := d.pending
 	spans := d.batch
 	d.batch, d.bytes = make([]*trace.Span, 0, min(len(spans), d.config.MaxSpans)), 0
+	d.own, d.held = 0, 0
 	d.pending.marked = false
 	payload := d.encode(spans)
 	d.order.add(&i)

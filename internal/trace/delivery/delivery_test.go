@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,7 @@ func (t *everyEvent) Add(dst []*trace.Span, e *event.Event, at journal.Position)
 	return append(dst, s)
 }
 
+func (t *everyEvent) Settle(dst []*trace.Span) []*trace.Span              { return dst }
 func (t *everyEvent) Flush(dst []*trace.Span) []*trace.Span               { return dst }
 func (t *everyEvent) Expire(dst []*trace.Span, _ time.Time) []*trace.Span { return dst }
 func (t *everyEvent) Stats() trace.Stats                                  { return t.stats }
@@ -281,6 +283,61 @@ func TestRestarts(t *testing.T) {
 	r.set(nil)
 	start(t, config(r), j)
 	eventually(t, "all are delivered", taken(r, written))
+}
+
+// TestRestartWithinARecord: of a record with the spans of many batches, those that were
+// delivered do not come again.
+func TestRestartWithinARecord(t *testing.T) {
+	j := openJournal(t, journal.Config{})
+	const requests = 300
+	var unit []*event.Event
+	early := make(map[uint64]bool) // the first half
+	for n := range requests {
+		pair := request(n, time.Now())
+		unit = append(unit, pair...)
+		id, _ := pair[0].Metadata.Text("request_id")
+		id = strings.ReplaceAll(id, "-", "")
+		low, err := strconv.ParseUint(id[16:], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		early[low] = n < requests/2
+	}
+	if _, err := j.Append(t.Context(), unit...); err != nil {
+		t.Fatal(err)
+	}
+	r := &receiver{}
+	c := config(r)
+	c.Tracer = func(p trace.Progress) (Tracer, error) { return trace.NewTracer(trace.Options{Resume: p}) }
+	r.set(func(spans []uint64) export.Answer {
+		if slices.ContainsFunc(spans, func(s uint64) bool { return !early[s] }) {
+			return export.Answer{Outcome: export.Retry, Reason: "down"}
+		}
+		return export.Answer{}
+	})
+	_, stop := start(t, c, j)
+	eventually(t, "half of them", func() bool { spans, _ := r.has(); return len(spans) > requests/2-c.MaxSpans })
+	stop()
+	r.set(nil)
+	_, stop = start(t, c, j)
+	eventually(t, "all are delivered", taken(r, requests))
+	stop()
+	if _, twice := r.has(); twice > 0 {
+		t.Errorf("%d twice", twice)
+	}
+	if r.most > c.MaxSpans {
+		t.Errorf("a batch of %d", r.most)
+	}
+}
+
+func TestSavePause(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		0: saveLeast, time.Millisecond: saveLeast, 20 * time.Millisecond: 200 * time.Millisecond, time.Minute: saveMost,
+	} {
+		if got := savePause(took); got != want {
+			t.Errorf("%v: %v, want %v", took, got, want)
+		}
+	}
 }
 
 // TestOrderlyEnd: when the receiver works, what was read is sent before the end, and

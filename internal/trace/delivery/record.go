@@ -18,9 +18,12 @@ const (
 	bucket = "tocsin-traces"
 	// recordVersion is the layout of a record.
 	recordVersion = 1
-	// saveLeast is the least time between two stores. What was delivered since the last
-	// one is delivered again after a crash.
-	saveLeast = 250 * time.Millisecond
+	// saveLeast and saveMost bound the pause between two stores, which follows from how long
+	// they take. What was delivered since the last one is delivered again after a crash.
+	saveLeast = 50 * time.Millisecond
+	saveMost  = time.Second
+	// saveShare is how many times as long as a store the pause behind it is.
+	saveShare = 10
 	// saveEvery is how often progress is stored when nothing is delivered.
 	saveEvery = time.Second
 	// saveTimeout bounds one store.
@@ -103,8 +106,9 @@ func (d *Delivery) keep(ctx context.Context) {
 		case <-ticker.C:
 		case <-d.progressed:
 		}
+		begun := time.Now()
 		d.save(ctx)
-		pause := time.NewTimer(saveLeast)
+		pause := time.NewTimer(savePause(time.Since(begun)))
 		select {
 		case <-ctx.Done():
 			pause.Stop()
@@ -112,6 +116,11 @@ func (d *Delivery) keep(ctx context.Context) {
 		case <-pause.C:
 		}
 	}
+}
+
+// savePause is the pause behind a store that took so long.
+func savePause(took time.Duration) time.Duration {
+	return min(max(saveShare*took, saveLeast), saveMost)
 }
 
 // save stores the progress if there is any.

@@ -86,3 +86,23 @@ func TestAlways(t *testing.T) {
 		}
 	}
 }
+
+func TestExplicitRandomness(t *testing.T) {
+	half := Sampling{Ratio: 0.5}
+	low, high := trace.TraceID{15: 1}, trace.TraceID{9: 0xff, 15: 1} // which half takes only the second of
+	for _, c := range []struct {
+		id    trace.TraceID
+		state string
+		want  bool
+	}{
+		{low, "", false}, {high, "", true},
+		{low, "ot=rv:80000000000000", true}, {high, "ot=rv:7fffffffffffff", false},
+		{low, "vendor=x,ot=th:8;rv:ffffffffffffff;x:y", true},
+		{high, "other=rv:00000000000000", true},
+		{high, "ot=rv:0000", true}, {high, "ot=rv:0000000000000G", true}, {high, "ot=rv:", true}, {high, "ot=", true}, {high, "ot=rv:-0000000000000", true},
+	} {
+		if got := half.Takes(&trace.Span{TraceID: c.id, TraceState: c.state}); got != c.want {
+			t.Errorf("%s %q: %t", c.id, c.state, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -268,6 +269,56 @@ func TestNoAnswer(t *testing.T) {
 
 // TestSecretsChange: a key is read for every request, and while it cannot be, nothing is
 // lost.
+// TestClosedWhileIdle: a receiver may close an idle connection in the moment in which it is
+// used again.
+func TestClosedWhileIdle(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for n := 1; ; n++ {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				r := bufio.NewReader(conn)
+				for requests := 1; ; requests++ {
+					request, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					io.Copy(io.Discard, request.Body)
+					if key, sent := request.Header["Idempotency-Key"]; sent {
+						t.Errorf("a header that means nothing to it: %q", key)
+					}
+					if n == 1 && requests == 2 {
+						return
+					}
+					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
+	e, err := NewZipkin(Connection{URL: "http://" + l.Addr().String(), Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	for range 2 {
+		if a := e.Export(t.Context(), e.Encode(tracetest.Numbered(1, 3))); a.Outcome != Delivered {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
 func TestSecretsChange(t *testing.T) {
 	url, last := receive(t, fine)
 	value, failure := "first", error(nil)
@@ -486,6 +537,11 @@ func TestGRPCAnswers(t *testing.T) {
 		"unavailable":  {retry(codes.Unavailable, 3*time.Second), Answer{Outcome: Retry, After: 3 * time.Second, Reason: "gRPC Unavailable: full"}},
 		"a year":       {retry(codes.ResourceExhausted, 365*24*time.Hour), Answer{Outcome: Retry, After: otlp.MaxRetryAfter, Reason: "gRPC ResourceExhausted: full"}},
 		"too large":    {fail(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), Answer{Outcome: TooLarge, Reason: "gRPC ResourceExhausted: grpc: received message larger than max (5 vs. 4)"}},
+		"precondition": {fail(codes.FailedPrecondition, "oops"), Answer{Outcome: Doubtful, Reason: "gRPC FailedPrecondition: oops"}},
+		"exists":       {fail(codes.AlreadyExists, "oops"), Answer{Outcome: Doubtful, Reason: "gRPC AlreadyExists: oops"}},
+		"data loss":    {fail(codes.DataLoss, "oops"), Answer{Outcome: Doubtful, Reason: "gRPC DataLoss: oops"}},
+		"aborted":      {fail(codes.Aborted, "oops"), Answer{Outcome: Retry, Reason: "gRPC Aborted: oops"}},
+		"cancelled":    {fail(codes.Canceled, "oops"), Answer{Outcome: Retry, Reason: "gRPC Canceled: oops"}},
 		"internal":     {fail(codes.Internal, "oops"), Answer{Outcome: Doubtful, Reason: "gRPC Internal: oops"}},
 		"no right":     {fail(codes.Unauthenticated, "who?"), Answer{Outcome: Retry, Reason: "check the headers of the exporter (gRPC Unauthenticated: who?)"}},
 		"another port": {fail(codes.Unimplemented, "unknown service"), Answer{Outcome: Retry, Reason: "check the url and the type of the exporter (gRPC Unimplemented: unknown service)"}},

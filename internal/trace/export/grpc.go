@@ -141,7 +141,7 @@ func judgeStatus(s *status.Status, secrets []string, timeout time.Duration) Answ
 		if strings.Contains(s.Message(), "larger than max") {
 			a.Outcome = TooLarge
 		}
-	case codes.Internal, codes.Unknown, codes.OutOfRange, codes.DataLoss:
+	case codes.Internal, codes.Unknown, codes.OutOfRange, codes.DataLoss, codes.AlreadyExists, codes.FailedPrecondition:
 		a.Outcome = Doubtful
 	case codes.DeadlineExceeded:
 		text = fmt.Sprintf("no answer within %v", timeout)

@@ -159,6 +159,9 @@ func (e *httpExporter) Export(ctx context.Context, p Payload) Answer {
 	}
 	request.Header.Set("Content-Type", e.contentType)
 	request.Header.Set("User-Agent", c.UserAgent)
+	// Not sent: it lets the transport use another connection, should the receiver have closed
+	// this one while it was idle. Spans have ids, so they may come twice.
+	request.Header["Idempotency-Key"] = nil
 	if c.Gzip {
 		request.Header.Set("Content-Encoding", "gzip")
 	}

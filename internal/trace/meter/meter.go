@@ -1,7 +1,8 @@
 // Package meter counts the requests to Vault and OpenBao that the journal has: how many
 // there are, how they end and how long they take, by server, namespace, mount and
 // operation, for Prometheus. It is a cursor on the journal like any other consumer, and
-// pairs the entries as package trace does.
+// pairs the entries as package trace does. Requests of old logs that were imported are not
+// counted: Prometheus would take them for requests of now.
 //
 // Callers of a server choose what stands in its audit log, so everything that becomes a
 // label is bounded: in length, in how many values a label has, and in how many time series
@@ -253,7 +254,7 @@ func (m *Meter) count(now time.Time) {
 }
 
 func (m *Meter) request(s *trace.Span, now time.Time) {
-	if !s.Counts() {
+	if !s.Counts() || s.Imported {
 		return
 	}
 	row := m.table.row(s)

@@ -386,6 +386,32 @@ func TestUnpaired(t *testing.T) {
 	}
 }
 
+// What is imported was not requested now.
+func TestImportedIsNotCounted(t *testing.T) {
+	j := openJournal(t)
+	r := start(t, j, Options{Window: 50 * time.Millisecond})
+	tr := vaultaudit.NewTranslator(vaultaudit.TranslatorConfig{Name: "prod"})
+	var events []*event.Event
+	for _, line := range [][]byte{request(id1), response(id1, time.Second), request(id2)} { // one lacks its response
+		events = tr.Translate(events, line)
+	}
+	for _, e := range events {
+		e.Metadata.Set("imported", "true")
+	}
+	if _, err := j.Append(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+	store(t, j, [][]byte{request(id3)}, 1)
+	r.wait(unpairedTotal, 1)
+	want := map[string]float64{app + " outcome=unanswered source=prod": 1}
+	if got := sorted(r.counts(requestsTotal)); !maps.Equal(got, sorted(want)) {
+		t.Errorf("requests %v", got)
+	}
+	if h := r.series(durations)[app+" source=prod"].GetHistogram(); h.GetSampleCount() != 0 {
+		t.Errorf("%d durations", h.GetSampleCount())
+	}
+}
+
 func TestMissedEvents(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m, err := New(t.Context(), Options{}, Deps{Journal: openJournal(t), Registry: registry})

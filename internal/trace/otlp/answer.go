@@ -83,6 +83,9 @@ func ParsePartialJSON(body []byte) (Partial, error) {
 type number int64
 
 func (n *number) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
 	v, err := strconv.ParseInt(strings.Trim(string(b), `"`), 10, 64)
 	if err != nil {
 		return errAnswer

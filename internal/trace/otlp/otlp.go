@@ -120,6 +120,9 @@ func clean(s string) string {
 
 // cleanSpan returns a span whose texts are all valid UTF-8, which is s, nearly always.
 func cleanSpan(s *trace.Span) *trace.Span {
+	if s.IsUTF8() {
+		return s
+	}
 	ok := utf8.ValidString(s.Name) && utf8.ValidString(s.Message) && utf8.ValidString(s.TraceState)
 	for i := range s.Attributes {
 		a := &s.Attributes[i]

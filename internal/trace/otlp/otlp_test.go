@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -118,6 +119,21 @@ func BenchmarkProtobuf(b *testing.B) {
 	b.SetBytes(int64(len(buffer)))
 }
 
+func TestNanos(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"0001-01-01T00:00:00Z": 0, "1969-12-31T23:59:59Z": 0, "1970-01-01T00:00:01Z": 1e9,
+		"2262-04-11T23:47:15Z": 9223372035e9, "2262-04-12T00:00:00Z": math.MaxInt64, "9999-12-31T23:59:59Z": math.MaxInt64,
+	} {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := nanos(at); got != want {
+			t.Errorf("%s: %d, want %d", text, got, want)
+		}
+	}
+}
+
 func TestPartial(t *testing.T) {
 	partial := protowire.AppendTag(nil, 1, protowire.VarintType)
 	partial = protowire.AppendVarint(partial, 7)
@@ -133,6 +149,9 @@ func TestPartial(t *testing.T) {
 		if p, err := ParsePartialJSON([]byte(text)); err != nil || p != want {
 			t.Errorf("%s: %+v, %v", text, p, err)
 		}
+	}
+	if p, err := ParsePartialJSON([]byte(`{"partialSuccess":{"rejectedSpans":null,"errorMessage":"old"}}`)); err != nil || p.Message != "old" {
+		t.Errorf("%+v, %v", p, err)
 	}
 	for _, empty := range []string{"", "{}", `{"partialSuccess":{}}`, `{"partialSuccess":null}`} {
 		if p, err := ParsePartialJSON([]byte(empty)); err != nil || p != (Partial{}) {

@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"time"
 
@@ -176,8 +177,11 @@ func appendValue(dst []byte, v *trace.Value) []byte {
 
 // nanos returns a time as OTLP has it; 0 is unknown.
 func nanos(t time.Time) uint64 {
-	if t.IsZero() || t.Unix() < 0 {
+	switch {
+	case t.Unix() < 0:
 		return 0
+	case t.Unix() >= math.MaxInt64/int64(time.Second): // the year 2262
+		return math.MaxInt64
 	}
 	return uint64(t.UnixNano())
 }

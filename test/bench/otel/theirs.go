@@ -206,6 +206,9 @@ func outcome(entry map[string]any) (failed bool, code int, kind, message string)
 	_, hasError := data["error"]
 	_, hasData := data["data"]
 	if hasError && response["secret"] == nil && (len(data) == 1 || len(data) == 2 && hasData) {
+		if code == 0 {
+			code = 400
+		}
 		return true, code, "error_response", ""
 	}
 	if code >= 400 {
