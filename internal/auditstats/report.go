@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/internal/trace"
 )
@@ -278,7 +279,7 @@ func (c *Collector) message(s string) string {
 // printable puts a text into one line and leaves out what would move the cursor of a
 // terminal or hide text.
 func printable(s string) string {
-	plain := true
+	plain := utf8.ValidString(s) // else bytes that are no characters, which move a cursor, too
 	for _, r := range s {
 		if !unicode.IsPrint(r) {
 			plain = false

@@ -91,7 +91,8 @@ func (p *printer) styled(b []byte, style, text string) []byte {
 // in events come from whoever could write them to the server.
 func visible(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' ||
+			r >= '\u2066' && r <= '\u2069' || r == '\u200e' || r == '\u200f' || r == '\u061c' { // all that changes the direction
 			return '\ufffd'
 		}
 		return r

@@ -344,11 +344,17 @@ func (u UnixSocket) FileMode() (mode uint32, err error) {
 // ParseNetwork reads an address or a network in CIDR notation.
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(text); err == nil {
+		if p.Addr().Is4In6() && p.Bits() >= 96 { // addresses are compared in their short form
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
 		return p.Masked(), nil
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", shorten(text))
+	}
+	if a.Zone() != "" { // it would be let in over any interface
+		return netip.Prefix{}, fmt.Errorf("%q has a zone, by which senders are not told apart; leave it out", shorten(text))
 	}
 	a = a.Unmap()
 	return netip.PrefixFrom(a, a.BitLen()), nil

@@ -163,6 +163,12 @@ var headerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 // reservedHeaders are set by the exporters themselves.
 var reservedHeaders = []string{"content-type", "content-encoding", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "user-agent"}
 
+// secretHeaderParts are in the names of headers whose values are secrets. Other values are
+// printed, and sent without TLS.
+var secretHeaderParts = []string{
+	"authorization", "cookie", "x-honeycomb-team", "api-key", "api_key", "apikey", "access-key", "token", "secret", "password",
+}
+
 // maxExporters bounds how often the journal is read.
 const maxExporters = 16
 
@@ -291,7 +297,7 @@ func (v *validator) traceHeaders(key string, e *TraceExporter) {
 		if strings.ContainsFunc(h.Value, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
 			v.report(key+".value", "must be printable ASCII characters")
 		}
-		if slices.Contains([]string{"authorization", "proxy-authorization", "cookie", "x-honeycomb-team", "x-api-key", "api-key"}, name) && h.Value != "" {
+		if h.Value != "" && slices.ContainsFunc(secretHeaderParts, func(part string) bool { return strings.Contains(name, part) }) {
 			v.report(key+".value", "secrets are not written into the configuration; write secret: {env: NAME} or {file: PATH}")
 		}
 	}

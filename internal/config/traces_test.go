@@ -65,6 +65,7 @@ func TestTraceProblems(t *testing.T) {
 		"key of nobody":       {one("name: a, type: zipkin, url: 'http://z', api_key: {env: K}"), key + `.api_key: is not for exporters of type zipkin`},
 		"stdout with url":     {one("name: a, type: stdout, url: 'http://z'"), key + `.url: is not for exporters of type stdout`},
 		"secret in file":      {one("name: a, type: zipkin, url: 'http://z', headers: [{name: Authorization, value: Basic hunter2}]"), `secrets are not written into the configuration`},
+		"secret in another":   {one("name: a, type: otlp_grpc, url: 'https://z', headers: [{name: lightstep-access-token, value: hunter2}]"), `secrets are not written into the configuration`},
 		"no value":            {one("name: a, type: zipkin, url: 'http://z', headers: [{name: x}]"), key + `.headers[0]: needs either value or secret`},
 		"both values":         {one("name: a, type: zipkin, url: 'http://z', headers: [{name: x, value: y, secret: {env: z}}]"), key + `.headers[0]: needs either value or secret`},
 		"header twice":        {one("name: a, type: zipkin, url: 'http://z', headers: [{name: x, value: y}, {name: X, value: y}]"), key + `.headers[1].name: "X" is there twice`},

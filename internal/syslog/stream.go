@@ -37,6 +37,9 @@ func ReadMessages(r io.Reader, maxLine int) iter.Seq2[[]tail.Line, error] {
 		f := framer{maxLine: maxLine, size: minChunk}
 		var lines []tail.Line
 		for empty := 0; ; {
+			if cap(lines) > maxKeptLines {
+				lines = nil
+			}
 			n, err := r.Read(f.space())
 			lines = f.cut(lines[:0], n)
 			if n > 0 {
@@ -68,6 +71,9 @@ const (
 	minChunk = 16 << 10
 	maxChunk = 256 << 10
 )
+
+// maxKeptLines is how many lines the memory of a batch has room for that is used again.
+const maxKeptLines = 512
 
 // framing is how the pending message is framed.
 type framing uint8

@@ -3,6 +3,7 @@ package trace
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -303,7 +304,7 @@ func (f *flattener) key(name string) *key {
 }
 
 func (f *flattener) newKey(name string) *key {
-	if len(f.keys) >= maxKeys {
+	if len(f.keys) >= maxKeys+f.o.MaxAttributes { // so many that each of many spans is not searched in vain
 		// Names come from the entries, so there may be any number. Those of the current
 		// span are needed to recognise a name that occurs twice.
 		f.previous = nil
@@ -333,6 +334,7 @@ func (f *flattener) decide(k *key) {
 	case "time", "type", "":
 		return // the span has the time, and is of both types
 	}
+	k.token = k.token || isSecretHeader(name)
 	data := below(name, "request.data") || below(name, "response.data")
 	allowed := matchesAny(f.o.Allow, name)
 	switch {
@@ -348,6 +350,21 @@ func (f *flattener) decide(k *key) {
 	if matchesAny(f.o.Deny, name) {
 		k.keep = false
 	}
+}
+
+// secretHeaders are the headers whose values let somebody in. A server shows them hashed or
+// not, as it was told to when they were made part of its log.
+var secretHeaders = []string{
+	"authorization", "proxy-authorization", "cookie", "set-cookie", "x-vault-token", "x-vault-recovery-token", "x-api-key",
+	"x-amz-security-token", "x-goog-iam-authorization-token", "x-forwarded-access-token", "x-auth-request-access-token",
+}
+
+func isSecretHeader(name string) bool {
+	header, ok := strings.CutPrefix(name, "request.headers.")
+	if !ok {
+		header, ok = strings.CutPrefix(name, "response.headers.")
+	}
+	return ok && slices.Contains(secretHeaders, strings.ToLower(header))
 }
 
 // below is true for a name and for those that begin with it and a dot.

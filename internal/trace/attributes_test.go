@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -76,6 +77,9 @@ func TestAttributes(t *testing.T) {
 		{"tokens in clear never", Options{Attributes: AttributeOptions{Allow: []string{"*"}}},
 			`"auth":{"client_token":"hvs.secret","accessor":"plain"},"response":{"auth":{"client_token":"hvs.x"},"wrap_info":{"token":"hvs.y","ttl":60}}`,
 			"auth.accessor=plain response.wrap_info.ttl=60"},
+		{"secrets in headers never", Options{Attributes: AttributeOptions{Allow: []string{"*"}}},
+			`"response":{"headers":{"Set-Cookie":["a=b"],"location":["/x"],"authorization":["` + hashed + `"],"x-vault-token":"hvs.x"}}`,
+			"response.headers.location=/x response.headers.authorization=" + hashed},
 		{"a name twice", Options{}, `"auth":{"x":1,"x":2,"y":{"z":1},"y.z":2}`, "auth.x=1 auth.y.z=1"},
 		{"elide", Options{Attributes: AttributeOptions{MaxText: 5, MaxElements: 2}}, `"auth":{"a":"äöüß","b":["12345678","b","c","d"],"c":[1,2,3,4]}`,
 			"auth.a=äö… auth.b=12345…,… auth.c=[1,2,…"},
@@ -246,4 +250,22 @@ func FuzzSpan(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A span may have more attributes than names are remembered by default. New names must not
+// cost a search through all of them then.
+func TestManyNamesOfManyAttributes(t *testing.T) {
+	var b strings.Builder
+	for i := range 60_000 {
+		fmt.Fprintf(&b, `,"x-%d":["a"]`, i)
+	}
+	line := `{"time":"2026-01-01T00:00:00Z","type":"response","request":{"headers":{` + b.String()[1:] + `}}}`
+	begin := time.Now()
+	s := spanOfLine(t, Options{Attributes: AttributeOptions{MaxAttributes: 10_000}}, line)
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if len(s.Attributes) != 10_000 {
+		t.Errorf("%d attributes", len(s.Attributes))
+	}
 }

@@ -97,8 +97,8 @@ type importer struct {
 	barriers chan chan struct{}
 	active   atomic.Bool // an import runs: the translation must tell
 
-	working sync.Mutex // held while a chunk is worked on
-	session *session   // nil: none
+	working chan struct{} // has room for who works on a chunk
+	session *session      // nil: none
 	idle    *time.Timer
 
 	mu     sync.Mutex
@@ -120,8 +120,21 @@ type session struct {
 }
 
 func newImporter(s *Source) *importer {
-	return &importer{Source: s, units: make(chan *unit), barriers: make(chan chan struct{})}
+	return &importer{Source: s, units: make(chan *unit), barriers: make(chan chan struct{}), working: make(chan struct{}, 1)}
 }
+
+// lock waits until nobody works on a chunk, as long as ctx allows: a request that nobody
+// waits for any more must not keep its body in memory.
+func (i *importer) lock(ctx context.Context) error {
+	select {
+	case i.working <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrImporting, ctx.Err())
+	}
+}
+
+func (i *importer) unlock() { <-i.working }
 
 func (i *importer) stats() Stats {
 	i.mu.Lock()
@@ -156,8 +169,10 @@ type importRecord struct {
 // ImportState returns how far the import of a log is.
 func (s *Source) ImportState(ctx context.Context, log string) (Imported, error) {
 	i := s.imports
-	i.working.Lock()
-	defer i.working.Unlock()
+	if err := i.lock(ctx); err != nil {
+		return Imported{}, err
+	}
+	defer i.unlock()
 	if i.session != nil && i.session.log == log && !i.session.dry && log != "" {
 		return Imported{Offset: i.session.offset, Complete: i.session.complete}, nil
 	}
@@ -171,8 +186,10 @@ func (s *Source) ImportState(ctx context.Context, log string) (Imported, error) 
 // stored is recognised. One log of a server is imported at a time.
 func (s *Source) Import(ctx context.Context, c Chunk) (Imported, Counted, error) {
 	i := s.imports
-	i.working.Lock()
-	defer i.working.Unlock()
+	if err := i.lock(ctx); err != nil {
+		return Imported{}, Counted{}, fmt.Errorf("import into %s: %w", s.config.Name, err)
+	}
+	defer i.unlock()
 	if i.idle != nil {
 		i.idle.Stop()
 	}
@@ -314,10 +331,12 @@ func (i *importer) drop() {
 
 // expire ends a session that is silent.
 func (i *importer) expire() {
-	if !i.working.TryLock() {
+	select {
+	case i.working <- struct{}{}:
+	default:
 		return
 	}
-	defer i.working.Unlock()
+	defer i.unlock()
 	if i.session != nil {
 		i.end(context.Background())
 	}

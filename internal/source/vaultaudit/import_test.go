@@ -221,3 +221,25 @@ func FuzzStored(f *testing.F) {
 		}
 	})
 }
+
+// TestImportThatHasToWait shows that a request does not wait for another one for longer
+// than its sender does.
+func TestImportThatHasToWait(t *testing.T) {
+	s := newStand(t)
+	s.start()
+	if err := s.file.imports.lock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.file.ImportState(ctx, "log1"); !errors.Is(err, ErrImporting) {
+		t.Errorf("ImportState: %v", err)
+	}
+	if _, _, err := s.file.Import(ctx, Chunk{Log: "log1", Data: []byte("x\n")}); !errors.Is(err, ErrImporting) {
+		t.Errorf("Import: %v", err)
+	}
+	s.file.imports.unlock()
+	if n := s.importAll("log1", auditLines(0, 3), 1<<20); n.Accepted != 3 {
+		t.Errorf("then %+v", n)
+	}
+}

@@ -100,15 +100,28 @@ const shortest = 4
 // reason makes the text of an answer: without the values of headers, should the receiver
 // have repeated them, on one line, and not longer than a log message may be.
 func reason(secrets []string, format string, args ...any) string {
-	text := fmt.Sprintf(format, args...)
+	return otlp.Printable(hide(secrets, fmt.Sprintf(format, args...)))
+}
+
+// hide takes secrets out of a text, and the beginning of one at which the text was cut.
+func hide(secrets []string, text string) string {
+	const hidden = "<secret>"
 	for _, s := range secrets {
 		for _, part := range strings.Fields(s) { // "Bearer xyz" is in two parts
-			if len(part) >= shortest {
-				text = strings.ReplaceAll(text, part, "<secret>")
+			if len(part) < shortest {
+				continue
+			}
+			text = strings.ReplaceAll(text, part, hidden)
+			kept, cut := strings.CutSuffix(text, "...") // by otlp.Printable
+			for n := min(len(part), len(kept)); cut && n >= shortest; n-- {
+				if before, found := strings.CutSuffix(kept, part[:n]); found {
+					text = before + hidden
+					break
+				}
 			}
 		}
 	}
-	return otlp.Printable(text)
+	return text
 }
 
 // failed is the answer for a request that was not answered.

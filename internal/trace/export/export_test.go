@@ -175,6 +175,7 @@ func TestHTTPAnswers(t *testing.T) {
 		"503, RetryInfo":   {503, "application/json", `{"message":"full","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3s"}]}`, "", Answer{Outcome: Retry, After: 3 * time.Second, Reason: "HTTP 503 Service Unavailable: full"}},
 		"500":              {500, "text/html", "<h1>oops</h1>\n<p>", "", Answer{Outcome: Doubtful, Reason: "HTTP 500 Internal Server Error: <h1>oops</h1> <p>"}},
 		"echoes":           {400, text, "key " + secret + " of Bearer " + secret + " is bad", "", Answer{Outcome: Never, Reason: "HTTP 400 Bad Request: key <secret> of <secret> <secret> is bad"}},
+		"echoes, cut":      {200, "application/json", `{"partialSuccess":{"rejectedSpans":"1","errorMessage":"` + strings.Repeat("x", 290) + " " + secret + `"}}`, "", Answer{Rejected: 1, Reason: strings.Repeat("x", 290) + " <secret>"}},
 		"control letters":  {400, text, "a\x1b[31mb\x00c\r\nd\xff", "", Answer{Outcome: Never, Reason: "HTTP 400 Bad Request: a[31mbc d"}},
 		"a strange status": {299, text, "", "", Answer{}},
 		"418":              {418, text, "", "", Answer{Outcome: Retry, Reason: "check the url and the headers of the exporter (HTTP 418 I'm a teapot)"}},

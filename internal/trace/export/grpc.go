@@ -120,7 +120,7 @@ func (e *grpcExporter) Export(ctx context.Context, p Payload) Answer {
 	partial, _ := otlp.ParsePartial(body)
 	a := Answer{Outcome: Delivered, Rejected: int(min(partial.Rejected, int64(p.Spans)))}
 	if partial.Message != "" {
-		a.Reason = reason(secrets, "%s", partial.Message)
+		a.Reason = reason(secrets, "%s", hide(secrets, partial.Message))
 	}
 	return a
 }

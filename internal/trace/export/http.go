@@ -185,6 +185,7 @@ func (e *httpExporter) Export(ctx context.Context, p Payload) Answer {
 		body = nil
 	}
 	rejected, message, after := e.read(outcome == Delivered, response.Header, body)
+	message = hide(secrets, message) // which may have been cut, and becomes a part of a text
 	answer := Answer{Outcome: outcome}
 	if outcome == Delivered {
 		// Its status is the answer. That the rest of it was cut changes nothing.

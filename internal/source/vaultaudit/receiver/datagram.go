@@ -30,7 +30,12 @@ func (r *Receiver) receive(c packetConn) {
 	if _, ok := c.(*net.UnixConn); ok {
 		size = maxUnixgram
 	}
-	buf, control := make([]byte, size), make([]byte, controlBytes)
+	buf := make([]byte, size)
+	var control []byte
+	if _, ok := c.(*net.UDPConn); ok {
+		// Not of a unix socket, whose senders could pass files on, which would then stay open.
+		control = make([]byte, controlBytes)
+	}
 	var dropped uint32
 	var batch []tail.Line
 	for {

@@ -2,9 +2,11 @@ package receiver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -78,6 +80,10 @@ func (r *Receiver) bind() (*endpoint, error) {
 		if err != nil {
 			return nil, fmt.Errorf("take over the socket of systemd: %w", err)
 		}
+		if c.openTo(e.addr()) {
+			return nil, errors.Join(fmt.Errorf("%w: the socket %s of systemd can be reached from other machines, so anybody could send entries; "+
+				"say in allow who may, or ask for client certificates, or, over HTTP, for a secret", errConfig, held), e.close())
+		}
 		return e, nil
 	}
 	switch c.Network {
@@ -102,6 +108,20 @@ func (r *Receiver) bind() (*endpoint, error) {
 		return nil, explainBind(err)
 	}
 	return &endpoint{listener: listener}, nil
+}
+
+// openTo says whether somebody on another machine may send to an address without having
+// been allowed to. Where the configuration names the address, that was found out before.
+func (c Config) openTo(addr net.Addr) bool {
+	switch addr.(type) {
+	case *net.TCPAddr, *net.UDPAddr:
+	default:
+		return false
+	}
+	at, err := netip.ParseAddrPort(addr.String())
+	loopback := err == nil && at.Addr().Unmap().IsLoopback()
+	certificates := c.TLS != nil && c.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+	return !loopback && len(c.Allow) == 0 && c.Secret == nil && !certificates
 }
 
 // explainBind adds what to do.

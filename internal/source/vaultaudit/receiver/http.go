@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -28,6 +29,8 @@ const (
 	maxHeader     = 16 << 10
 	// bodySlack is what a body may have beside its longest line: line feeds, a line or two.
 	bodySlack = 64 << 10
+	// maxBodyLines is how many lines a body may have. The device sends one.
+	maxBodyLines = 100_000
 	// firstBody is how much memory a body gets before more of it has come.
 	firstBody = 32 << 10
 	// leftoverTime is how long a refusal waits for the body that it is not interested in.
@@ -56,10 +59,19 @@ func newWeb(r *Receiver) *web {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
+	w.server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		if secure, ok := conn.(*tls.Conn); ok {
+			conn = secure.NetConn()
+		}
+		return context.WithValue(ctx, connectionKey{}, conn)
+	}
 	w.server.Protocols = new(http.Protocols)
 	w.server.Protocols.SetHTTP1(true)
 	return w
 }
+
+// connectionKey is where the context of a request has its connection.
+type connectionKey struct{}
 
 // serve answers requests until the endpoint stops.
 func (w *web) serve(e *endpoint) {
@@ -135,6 +147,9 @@ func (w *web) handle(response http.ResponseWriter, request *http.Request) {
 		}
 	}
 	w.counts.answered(code)
+	if c, ok := request.Context().Value(connectionKey{}).(*connection); ok && code == http.StatusNoContent {
+		c.proven.Store(true)
+	}
 	if code != http.StatusNoContent {
 		header.Set("Content-Length", "0")
 	}
@@ -145,6 +160,10 @@ func (w *web) handle(response http.ResponseWriter, request *http.Request) {
 func (w *web) take(request *http.Request) *refusal {
 	if request.Method != http.MethodPost {
 		return &refusal{http.StatusMethodNotAllowed, "only POST"}
+	}
+	if request.Header.Get("Origin") != "" || request.Header.Get("Sec-Fetch-Mode") != "" {
+		// Any page could make the browser of this machine send entries.
+		return &refusal{http.StatusForbidden, "no web page may send entries"}
 	}
 	if no := w.authenticate(request); no != nil {
 		return no
@@ -157,7 +176,10 @@ func (w *web) take(request *http.Request) *refusal {
 	if no := body.read(request); no != nil {
 		return no
 	}
-	lines := w.cutBody(nil, body.text)
+	lines, no := body.lines()
+	if no != nil {
+		return no
+	}
 	if len(lines) == 0 {
 		return nil // nothing was sent, and that is stored
 	}
@@ -256,6 +278,22 @@ func (b *body) grow(n int64) bool {
 
 // release gives the memory back.
 func (b *body) release() { b.web.bodies.Add(-b.held) }
+
+// lines cuts what was received. Lines take memory beside their bytes, which is many times
+// as much when they are short.
+func (b *body) lines() ([]tail.Line, *refusal) {
+	n := bytes.Count(b.text, []byte("\n")) + 1
+	if n > maxBodyLines {
+		b.web.counts.tooLong.Add(1)
+		return nil, &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d lines", maxBodyLines)}
+	}
+	memory := int64(n) * lineMemory
+	if b.held += memory; b.web.bodies.Add(memory) > b.web.mostBodies() {
+		b.web.counts.refusedMemory.Add(1)
+		return nil, &refusal{http.StatusServiceUnavailable, "too many large bodies at once"}
+	}
+	return b.web.cutBody(make([]tail.Line, 0, n), b.text), nil
+}
 
 // read receives the body of a request.
 func (b *body) read(request *http.Request) *refusal {

@@ -8,6 +8,19 @@ import (
 	"github.com/tocsin-events/tocsin/internal/tail"
 )
 
+// maxKeptLines is how many lines the memory has room for that a stream keeps between two
+// reads. A sender of empty lines can make a batch hundreds of thousands long, which takes
+// many times what was read, and then be silent.
+const maxKeptLines = 512
+
+// reusable returns memory for the next batch.
+func reusable(batch []tail.Line) []tail.Line {
+	if cap(batch) > maxKeptLines {
+		return nil
+	}
+	return batch[:0]
+}
+
 // maxEmptyReads is how often a reader may return nothing before it is taken for broken.
 const maxEmptyReads = 100
 
@@ -35,9 +48,10 @@ func (l *lines) next() ([]tail.Line, error) {
 	}
 	for range maxEmptyReads {
 		n, err := l.from.Read(l.s.Space())
-		l.batch = l.s.Cut(l.batch[:0], n)
+		batch := l.s.Cut(l.batch[:0], n)
+		l.batch = reusable(batch)
 		if n > 0 || err != nil {
-			return l.batch, err
+			return batch, err
 		}
 	}
 	return nil, io.ErrNoProgress
@@ -70,16 +84,19 @@ func (m *messages) next() ([]tail.Line, error) {
 		m.stop()
 		return nil, io.EOF
 	}
-	m.kept = m.kept[:0]
+	kept := m.kept[:0]
 	for _, l := range batch {
 		if l.Kind == tail.Torn {
 			m.torn = true
 			continue
 		}
-		m.record.done(l.End)
-		m.kept = append(m.kept, l)
+		kept = append(kept, l)
 	}
-	return m.kept, err
+	if n := len(kept); n > 0 {
+		m.record.done(kept[n-1].End) // once: it moves all that is behind it
+	}
+	m.kept = reusable(kept)
+	return kept, err
 }
 
 func (m *messages) rest() (remainder, bool) {

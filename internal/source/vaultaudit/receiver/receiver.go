@@ -29,6 +29,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/inbox"
 	"github.com/tocsin-events/tocsin/internal/systemd"
 	"github.com/tocsin-events/tocsin/internal/tail"
+	"github.com/tocsin-events/tocsin/internal/throttle"
 )
 
 // Kind is what is received.
@@ -98,6 +99,8 @@ type Receiver struct {
 	table   table
 	long    atomic.Int64 // memory of lines that are not complete and long
 	counts  counts
+
+	warnings throttle.Throttle // of senders
 
 	// waiting ends when lines no longer wait for the inbox, hard when nothing goes on.
 	waiting     context.Context

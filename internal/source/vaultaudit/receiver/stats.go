@@ -12,12 +12,12 @@ type counts struct {
 	connections, takenOver, lines, bytes   atomic.Uint64
 	torn, tooLong, cut, kernelDrops, lost  atomic.Uint64
 	refusedAddress, refusedMemory, evicted atomic.Uint64
-	handshakes, acceptErrors               atomic.Uint64
+	handshakes, acceptErrors, webRequests  atomic.Uint64
 	answers                                [len(answerCodes)]atomic.Uint64
 }
 
 // answerCodes are all answers of HTTP receivers.
-var answerCodes = [...]int{204, 400, 401, 405, 413, 415, 503}
+var answerCodes = [...]int{204, 400, 401, 403, 405, 413, 415, 503}
 
 func (c *counts) answered(code int) {
 	for i, known := range answerCodes {
@@ -44,6 +44,7 @@ type Stats struct {
 	Evicted                       uint64 // connections closed for new ones
 	Handshakes                    uint64 // that failed
 	AcceptErrors                  uint64
+	WebRequests                   uint64         // connections that began with a request of HTTP
 	Answers                       map[int]uint64 // of HTTP, by status
 }
 
@@ -55,7 +56,7 @@ func (r *Receiver) Stats() Stats {
 		Lines: c.lines.Load(), Bytes: c.bytes.Load(), Torn: c.torn.Load(), TooLong: c.tooLong.Load(),
 		Cut: c.cut.Load(), KernelDrops: c.kernelDrops.Load(), Lost: c.lost.Load(),
 		RefusedAddress: c.refusedAddress.Load(), RefusedMemory: c.refusedMemory.Load(), Evicted: c.evicted.Load(),
-		Handshakes: c.handshakes.Load(), AcceptErrors: c.acceptErrors.Load(),
+		Handshakes: c.handshakes.Load(), AcceptErrors: c.acceptErrors.Load(), WebRequests: c.webRequests.Load(),
 	}
 	if r.config.Kind == HTTP {
 		s.Answers = make(map[int]uint64)
@@ -97,6 +98,7 @@ func (r *Receiver) Collectors() (all []prometheus.Collector) {
 		{"torn_line", &c.torn}, {"long_line", &c.tooLong}, {"cut_datagram", &c.cut}, {"kernel_drop", &c.kernelDrops},
 		{"lost_line", &c.lost}, {"refused_address", &c.refusedAddress}, {"refused_memory", &c.refusedMemory},
 		{"evicted_connection", &c.evicted}, {"failed_handshake", &c.handshakes}, {"accept_error", &c.acceptErrors},
+		{"web_request", &c.webRequests},
 	} {
 		counter("incidents_total", incidents, prometheus.Labels{"name": r.config.Name, "incident": i.name}, i.value)
 	}

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -118,6 +119,7 @@ func (r *Receiver) converse(c *connection) {
 			r.log.Debug("A TLS handshake has failed.", "from", c.RemoteAddr().String(), "error", err)
 			return
 		}
+		c.proven.Store(len(secure.ConnectionState().VerifiedChains) > 0)
 		r.read(c, secure)
 		secure.Close() // says goodbye
 		return
@@ -177,6 +179,8 @@ func (r *Receiver) read(c *connection, from io.Reader) {
 	} else {
 		s = newLines(from, r.config.MaxLine, c.rest)
 	}
+	_, inet := c.Conn.(*net.TCPConn)
+	begins := inet && c.rest == nil
 	defer func() { c.rest = nil }()
 	held := 0
 	hold := func(n int) bool {
@@ -190,6 +194,15 @@ func (r *Receiver) read(c *connection, from io.Reader) {
 	defer func() { hold(0) }()
 	for {
 		lines, err := s.next()
+		if begins && len(lines) > 0 {
+			if begins = false; isWebRequest(lines[0].Data) {
+				r.counts.webRequests.Add(1)
+				r.warn("A connection was closed: it speaks HTTP, as a web page can make a browser do. An HTTP device needs a source of its type.", c)
+				s.rest()
+				r.unstore(c)
+				return
+			}
+		}
 		if len(lines) > 0 && !r.put(lines) {
 			r.handOver(c, s, lines, true)
 			return
@@ -198,7 +211,7 @@ func (r *Receiver) read(c *connection, from io.Reader) {
 		case err == nil:
 			if !hold(s.memory()) {
 				r.counts.refusedMemory.Add(1)
-				r.log.Warn("A connection was closed: too many long lines are not complete.", "from", c.RemoteAddr().String())
+				r.warn("A connection was closed: too many long lines are not complete.", c)
 				r.torn(s)
 				r.unstore(c)
 				return
@@ -214,6 +227,21 @@ func (r *Receiver) read(c *connection, from io.Reader) {
 			return
 		}
 	}
+}
+
+// warn logs what a sender can cause as often as it likes.
+func (r *Receiver) warn(message string, c *connection) {
+	if skipped, ok := r.warnings.Allow(); ok {
+		r.log.Warn(message, "from", c.RemoteAddr().String(), "skipped", skipped)
+	}
+}
+
+// isWebRequest says whether a line begins a request of HTTP. Its body could have lines that
+// look like entries.
+func isWebRequest(line []byte) bool {
+	method, rest, ok := bytes.Cut(line, []byte(" "))
+	_, version, found := bytes.Cut(rest, []byte(" HTTP/"))
+	return ok && found && len(version) <= 3 && len(method) > 0 && len(method) < 20 && len(bytes.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")) == 0
 }
 
 // Bounds of the memory for lines that are not complete.

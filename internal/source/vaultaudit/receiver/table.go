@@ -15,6 +15,7 @@ type connection struct {
 	name     atomic.Pointer[string]    // in systemd's store; nil: it is not there
 	rest     *remainder                // of the predecessor's reading
 	ending   atomic.Pointer[time.Time] // until when it is read, once it ends
+	proven   atomic.Bool               // the sender has shown that it may send
 	closed   sync.Once
 }
 
@@ -83,7 +84,8 @@ type table struct {
 }
 
 // enter adds a connection. When there are too many, it takes out the one that was
-// silent longest and returns it for the caller to end.
+// silent longest and returns it for the caller to end: one of those that have not shown
+// that they may send, if there is one, so that nobody can push the others out.
 func (t *table) enter(conn net.Conn) (c, out *connection) {
 	c = &connection{Conn: conn, table: t}
 	c.heard.Store(time.Now().UnixNano())
@@ -94,7 +96,7 @@ func (t *table) enter(conn net.Conn) (c, out *connection) {
 	}
 	if len(t.open) >= t.most {
 		for other := range t.open {
-			if out == nil || other.heard.Load() < out.heard.Load() {
+			if out == nil || other.before(out) {
 				out = other
 			}
 		}
@@ -102,6 +104,14 @@ func (t *table) enter(conn net.Conn) (c, out *connection) {
 	}
 	t.open[c] = struct{}{}
 	return c, out
+}
+
+// before says whether a connection has to make room before another one.
+func (c *connection) before(other *connection) bool {
+	if mine, its := c.proven.Load(), other.proven.Load(); mine != its {
+		return its
+	}
+	return c.heard.Load() < other.heard.Load()
 }
 
 func (t *table) leave(c *connection) {

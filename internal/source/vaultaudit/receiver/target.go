@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"sync"
+	"unsafe"
 
 	"github.com/tocsin-events/tocsin/internal/inbox"
 	"github.com/tocsin-events/tocsin/internal/tail"
@@ -11,6 +12,9 @@ import (
 // earlyBytes is how much is kept in memory while there is no inbox yet; after it, senders
 // wait.
 const earlyBytes = 16 << 20
+
+// lineMemory is what a line takes beside its bytes.
+const lineMemory = int64(unsafe.Sizeof(tail.Line{}))
 
 // target is the inbox, or memory as long as it is being opened: that may take seconds when
 // the disk is busy, and a server that waits for its device meanwhile serves nobody.
@@ -46,7 +50,7 @@ func (t *target) put(ctx context.Context, lines []tail.Line) error {
 	if t.inbox == nil && t.bytes < earlyBytes {
 		t.early = append(t.early, lines...)
 		for _, l := range lines {
-			t.bytes += int64(len(l.Data))
+			t.bytes += int64(len(l.Data)) + lineMemory
 		}
 		t.mu.Unlock()
 		return nil
