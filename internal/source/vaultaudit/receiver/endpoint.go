@@ -175,7 +175,7 @@ func (c Config) bindFile() (*endpoint, error) {
 		err = os.Lchown(c.Address, uid, gid)
 	}
 	if err == nil {
-		err = os.Chmod(c.Address, mode)
+		err = setMode(c.Address, mode)
 	}
 	if err == nil {
 		e.info, err = os.Lstat(c.Address)

@@ -281,3 +281,27 @@ func TestSystemdSocketForEverybody(t *testing.T) {
 		})
 	}
 }
+
+// TestModeOfALink shows that the permissions of a socket are not given to the file that
+// somebody put in its place.
+func TestModeOfALink(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no system call for it")
+	}
+	dir := shortDir(t)
+	victim, link := filepath.Join(dir, "victim"), filepath.Join(dir, "s")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, victim} {
+		if err := setMode(path, 0o666); err == nil {
+			t.Errorf("%s got permissions", path)
+		}
+	}
+	if info, err := os.Stat(victim); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}

@@ -2,6 +2,10 @@ package receiver
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +20,28 @@ func withoutPermissions(raw syscall.RawConn) error {
 		return err
 	}
 	return controlErr
+}
+
+// setMode sets the permissions of the file of a socket. It follows no link: who may write
+// to the directory could have put one in its place, to any file of the hub's user.
+func setMode(path string, mode os.FileMode) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if info.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("%s was replaced by something that is no socket", path)
+	}
+	err = os.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
+	if errors.Is(err, os.ErrNotExist) { // there is no /proc
+		return os.Chmod(path, mode)
+	}
+	return err
 }
 
 // receiveBuffer is what is asked for for datagrams. Without CAP_NET_ADMIN the system

@@ -2,7 +2,10 @@
 
 package receiver
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
 
 // withoutPermissions does nothing: on this system, the directory of the socket has to
 // keep others away.
@@ -15,3 +18,5 @@ var controlBytes = 0
 
 // drops is not told by this system.
 func drops([]byte) (uint32, bool) { return 0, false }
+
+func setMode(path string, mode os.FileMode) error { return os.Chmod(path, mode) }
