@@ -97,7 +97,7 @@ type importer struct {
 	barriers chan chan struct{}
 	active   atomic.Bool // an import runs: the translation must tell
 
-	working sync.Mutex // held while a chunk is worked on
+	working chan struct{} // has a token while a chunk is worked on
 	session *session   // nil: none
 	idle    *time.Timer
 
@@ -120,8 +120,20 @@ type session struct {
 }
 
 func newImporter(s *Source) *importer {
-	return &importer{Source: s, units: make(chan *unit), barriers: make(chan chan struct{})}
+	return &importer{Source: s, units: make(chan *unit), barriers: make(chan chan struct{}), working: make(chan struct{}, 1)}
 }
+
+// lock waits until no other chunk is worked on.
+func (i *importer) lock(ctx context.Context) error {
+	select {
+	case i.working <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (i *importer) unlock() { <-i.working }
 
 func (i *importer) stats() Stats {
 	i.mu.Lock()
@@ -156,8 +168,10 @@ type importRecord struct {
 // ImportState returns how far the import of a log is.
 func (s *Source) ImportState(ctx context.Context, log string) (Imported, error) {
 	i := s.imports
-	i.working.Lock()
-	defer i.working.Unlock()
+	if err := i.lock(ctx); err != nil {
+		return Imported{}, fmt.Errorf("import into %s: %w", s.config.Name, err)
+	}
+	defer i.unlock()
 	if i.session != nil && i.session.log == log && !i.session.dry && log != "" {
 		return Imported{Offset: i.session.offset, Complete: i.session.complete}, nil
 	}
@@ -171,8 +185,10 @@ func (s *Source) ImportState(ctx context.Context, log string) (Imported, error) 
 // stored is recognised. One log of a server is imported at a time.
 func (s *Source) Import(ctx context.Context, c Chunk) (Imported, Counted, error) {
 	i := s.imports
-	i.working.Lock()
-	defer i.working.Unlock()
+	if err := i.lock(ctx); err != nil {
+		return Imported{}, Counted{}, fmt.Errorf("import into %s: %w", s.config.Name, err)
+	}
+	defer i.unlock()
 	if i.idle != nil {
 		i.idle.Stop()
 	}
@@ -314,10 +330,12 @@ func (i *importer) drop() {
 
 // expire ends a session that is silent.
 func (i *importer) expire() {
-	if !i.working.TryLock() {
+	select {
+	case i.working <- struct{}{}:
+	default:
 		return
 	}
-	defer i.working.Unlock()
+	defer i.unlock()
 	if i.session != nil {
 		i.end(context.Background())
 	}
@@ -333,8 +351,19 @@ func (i *importer) end(ctx context.Context) {
 	i.drop()
 }
 
-// work translates the lines of a chunk and waits until what is new of them is durable.
+// work translates the lines of a chunk and waits until what is new of them is durable. It
+// does so to the end, whether anybody waits for it or not, unless the source ends: the
+// inputs do not take what the import has taken, so that must get into the journal.
 func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	go func() {
+		select {
+		case <-i.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	var waiting []chan struct{}
 	u := &unit{imported: &Stats{}}
 	send := func() error {
@@ -348,8 +377,6 @@ func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, er
 		case i.units <- u:
 		case <-i.ended:
 			return ErrNotRunning
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 		waiting = append(waiting, durable)
 		u = &unit{imported: &Stats{}}
@@ -380,7 +407,7 @@ func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, er
 		for _, e := range line {
 			if e.Size() > i.config.Limits.MaxEventBytes && len(e.Data) > 0 && !c.DryRun {
 				if err := i.claim(ctx, e); err != nil {
-					return n, err
+					return n, ErrNotRunning
 				}
 			}
 			size += e.Size() + eventOverhead
@@ -402,8 +429,6 @@ func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, er
 		case <-durable:
 		case <-i.ended:
 			return n, ErrNotRunning
-		case <-ctx.Done():
-			return n, ctx.Err()
 		}
 	}
 	if !c.DryRun {
