@@ -98,7 +98,7 @@ type importer struct {
 	active   atomic.Bool // an import runs: the translation must tell
 
 	working chan struct{} // has a token while a chunk is worked on
-	session *session   // nil: none
+	session *session      // nil: none
 	idle    *time.Timer
 
 	mu     sync.Mutex
