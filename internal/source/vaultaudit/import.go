@@ -126,8 +126,12 @@ func newImporter(s *Source) *importer {
 // lock waits until nobody works on a chunk, as long as ctx allows: a request that nobody
 // waits for any more must not keep its body in memory.
 func (i *importer) lock(ctx context.Context) error {
+	working := i.working
+	if ctx.Err() != nil {
+		working = nil // whichever else select takes
+	}
 	select {
-	case i.working <- struct{}{}:
+	case working <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrImporting, ctx.Err())
@@ -352,8 +356,19 @@ func (i *importer) end(ctx context.Context) {
 	i.drop()
 }
 
-// work translates the lines of a chunk and waits until what is new of them is durable.
+// work translates the lines of a chunk and waits until what is new of them is durable. It
+// does so to the end, whether anybody waits for it or not, unless the source ends: the
+// inputs do not take what the import has taken, so that must get into the journal.
 func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	go func() {
+		select {
+		case <-i.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	var waiting []chan struct{}
 	u := &unit{imported: &Stats{}}
 	send := func() error {
@@ -367,8 +382,6 @@ func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, er
 		case i.units <- u:
 		case <-i.ended:
 			return ErrNotRunning
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 		waiting = append(waiting, durable)
 		u = &unit{imported: &Stats{}}
@@ -399,7 +412,7 @@ func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, er
 		for _, e := range line {
 			if e.Size() > i.config.Limits.MaxEventBytes && len(e.Data) > 0 && !c.DryRun {
 				if err := i.claim(ctx, e); err != nil {
-					return n, err
+					return n, ErrNotRunning
 				}
 			}
 			size += e.Size() + eventOverhead
@@ -421,8 +434,6 @@ func (i *importer) work(ctx context.Context, x *session, c Chunk) (n Counted, er
 		case <-durable:
 		case <-i.ended:
 			return n, ErrNotRunning
-		case <-ctx.Done():
-			return n, ctx.Err()
 		}
 	}
 	if !c.DryRun {

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/inbox"
 )
 
 // importAll sends text as the log in pieces from where the import is.
@@ -241,5 +244,77 @@ func TestImportThatHasToWait(t *testing.T) {
 	s.file.imports.unlock()
 	if n := s.importAll("log1", auditLines(0, 3), 1<<20); n.Accepted != 3 {
 		t.Errorf("then %+v", n)
+	}
+}
+
+// TestImportIsCut shows that an import whose client goes away loses no entry that came over
+// a device meanwhile and was taken for one that the import has.
+func TestImportIsCut(t *testing.T) {
+	const lines = 1500
+	s := newStand(t)
+	s.config.Inputs = nil
+	x := s.putInbox("socket", inbox.Options{})
+	hold := make(chan struct{})
+	s.start(func(f *Source) {
+		real := f.submit
+		f.submit = func(ctx context.Context, events []*event.Event) (receipt, error) {
+			select {
+			case <-hold:
+			case <-ctx.Done():
+			}
+			return real(ctx, events)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	data := []byte(auditLines(0, lines))
+	imported := make(chan error, 1)
+	go func() {
+		_, _, err := s.file.Import(ctx, Chunk{Log: "old", Data: data, Length: int64(len(data)), Last: true})
+		imported <- err
+	}()
+	taken := func() int {
+		i := s.file.imports
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if i.taken == nil {
+			return 0
+		}
+		return len(i.taken.later)
+	}
+	last, since := 0, time.Now()
+	s.waitFor("an import that is stuck", func() bool {
+		if n := taken(); n != last {
+			last, since = n, time.Now()
+		}
+		return last > 0 && time.Since(since) > 300*time.Millisecond
+	})
+	want := make(map[int]bool)
+	var sent []string
+	for n := last - 30; n < last-5; n++ { // in a unit that nobody has taken over
+		want[n] = true
+		sent = append(sent, deviceLine(1, n))
+	}
+	put(t, x, sent...)
+	s.waitFor("the device's", func() bool { return s.file.InputStats("socket").Duplicates == uint64(len(want)) })
+	cancel()
+	select {
+	case err := <-imported:
+		imported <- err
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(hold)
+	<-imported
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]int)
+	for _, e := range lineEvents(t, s.journal) {
+		got[entryKey(e)]++
+	}
+	for n := range want {
+		if got[lineKey(n)] != 1 {
+			t.Fatalf("entry %d is there %d times", n, got[lineKey(n)])
+		}
 	}
 }
