@@ -125,6 +125,9 @@ func newImporter(s *Source) *importer {
 
 // lock waits until no other chunk is worked on.
 func (i *importer) lock(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case i.working <- struct{}{}:
 		return nil
