@@ -126,12 +126,11 @@ func newImporter(s *Source) *importer {
 // lock waits until nobody works on a chunk, as long as ctx allows: a request that nobody
 // waits for any more must not keep its body in memory.
 func (i *importer) lock(ctx context.Context) error {
-	working := i.working
-	if ctx.Err() != nil {
-		working = nil // whichever else select takes
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrImporting, err)
 	}
 	select {
-	case working <- struct{}{}:
+	case i.working <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrImporting, ctx.Err())
