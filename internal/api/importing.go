@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -70,24 +71,26 @@ func (a *API) importEntries(w http.ResponseWriter, r *http.Request) {
 	}
 	server := r.PathValue("server")
 	try := attempt{what: "request-denied", path: auditPath + clip(server, 100), operation: "update", request: r}
-	answer, err := a.imported(w, r, server, &try)
+	p := publication{r: r, body: a.publisher.bodies.new()}
+	defer p.body.free()
+	answer, err := a.imported(w, &p, server)
 	if err == nil {
 		answerJSON(w, answer)
 		return
 	}
 	refused := a.importRefusal(err)
 	a.requests.Refused(refused.reason()).Inc()
+	try.id = p.id
 	a.recordRefusal(try, refused)
-	if refused.status == http.StatusRequestEntityTooLarge {
-		w.Header().Set("Connection", "close")
-	}
-	refused.answer(w)
+	p.body.free() // before what comes is thrown away, which takes its time
+	p.answer(w, refused)
 }
 
-func (a *API) imported(w http.ResponseWriter, r *http.Request, server string, try *attempt) (answer importAnswer, err error) {
+func (a *API) imported(w http.ResponseWriter, p *publication, server string) (answer importAnswer, err error) {
+	r, body := p.r, p.body
 	id, refused := a.authenticate(r, "")
 	if refused == nil {
-		try.id = id
+		p.id = id
 		refused = a.use(r, id)
 	}
 	if refused == nil && !id.Allows(policy.Update|policy.Sudo, auditPath+server, nil) {
@@ -96,11 +99,11 @@ func (a *API) imported(w http.ResponseWriter, r *http.Request, server string, tr
 	if refused != nil {
 		return answer, refused
 	}
-	log, err := a.auditLogs.AuditLog(server)
+	c, length, err := readChunk(r)
 	if err != nil {
 		return answer, err
 	}
-	c, length, err := readChunk(r)
+	log, err := a.auditLogs.AuditLog(server)
 	if err != nil {
 		return answer, err
 	}
@@ -110,9 +113,6 @@ func (a *API) imported(w http.ResponseWriter, r *http.Request, server string, tr
 		answer.Imported, err = log.ImportState(ctx, c.Log)
 		return answer, err
 	}
-	body := a.publisher.bodies.new()
-	defer body.free()
-	p := publication{r: r, body: body}
 	if p.encoding, err = contentEncoding(r); err != nil {
 		return answer, err
 	}
@@ -123,7 +123,11 @@ func (a *API) imported(w http.ResponseWriter, r *http.Request, server string, tr
 	if time.Since(begin) > slowBody && a.hasEnded(id) {
 		return answer, invalidToken(access.Token(r))
 	}
+	if err := body.reserve(len(body.bytes)); err != nil {
+		return answer, err
+	}
 	c.Data = append([]byte(nil), body.bytes...) // events keep parts of it
+	body.drop()
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(importTimeout + time.Minute))
 	c.Length = max(length, int64(len(c.Data)))
 	answer.Imported, answer.Counted, err = log.Import(ctx, c)
@@ -132,7 +136,10 @@ func (a *API) imported(w http.ResponseWriter, r *http.Request, server string, tr
 
 // readChunk reads the query.
 func readChunk(r *http.Request) (c vaultaudit.Chunk, length int64, err error) {
-	q := r.URL.Query()
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // else a dry run could become a real one
+		return c, 0, badRequest("the query cannot be read: %v", err)
+	}
 	if c.Log = q.Get("log"); !logName.MatchString(c.Log) {
 		return c, 0, badRequest("invalid parameter log: %q is not letters and digits, at most 64", clip(c.Log, 80))
 	}

@@ -257,7 +257,7 @@ func (p *publication) readBody() error {
 	}
 	if errors.Is(err, errBodyTooLarge) {
 		return &refusal{status: http.StatusRequestEntityTooLarge,
-			text: fmt.Sprintf("the body has more than %d bytes after decompression; send fewer events at once", maxEventsContent)}
+			text: fmt.Sprintf("the body has more than %d bytes after decompression; send less at once", maxEventsContent)}
 	}
 	return err
 }
@@ -468,6 +468,12 @@ func (a *API) refusePublication(w http.ResponseWriter, p *publication, err error
 		a.publisher.events.Refused(refused.reason()).Add(float64(n))
 	}
 	a.recordRefusal(p.attempt(), refused)
+	p.answer(w, refused)
+}
+
+// answer refuses a request. What the client still sends is read first, within bounds, so
+// that it gets to read the answer.
+func (p *publication) answer(w http.ResponseWriter, refused *refusal) {
 	if refused.status == http.StatusRequestEntityTooLarge {
 		w.Header().Set("Connection", "close")
 	}
@@ -497,7 +503,7 @@ func (a *API) publicationRefusal(err error) *refusal {
 	}
 	switch {
 	case errors.Is(err, errBodyTooLarge):
-		return &refusal{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body has more than %d bytes; send fewer events at once, or compress them", maxEventsBody)}
+		return &refusal{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body has more than %d bytes; send less at once, or compress it", maxEventsBody)}
 	case errors.Is(err, errBodiesTooMany):
 		return &refusal{status: http.StatusTooManyRequests, why: "bodies", after: bodiesRetry, text: "too many requests with events are being received at the moment; try again"}
 	case errors.Is(err, journal.ErrBusy):

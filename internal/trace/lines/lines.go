@@ -12,28 +12,36 @@ import (
 )
 
 // AppendText appends a line for people: when the request began, how long it took, how it
-// ended, where, what, by whom, and the trace id. What is not printable is left out.
+// ended, where, what, which half is missing, by whom, and the trace id. How it ended is "?"
+// if nobody knows. What is not printable is left out.
 func AppendText(dst []byte, s *trace.Span) []byte {
 	dst = s.Start.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
 	dst = append(dst, ' ')
 	dst = pad(dst, duration(s.End.Sub(s.Start)), 9, true)
 	dst = append(dst, ' ')
-	outcome := "ok"
+	outcome, missing := "ok", ""
 	if s.Failed {
 		outcome = "failed"
 	}
 	switch {
 	case !s.Incomplete():
 	case s.Kind == trace.RequestOnly:
-		outcome = "no response"
+		if missing = "no response"; !s.Failed {
+			outcome = "?"
+		}
 	case s.Kind == trace.ResponseOnly:
-		outcome += ", no request"
+		missing = "no request"
 	}
 	dst = pad(dst, outcome, 6, false)
 	dst = append(dst, ' ')
 	dst = append(dst, otlp.Printable(otlp.ServiceName(s.Source))...)
 	dst = append(dst, "  "...)
 	dst = append(dst, otlp.Printable(s.Name)...)
+	if missing != "" {
+		dst = append(dst, "  ["...)
+		dst = append(dst, missing...)
+		dst = append(dst, ']')
+	}
 	if s.Message != "" {
 		dst = append(dst, "  ("...)
 		dst = append(dst, otlp.Printable(s.Message)...)
