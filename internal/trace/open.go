@@ -86,8 +86,8 @@ type recent struct {
 	since      time.Duration
 }
 
-// maxRecent is how many requests a generation has at most: about 8 MB.
-const maxRecent = 200_000
+// maxRecent is how many requests a generation has at most: about 6 MB.
+const maxRecent = 100_000
 
 func (r *recent) get(k requestKey) uint8 {
 	if seen, ok := r.young[k]; ok {
