@@ -312,6 +312,9 @@ func TestManyImports(t *testing.T) {
 	body := strings.Repeat("x", 200<<10)
 	statuses := make(chan int)
 	for range 3 {
+		logs.mu.Lock()
+		before := len(logs.chunks)
+		logs.mu.Unlock()
 		go func() {
 			r, err := http.NewRequest("POST", "http://"+n.addr+entriesPath, strings.NewReader(body))
 			if err != nil {
@@ -326,9 +329,6 @@ func TestManyImports(t *testing.T) {
 			res.Body.Close()
 			statuses <- res.StatusCode
 		}()
-		logs.mu.Lock()
-		before := len(logs.chunks)
-		logs.mu.Unlock()
 		logs.await(t, func() bool { return len(logs.chunks) > before })
 	}
 	if used := n.api.publisher.bodies.used.Load(); used != int64(3*len(body)) {
