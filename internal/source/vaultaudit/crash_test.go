@@ -307,14 +307,14 @@ func TestKillWithDevices(t *testing.T) {
 		t.Error(err)
 	}
 	// What was sent and not acknowledged may be there too, once.
+	lines := map[string]int{}
+	for line := range len(want) + 4000 {
+		lines[lineKey(line)] = line
+	}
 	for _, e := range lineEvents(t, s.journal) {
 		if device, _ := e.Metadata.Text(metadataDevice); device == "socket" && e.Type != TypeLost {
-			id, _ := e.Metadata.Text(metadataRequestID)
-			for line := range len(want) + 4000 {
-				if requestID(line/2) == id && entryKey(e) == lineKey(line) {
-					want[line] = true
-					break
-				}
+			if line, is := lines[entryKey(e)]; is {
+				want[line] = true
 			}
 		}
 	}
