@@ -22,7 +22,7 @@ func TestLookUpUnreadable(t *testing.T) {
 	put(unreadable)
 	put(encode(3, now.Add(time.Hour), false, numbered(3)))
 	put(encode(4, now.Add(time.Hour), false, numbered(4), numbered(5)))
-	j.advance(Position{5, 1, 5})
+	j.advance(Position{Seq: 5, Index: 1, Ordinal: 5})
 	for n, want := range map[uint64]uint64{1: 4, 2: 4, 3: 3, 4: 0, 6: 0, 100: 0} {
 		if p, err := j.Recent(t.Context(), n); err != nil || p.Seq != want {
 			t.Errorf("the newest %d begin behind %v, %v; want record %d", n, p, err, want)

@@ -80,7 +80,7 @@ func crashChild() {
 						fail(err)
 					}
 					for i, e := range unit {
-						at := Position{at.Seq, at.Index + uint32(i), at.Ordinal + uint64(i)}
+						at := Position{Seq: at.Seq, Index: at.Index + uint32(i), Ordinal: at.Ordinal + uint64(i)}
 						tell("ack %s %s", e.ID, at)
 					}
 				}
@@ -227,7 +227,7 @@ func TestKill(t *testing.T) {
 			}
 			stored[id], at[position] = position, id
 			here, err := ParsePosition(position)
-			if err != nil || here.Ordinal != after.nextOrdinal() {
+			if err != nil || here.Ordinal != after.NextOrdinal() {
 				t.Fatalf("round %d: %s at %v, after %v", round, id, here, after)
 			}
 			after = here

@@ -234,7 +234,7 @@ func (j *Journal) start(ctx context.Context) error {
 	running, cancel := context.WithCancel(context.Background())
 	j.cancel = cancel
 	j.records = newRecords(running, j, j.config.CacheBytes)
-	w := &writer{Journal: j, session: s, last: end.Seq, ordinal: end.nextOrdinal()}
+	w := &writer{Journal: j, session: s, last: end.Seq, ordinal: end.NextOrdinal()}
 	go w.run(j.stopping)
 	j.tasks.Go(func() { j.supervise(running) })
 	j.tasks.Go(func() { j.keepHouse(running) })

@@ -105,13 +105,13 @@ func TestAppendAndRead(t *testing.T) {
 		t.Error("Append changed the event")
 	}
 	q := appendEvents(t, j, numbered(1), numbered(2))
-	if want := (Position{1, 0, 0}); p != want {
+	if want := (Position{Seq: 1, Index: 0, Ordinal: 0}); p != want {
 		t.Errorf("first position %v, want %v", p, want)
 	}
-	if want := (Position{2, 0, 1}); q != want {
+	if want := (Position{Seq: 2, Index: 0, Ordinal: 1}); q != want {
 		t.Errorf("second position %v, want %v", q, want)
 	}
-	if want := (Position{2, 1, 2}); j.End() != want {
+	if want := (Position{Seq: 2, Index: 1, Ordinal: 2}); j.End() != want {
 		t.Errorf("end %v, want %v", j.End(), want)
 	}
 	// Once from what the writer left in memory, once from the files.
@@ -368,16 +368,16 @@ func TestGapBySize(t *testing.T) {
 		events uint64
 		seqs   uint64
 	}{
-		"from the beginning": {slow, Position{}, begin.nextOrdinal(), begin.Seq},
-		"in the middle":      {middle, b.Position(0), begin.nextOrdinal() - 1, begin.Seq},
-		"later":              {late, b.Position(2), begin.nextOrdinal() - 3, begin.Seq - 1},
+		"from the beginning": {slow, Position{}, begin.NextOrdinal(), begin.Seq},
+		"in the middle":      {middle, b.Position(0), begin.NextOrdinal() - 1, begin.Seq},
+		"later":              {late, b.Position(2), begin.NextOrdinal() - 3, begin.Seq - 1},
 	} {
 		var gap *GapError
 		if _, err := c.reader.Next(t.Context()); !errors.As(err, &gap) || gap.Cause != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if gap.After != c.after || gap.Events != c.events || gap.Records != c.seqs ||
-			gap.Next != (Position{begin.Seq + 1, 0, begin.nextOrdinal()}) {
+			gap.Next != (Position{Seq: begin.Seq + 1, Index: 0, Ordinal: begin.NextOrdinal()}) {
 			t.Errorf("%s: %+v, begin %+v", name, gap, begin)
 		}
 		next, err := c.reader.Next(t.Context())
@@ -390,10 +390,10 @@ func TestGapBySize(t *testing.T) {
 		}
 	}
 	// A reader that wants what there is has no gap.
-	if b, err := j.Read(Position{}).Next(t.Context()); err != nil || b.Position(0).Ordinal != begin.nextOrdinal() {
+	if b, err := j.Read(Position{}).Next(t.Context()); err != nil || b.Position(0).Ordinal != begin.NextOrdinal() {
 		t.Error(b, err)
 	}
-	if b, err := j.Read(begin).Next(t.Context()); err != nil || b.Position(0).Ordinal != begin.nextOrdinal() {
+	if b, err := j.Read(begin).Next(t.Context()); err != nil || b.Position(0).Ordinal != begin.NextOrdinal() {
 		t.Error(b, err)
 	}
 }
@@ -410,7 +410,7 @@ func TestRetentionByAge(t *testing.T) {
 	defer cancel()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for j.Begin() != (Position{4, BetweenRecords, 3}) {
+	for j.Begin() != (Position{Seq: 4, Index: BetweenRecords, Ordinal: 3}) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -419,7 +419,7 @@ func TestRetentionByAge(t *testing.T) {
 	}
 	shut(t, j)
 	j = open(t, Config{Dir: dir, MaxAge: time.Nanosecond})
-	if p := appendEvents(t, j, numbered(5)); p != (Position{6, 0, 5}) {
+	if p := appendEvents(t, j, numbered(5)); p != (Position{Seq: 6, Index: 0, Ordinal: 5}) {
 		t.Errorf("position after all is old: %v", p)
 	}
 }
@@ -429,10 +429,10 @@ func TestForeignPosition(t *testing.T) {
 	appendEvents(t, j, numbered(0), numbered(1))
 	appendEvents(t, j, numbered(2))
 	for name, p := range map[string]Position{
-		"later record":          {9, 0, 1},
-		"later ordinal":         {2, 0, 9},
-		"other ordinal":         {1, 0, 1},
-		"other ordinal, record": {1, 1, 0},
+		"later record":          {Seq: 9, Index: 0, Ordinal: 1},
+		"later ordinal":         {Seq: 2, Index: 0, Ordinal: 9},
+		"other ordinal":         {Seq: 1, Index: 0, Ordinal: 1},
+		"other ordinal, record": {Seq: 1, Index: 1, Ordinal: 0},
 	} {
 		if _, err := j.Since(t.Context(), p.String(), time.Now()); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: since: %v", name, err)
@@ -460,7 +460,7 @@ func TestSince(t *testing.T) {
 	var times []time.Time
 	for i := 0; i < 60; i += 2 {
 		appendEvents(t, j, numbered(i), numbered(i+1))
-		b, err := j.Read(Position{j.End().Seq - 1, BetweenRecords, j.End().Ordinal - 2}).Next(ctx)
+		b, err := j.Read(Position{Seq: j.End().Seq - 1, Index: BetweenRecords, Ordinal: j.End().Ordinal - 2}).Next(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -469,7 +469,7 @@ func TestSince(t *testing.T) {
 	end := j.End()
 	first := times[0]
 	late := numbered(99)
-	late.ID = Position{5, 1, 9}.String() // looks like a position, but of no event here
+	late.ID = Position{Seq: 5, Index: 1, Ordinal: 9}.String() // looks like a position, but of no event here
 	late.ID = strings.Replace(late.ID, "9", "8", 1)
 	appendEvents(t, j, late)
 	now := time.Now()
@@ -486,8 +486,8 @@ func TestSince(t *testing.T) {
 		first.Add(-time.Second).Format(time.RFC3339Nano):               0,
 		now.Add(time.Hour).Format(time.RFC3339):                        61,
 		end.String():                                                   60,
-		Position{5, 1, 9}.String():                                     10,
-		Position{5, BetweenRecords, 9}.String():                        10,
+		Position{Seq: 5, Index: 1, Ordinal: 9}.String():                                     10,
+		Position{Seq: 5, Index: BetweenRecords, Ordinal: 9}.String():                        10,
 		"id-0":                                                         1,
 		"id-1":                                                         2,
 		"id-30":                                                        31,
@@ -495,7 +495,7 @@ func TestSince(t *testing.T) {
 		late.ID:                                                        61,
 	} {
 		p, err := j.Since(ctx, since, now)
-		if err != nil || p.nextOrdinal() != want {
+		if err != nil || p.NextOrdinal() != want {
 			t.Errorf("since %q: %v, %v; want ordinal %d next", since, p, err, want)
 			continue
 		}
@@ -506,7 +506,7 @@ func TestSince(t *testing.T) {
 	for since, want := range map[string]error{
 		"-5m": ErrBadSince, "2026-13-01T00:00:00Z": ErrBadSince, "2026-01-01": ErrBadSince, "5 minutes": ErrBadSince,
 		"a\x00b": ErrBadSince, "\xff": ErrBadSince, strings.Repeat("x", 5000): ErrBadSince,
-		"id-60": ErrNotFound, "id-5": nil, "nonsense": ErrNotFound, Position{99, 0, 99}.String(): ErrNotFound,
+		"id-60": ErrNotFound, "id-5": nil, "nonsense": ErrNotFound, Position{Seq: 99, Index: 0, Ordinal: 99}.String(): ErrNotFound,
 	} {
 		if _, err := j.Since(ctx, since, now); !errors.Is(err, want) {
 			t.Errorf("since %.30q: %v, want %v", since, err, want)
@@ -530,7 +530,7 @@ func TestCursorAndStates(t *testing.T) {
 			t.Errorf("%q: new cursor %v, %v", name, p, err)
 		}
 		for n := range 2 {
-			if err := c.Save(ctx, Position{uint64(i + 1), uint32(n), 7}); err != nil {
+			if err := c.Save(ctx, Position{Seq: uint64(i + 1), Index: uint32(n), Ordinal: 7}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -553,7 +553,7 @@ func TestCursorAndStates(t *testing.T) {
 	shut(t, j)
 	j = open(t, Config{Dir: dir})
 	for i, name := range names {
-		if p, err := j.Cursor(name).Load(ctx); err != nil || p != (Position{uint64(i + 1), 1, 7}) {
+		if p, err := j.Cursor(name).Load(ctx); err != nil || p != (Position{Seq: uint64(i + 1), Index: 1, Ordinal: 7}) {
 			t.Errorf("%q: cursor after reopening %v, %v", name, p, err)
 		}
 	}
@@ -676,7 +676,7 @@ func TestRecent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := stored - int(p.nextOrdinal())
+		got := stored - int(p.NextOrdinal())
 		if want := min(n, stored); got < want || got > want+2 {
 			t.Errorf("%d events follow %v, want %d", got, p, n)
 		}

@@ -38,12 +38,12 @@ func (j *Journal) Read(after Position) *Reader {
 		// In an empty journal even the first event may be removed before it is
 		// read; in another one the reader takes what there is.
 		r.seq, r.exact = 1, end.IsZero()
-	case after.Seq > end.Seq || after.nextOrdinal() > end.nextOrdinal():
+	case after.Seq > end.Seq || after.NextOrdinal() > end.NextOrdinal():
 		r.foreign, r.seq = true, 1
 	case after.Index == BetweenRecords || after == end:
-		r.seq, r.ordinal, r.exact = after.Seq+1, after.nextOrdinal(), true
+		r.seq, r.ordinal, r.exact = after.Seq+1, after.NextOrdinal(), true
 	default:
-		r.seq, r.index, r.ordinal, r.exact = after.Seq, after.Index+1, after.nextOrdinal(), true
+		r.seq, r.index, r.ordinal, r.exact = after.Seq, after.Index+1, after.NextOrdinal(), true
 	}
 	return r
 }
@@ -179,5 +179,5 @@ func (r *Reader) skip(rec *record, cause error) *GapError {
 func (r *Reader) take(b *Batch) {
 	r.after = b.End()
 	r.seq, r.index = b.record.seq+1, 0
-	r.ordinal, r.exact = r.after.nextOrdinal(), true
+	r.ordinal, r.exact = r.after.NextOrdinal(), true
 }

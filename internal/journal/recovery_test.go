@@ -215,7 +215,7 @@ func TestDiskFull(t *testing.T) {
 			j := open(t, c)
 			f := follow(t, j)
 			cursor := j.Cursor("c")
-			if err := cursor.Save(t.Context(), Position{1, 2, 3}); err != nil {
+			if err := cursor.Save(t.Context(), Position{Seq: 1, Index: 2, Ordinal: 3}); err != nil {
 				t.Fatal(err)
 			}
 			var acknowledged sync.Map
@@ -260,7 +260,7 @@ func TestDiskFull(t *testing.T) {
 			// Readers are not concerned.
 			end := j.End()
 			await(t, "follower", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.last == end })
-			if got := readTo(t, j, Position{}, Position{10, 0, 0}); len(got) == 0 {
+			if got := readTo(t, j, Position{}, Position{Seq: 10, Index: 0, Ordinal: 0}); len(got) == 0 {
 				t.Error("nothing to read with a full disk")
 			}
 
@@ -269,7 +269,7 @@ func TestDiskFull(t *testing.T) {
 			if err := fill("after", 100); err != nil {
 				t.Fatalf("after recovery: %v", err)
 			}
-			if p, err := cursor.Load(t.Context()); err != nil || p != (Position{1, 2, 3}) {
+			if p, err := cursor.Load(t.Context()); err != nil || p != (Position{Seq: 1, Index: 2, Ordinal: 3}) {
 				t.Errorf("cursor after recovery: %v, %v", p, err)
 			}
 			if err := cursor.Save(t.Context(), j.End()); err != nil {
@@ -319,11 +319,11 @@ func TestLoss(t *testing.T) {
 	}
 	// Restart with a store from which records were cut off.
 	s := j.session.Load()
-	j.advance(Position{15, 0, 14})
+	j.advance(Position{Seq: 15, Index: 0, Ordinal: 14})
 	j.faults <- fault{kind: ErrUnavailable, cause: errors.New("broken by test"), restart: true}
 	await(t, "report", func() bool { return errors.Is(j.Health(), ErrLost) })
 	await(t, "new session", func() bool { now := j.session.Load(); return now != nil && now != s && j.End().Seq == 10 })
-	if p := appendEvents(t, j, numbered(10)); p != (Position{11, 0, 10}) {
+	if p := appendEvents(t, j, numbered(10)); p != (Position{Seq: 11, Index: 0, Ordinal: 10}) {
 		t.Errorf("position after the loss: %v", p)
 	}
 	if err := j.Health(); !errors.Is(err, ErrLost) {
@@ -344,8 +344,8 @@ func TestUnreadableRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	j.advance(Position{4, 1, 4})
-	r := j.Read(Position{1, 0, 0})
+	j.advance(Position{Seq: 4, Index: 1, Ordinal: 4})
+	r := j.Read(Position{Seq: 1, Index: 0, Ordinal: 0})
 	var gap *GapError
 	if _, err := r.Next(t.Context()); !errors.As(err, &gap) || !errors.Is(err, errRecordCorrupt) || gap.Events != 2 || gap.Records != 1 {
 		t.Errorf("corrupt record: %v", err)
@@ -357,7 +357,7 @@ func TestUnreadableRecord(t *testing.T) {
 	if b, err := r.Next(t.Context()); err != nil || b.Len() != 2 || b.Event(0).ID != "id-3" {
 		t.Errorf("record behind: %v, %v", b, err)
 	}
-	if p, err := j.Since(t.Context(), "id-0", time.Now()); err != nil || p != (Position{1, 0, 0}) {
+	if p, err := j.Since(t.Context(), "id-0", time.Now()); err != nil || p != (Position{Seq: 1, Index: 0, Ordinal: 0}) {
 		t.Errorf("search over unreadable records: %v, %v", p, err)
 	}
 }

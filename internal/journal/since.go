@@ -105,7 +105,7 @@ func (j *Journal) checkPosition(ctx context.Context, p Position) error {
 	switch {
 	case rec.broken != nil, rec.seq > p.Seq:
 		return nil // the reader will tell
-	case p.Index == BetweenRecords && p == (Position{rec.seq, BetweenRecords, rec.lastPosition().Ordinal}):
+	case p.Index == BetweenRecords && p == (Position{Seq: rec.seq, Index: BetweenRecords, Ordinal: rec.lastPosition().Ordinal}):
 		return nil
 	case int64(p.Index) < int64(rec.header.count) && p == rec.position(int(p.Index)):
 		return nil
@@ -215,10 +215,10 @@ func (r *record) find(id string) (int, bool) {
 // gets all of them. The error is that of ctx or of the storage.
 func (j *Journal) Recent(ctx context.Context, n uint64) (Position, error) {
 	end := j.End()
-	if end.nextOrdinal() <= n {
+	if end.NextOrdinal() <= n {
 		return Position{}, nil
 	}
-	wanted := end.nextOrdinal() - n // ordinal of the first event
+	wanted := end.NextOrdinal() - n // ordinal of the first event
 	s := j.session.Load()
 	if s == nil {
 		return Position{}, fmt.Errorf("look up recent events: %w", errDown)

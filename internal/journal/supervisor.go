@@ -165,7 +165,7 @@ func (j *Journal) tryRecover(ctx context.Context, f *fault, acknowledged Positio
 		err := fmt.Errorf("%w: the journal ended at %v before a failure of the storage (%v) and ends at %v after it",
 			ErrLost, acknowledged, f.cause, end)
 		j.lost.CompareAndSwap(nil, &condition{err: err, since: time.Now()})
-		j.metrics.Refused("lost").Add(float64(acknowledged.nextOrdinal() - end.nextOrdinal()))
+		j.metrics.Refused("lost").Add(float64(acknowledged.NextOrdinal() - end.NextOrdinal()))
 		j.log.Error("journal lost events", "error", err)
 		j.records.truncate(end.Seq)
 	}

@@ -231,18 +231,10 @@ func (w *writer) pushback(f fault, unknown bool) error {
 // resume goes on after a recovery.
 func (w *writer) resume(r restored) {
 	w.session, w.last = r.session, r.end.Seq
-	w.ordinal = r.end.nextOrdinal()
+	w.ordinal = r.end.NextOrdinal()
 	w.advance(r.end)
 	w.up()
 	w.queue.accept()
-}
-
-// nextOrdinal is the ordinal of the event that comes after p.
-func (p Position) nextOrdinal() uint64 {
-	if p.IsZero() {
-		return 0
-	}
-	return p.Ordinal + 1
 }
 
 // checkSpace keeps a reserve, so that a full disk is met here, where it can be

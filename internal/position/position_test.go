@@ -1,4 +1,4 @@
-package journal
+package position
 
 import (
 	"cmp"
@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestPositionOrder(t *testing.T) {
+func TestOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	small := func() uint64 { return 1 + r.Uint64N(3)<<r.IntN(60) }
 	positions := []Position{{}, {1, 0, 0}, {1, BetweenRecords, 5}, {math.MaxUint64, math.MaxUint32, math.MaxUint64}}
@@ -15,7 +15,7 @@ func TestPositionOrder(t *testing.T) {
 		positions = append(positions, Position{small(), uint32(small()), small()})
 	}
 	for _, p := range positions {
-		back, err := ParsePosition(p.String())
+		back, err := Parse(p.String())
 		if err != nil || back != p {
 			t.Fatalf("%v: parsed %v, %v", p, back, err)
 		}
@@ -27,20 +27,20 @@ func TestPositionOrder(t *testing.T) {
 	}
 }
 
-func TestParsePositionBad(t *testing.T) {
+func TestParseBad(t *testing.T) {
 	good := Position{1, 2, 3}.String()
 	for _, s := range []string{"x", good[1:], good + "0", "Z" + good[1:], "00000000000000000000000000000000", " " + good[1:], good[:31] + "w"} {
-		if p, err := ParsePosition(s); err == nil {
+		if p, err := Parse(s); err == nil {
 			t.Errorf("%q: parsed as %v", s, p)
 		}
 	}
 }
 
-func FuzzParsePosition(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add("")
 	f.Add(Position{1, 2, 3}.String())
 	f.Fuzz(func(t *testing.T, s string) {
-		if p, err := ParsePosition(s); err == nil && p.String() != s {
+		if p, err := Parse(s); err == nil && p.String() != s {
 			t.Errorf("%q parsed as %v, whose text is %q", s, p, p)
 		}
 	})
