@@ -37,6 +37,8 @@ type Config struct {
 	Sources       []Source      `yaml:"sources" doc:"What is read. Each source has these fields:"`
 	Publish       Publish       `yaml:"publish" doc:"What applications and plugins publish."`
 	Traces        Traces        `yaml:"traces" doc:"Requests to Vault or OpenBao as spans, for tracing systems. Used when there are exporters. See docs/traces.md."`
+	Delivery      Delivery      `yaml:"delivery" doc:"What holds for all sinks. See docs/sinks.md."`
+	Sinks         []Sink        `yaml:"sinks" doc:"Where events go. Each sink reads the journal on its own and remembers how far it is: one that is slow or down for days delays no other, and loses nothing that the journal keeps. Each has:"`
 	AuditMetrics  AuditMetrics  `yaml:"audit_metrics" doc:"Requests to Vault or OpenBao on /metrics: how many, how they ended, how long they took. See docs/audit-metrics.md."`
 	Plugins       Plugins       `yaml:"plugins" doc:"Vault plugins that run below the hub. Their storage is encrypted, but the hub is a test bench and a source of events, not a manager of secrets: see docs/plugins.md."`
 	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
@@ -107,6 +109,7 @@ func Default() Config {
 		Auth:          defaultAuth(),
 		Publish:       defaultPublish(),
 		Traces:        defaultTraces(),
+		Delivery:      defaultDelivery(),
 		AuditMetrics:  defaultAuditMetrics(),
 		Plugins:       defaultPlugins(),
 		Log:           Log{Level: "info", Format: "text"},

@@ -225,6 +225,7 @@ func fullConfig() Config {
 			},
 		},
 		Traces:       fullTraces(),
+		Delivery:     defaultDelivery(),
 		AuditMetrics: AuditMetrics{MaxSeries: 500, Buckets: []Duration{Duration(time.Millisecond), Duration(time.Second)}},
 		Plugins:      fullPlugins(),
 		Log:          Log{Level: "debug", Format: "json"},
@@ -277,7 +278,7 @@ func TestProblems(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"near key", "jurnal:\n  max_age: 1d\n", `t.yaml:1:1: unknown key "jurnal" here; did you mean "journal"?`},
 		{"near key inside", "journal:\n  maxage: 1d\n", `t.yaml:2:3: unknown key "maxage" in journal; did you mean "max_age"?`},
-		{"key of another section", "max_age: 1d\n", `t.yaml:1:1: unknown key "max_age" here; did you mean journal.max_age?`},
+		{"key of another section", "max_age: 1d\n", `t.yaml:1:1: unknown key "max_age" here; did you mean journal.max_age or sinks[].retry.max_age?`},
 		{"key of nothing", "log: {zzzzzz: 1}\n", `t.yaml:1:7: unknown key "zzzzzz" in log; known are level, format`},
 		{"merge key", "log: {<<: {level: info}}\n", `t.yaml:1:7: unknown key "<<" in log; known are level, format`},
 		{"key twice", "log:\n  level: info\n  level: warn\n", `t.yaml:3:3: log.level: is set a second time; the first is in line 2`},

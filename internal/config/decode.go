@@ -130,6 +130,8 @@ func elementDefault(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(DefaultMount())
 	case reflect.TypeFor[TraceExporter]():
 		return reflect.ValueOf(DefaultTraceExporter())
+	case reflect.TypeFor[Sink]():
+		return reflect.ValueOf(DefaultSink())
 	}
 	return reflect.Zero(t)
 }

@@ -1,0 +1,316 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Delivery is the section "delivery": what holds for all sinks.
+type Delivery struct {
+	Allow       []string `yaml:"allow" doc:"Hosts, addresses and networks inside that sinks of type webhook and template may send to, although they are not public: 10.1.2.0/24, 127.0.0.1, alerts.internal. Everything else that is private, local or reserved is refused when it is connected to."`
+	ProxyURL    string   `yaml:"proxy_url" doc:"HTTP proxy through which sinks of type webhook and template send. It then is what decides where they may. Empty: none, whatever the environment says."`
+	FilesBelow  string   `yaml:"files_below" doc:"Directory below which sinks of type file may write that are added while the hub runs. Empty: none can be added."`
+	SecretsKey  Secret   `yaml:"secrets_key" doc:"The key that encrypts the secrets of sinks that are added while the hub runs, 32 random bytes in base64 (openssl rand -base64 32), as {env: NAME} or {file: PATH}. Empty: one is made in data_dir, which protects copies of the journal, but not of the whole directory."`
+	Attempts    int      `yaml:"attempts" min:"10" max:"10000" doc:"So many of the last attempts of each sink are remembered, for tocsin sink attempts."`
+	DeadLetters Size     `yaml:"dead_letter_bytes" min:"1MiB" max:"1TiB" doc:"Dead letters of each sink take at most this much of the disk. When there are more, the sink stops until some are redriven or purged, rather than lose one."`
+	MaxSinks    int      `yaml:"max_sinks" min:"1" max:"1000" doc:"How many sinks there may be."`
+	StopTimeout Duration `yaml:"stop_timeout" min:"100ms" max:"1m" doc:"How long what is on its way is waited for when the hub ends."`
+}
+
+// Sink is one element of "sinks", and what is given to the API to add one.
+type Sink struct {
+	Name        string     `yaml:"name" doc:"Names the sink in metrics, logs, health and the API. Lower-case letters, digits, - and _. The place in the journal and the dead letters belong to the name."`
+	Type        SinkType   `yaml:"type" oneof:"file,stdout,webhook,template,kafka,nats,otlp_logs" doc:"What the sink is. The section of the same name says where events go."`
+	Disabled    bool       `yaml:"disabled" doc:"true sends nothing. Events are kept as long as the journal keeps them."`
+	Events      SinkEvents `yaml:"events" doc:"Which events are sent."`
+	From        From       `yaml:"from" oneof:"start,end" doc:"Where to begin the first time: with the oldest event in the journal, or with what comes from then on."`
+	Order       SinkOrder  `yaml:"order" oneof:"path,all,none" doc:"What keeps its order, also when something has to be sent again: events of the same path (and namespace), all events (then one request at a time), or none."`
+	Concurrency int        `yaml:"concurrency" min:"1" max:"256" zero:"what suits the type" doc:"How many requests are on their way at the same time."`
+	Batch       SinkBatch  `yaml:"batch" doc:"When events are sent together. Types that send one event per request do not use it."`
+	Retry       SinkRetry  `yaml:"retry" doc:"What happens when something cannot be delivered."`
+	Rate        SinkRate   `yaml:"rate" doc:"How much is sent at most."`
+	Timeout     Duration   `yaml:"timeout" min:"100ms" max:"10m" doc:"How long one request may take."`
+
+	File     SinkFile     `yaml:"file" doc:"Of the type file."`
+	Stdout   SinkStdout   `yaml:"stdout" doc:"Of the type stdout."`
+	Webhook  SinkWebhook  `yaml:"webhook" doc:"Of the type webhook."`
+	Template SinkTemplate `yaml:"template" doc:"Of the type template."`
+	Kafka    SinkKafka    `yaml:"kafka" doc:"Of the type kafka."`
+	NATS     SinkNATS     `yaml:"nats" doc:"Of the type nats."`
+	OTLPLogs SinkOTLPLogs `yaml:"otlp_logs" doc:"Of the type otlp_logs."`
+}
+
+// SinkEvents is the section "sinks[].events": all of it must hold.
+type SinkEvents struct {
+	Types      []string `yaml:"types" doc:"Types, * stands for any text: kv-v2/*. Empty: all, except the hub's own about sinks (tocsin/sink-*), which must be named."`
+	Pairs      []string `yaml:"pairs" doc:"Pairs noun:verb as in Flipt, * stands for any: flag:created, *:deleted. They select by the last two parts of the type: flipt/flag/created. Empty: all."`
+	Namespaces []string `yaml:"namespaces" doc:"Namespaces, * stands for any text; root is the root namespace. Empty: all."`
+	Filter     string   `yaml:"filter" doc:"An expression as subscriptions have it: operation == \"data-delete\" and namespace == \"team-a/\"."`
+}
+
+// SinkBatch is the section "sinks[].batch".
+type SinkBatch struct {
+	Events int      `yaml:"events" min:"1" max:"100000" doc:"At most so many events."`
+	Bytes  Size     `yaml:"bytes" min:"1KiB" max:"64MiB" doc:"And not much more than this."`
+	Delay  Duration `yaml:"delay" min:"1ms" max:"10m" zero:"not at all" doc:"An event waits at most so long for others."`
+}
+
+// SinkRetry is the section "sinks[].retry".
+type SinkRetry struct {
+	First    Duration `yaml:"first" min:"1ms" max:"1h" doc:"The pause after the first failure is a random time up to this; each further one is up to twice as long."`
+	Most     Duration `yaml:"most" min:"10ms" max:"24h" doc:"But not longer than this."`
+	Attempts int      `yaml:"attempts" min:"1" max:"1000000" zero:"no limit" doc:"An event that the endpoint has failed with so often becomes a dead letter. Attempts that did not reach it do not count."`
+	GiveUp   Duration `yaml:"give_up" min:"1s" max:"365d" zero:"never" doc:"And so does one that it has failed with for so long. An endpoint that cannot be reached is waited for, however long that takes."`
+	MaxAge   Duration `yaml:"max_age" min:"1s" max:"365d" zero:"no limit" doc:"Events older than this when it is their turn become dead letters and are not sent."`
+}
+
+// SinkRate is the section "sinks[].rate".
+type SinkRate struct {
+	Events int      `yaml:"events" min:"1" max:"1000000000" zero:"no limit" doc:"At most so many events ..."`
+	Per    Duration `yaml:"per" min:"1s" max:"24h" doc:"... in this time."`
+}
+
+// SinkFile is the section "sinks[].file".
+type SinkFile struct {
+	Path        string     `yaml:"path" doc:"The file. It and its directories are made when missing."`
+	Format      SinkFormat `yaml:"format" oneof:"cloudevents,vault,raw,flipt" doc:"What a line is: a CloudEvent, Vault's envelope, the data of the event as it is (of an audit entry the line of the log), or Flipt's audit event."`
+	Mode        string     `yaml:"mode" doc:"Permissions of the file, octal."`
+	Sync        SinkSync   `yaml:"sync" oneof:"progress,always,never" doc:"When the file is synced: before the place in the journal is stored, so that a power cut loses nothing; after each batch; or never, which leaves it to the system."`
+	RotateBytes Size       `yaml:"rotate_bytes" min:"4KiB" max:"1TiB" zero:"not for that" doc:"A file of this size is moved away, and a new one begun."`
+	RotateAge   Duration   `yaml:"rotate_age" min:"1s" max:"365d" zero:"not for that" doc:"So is one of this age."`
+	Keep        int        `yaml:"keep" min:"1" max:"100000" zero:"all" doc:"So many files that were moved away are kept."`
+	KeepAge     Duration   `yaml:"keep_age" min:"1m" max:"3650d" zero:"for ever" doc:"And for so long."`
+	Gzip        bool       `yaml:"gzip" doc:"true compresses files that were moved away."`
+}
+
+// SinkStdout is the section "sinks[].stdout".
+type SinkStdout struct {
+	Format SinkFormat `yaml:"format" oneof:"cloudevents,vault,raw,flipt,pretty" doc:"As of files, or pretty: for people, with colours on a terminal."`
+}
+
+// SinkHeader is a header of requests.
+type SinkHeader struct {
+	Name   string `yaml:"name" doc:"Name of the header."`
+	Value  string `yaml:"value" doc:"Its value, if that is no secret."`
+	Secret Secret `yaml:"secret" doc:"Its value, as {env: NAME} or {file: PATH}."`
+}
+
+// SinkTLS is how connections are secured.
+type SinkTLS struct {
+	CA         Secret `yaml:"ca" doc:"PEM with the authorities of the certificate, as {file: PATH}. Empty: those of the system."`
+	ServerName string `yaml:"server_name" doc:"Name in the certificate. Empty: the host."`
+	Cert       Secret `yaml:"cert" doc:"PEM with a client certificate, as {file: PATH}."`
+	Key        Secret `yaml:"key" doc:"PEM with its private key, as {file: PATH}."`
+}
+
+// SinkWebhook is the section "sinks[].webhook".
+type SinkWebhook struct {
+	URL         string       `yaml:"url" doc:"Where events go, https:// or http://."`
+	Headers     []SinkHeader `yaml:"headers" doc:"Sent with every request. Each has:"`
+	BearerToken Secret       `yaml:"bearer_token" doc:"Sent as Authorization: Bearer TOKEN, as {env: NAME} or {file: PATH}."`
+	Username    string       `yaml:"username" doc:"For basic authentication."`
+	Password    Secret       `yaml:"password" doc:"For basic authentication, as {env: NAME} or {file: PATH}."`
+	TLS         SinkTLS      `yaml:"tls" doc:"How an https connection is checked."`
+	Allow       []string     `yaml:"allow" doc:"As delivery.allow, for this sink. Only in the file."`
+	Body        SinkBody     `yaml:"body" oneof:"event,array,lines,cloudevents_batch" doc:"What a request has: one event, a JSON array of events, a line for each, or a CloudEvents batch."`
+	Format      SinkFormat   `yaml:"format" oneof:"standard,cloudevents,vault,raw,flipt" doc:"What an event is: {type, timestamp, data} of Standard Webhooks, a CloudEvent, Vault's envelope, its data as it is, or Flipt's audit event."`
+	Gzip        bool         `yaml:"gzip" doc:"true compresses bodies."`
+	SigningKeys []Secret     `yaml:"signing_keys" doc:"Keys of Standard Webhooks: whsec_... (HMAC-SHA256) or whsk_... (ed25519), as {env: NAME} or {file: PATH}. With several, each signs, so that receivers can change from one to the other."`
+	FliptSecret Secret       `yaml:"flipt_secret" doc:"Signs as Flipt does, too: X-Flipt-Webhook-Signature."`
+}
+
+// SinkTemplate is the section "sinks[].template".
+type SinkTemplate struct {
+	URL         string       `yaml:"url" doc:"Where events go, https:// or http://."`
+	Headers     []SinkHeader `yaml:"headers" doc:"Sent with every request. Each has:"`
+	BearerToken Secret       `yaml:"bearer_token" doc:"Sent as Authorization: Bearer TOKEN, as {env: NAME} or {file: PATH}."`
+	Username    string       `yaml:"username" doc:"For basic authentication."`
+	Password    Secret       `yaml:"password" doc:"For basic authentication, as {env: NAME} or {file: PATH}."`
+	TLS         SinkTLS      `yaml:"tls" doc:"How an https connection is checked."`
+	Allow       []string     `yaml:"allow" doc:"As delivery.allow, for this sink. Only in the file."`
+	Preset      SinkPreset   `yaml:"preset" oneof:"none,slack,pagerduty,alertmanager" doc:"slack, pagerduty and alertmanager have a body and headers ready; body and headers here go before them."`
+	Method      string       `yaml:"method" doc:"Method of the request; a template."`
+	Body        string       `yaml:"body" doc:"Body of the request, a template of Go (text/template): {\"text\": {{.Type}}}. Values are written as JSON unless raw says otherwise. url and the values of headers are templates, too. See docs/sink-template.md."`
+	RoutingKey  Secret       `yaml:"routing_key" doc:"pagerduty: the integration key, as {env: NAME} or {file: PATH}."`
+	WebhookURL  Secret       `yaml:"secret_url" doc:"The url, when it is itself a secret, as those of Slack are: as {env: NAME} or {file: PATH}. Not a template."`
+	Text        bool         `yaml:"text" doc:"true sends the body as text: values are not written as JSON, and the result need not be JSON."`
+	SigningKeys []Secret     `yaml:"signing_keys" doc:"As of the type webhook."`
+}
+
+// SinkKafka is the section "sinks[].kafka".
+type SinkKafka struct {
+	Brokers     []string     `yaml:"brokers" doc:"Addresses of brokers to begin with: kafka.example.com:9092."`
+	Topic       string       `yaml:"topic" doc:"The topic; {type} and {source} are replaced by those of the event, with . for what a topic cannot have."`
+	Key         KafkaKey     `yaml:"key" oneof:"path,type,none" doc:"The key of records, which decides about the partition: namespace and path of the event, its type, or none."`
+	Encoding    KafkaCoding  `yaml:"encoding" oneof:"cloudevents,raw,vault,flipt,avro,protobuf,flipt_avro,flipt_protobuf" doc:"The value of records: CloudEvents JSON, the data as it is, Vault's envelope, Flipt's JSON; an event as Avro or protobuf, or Flipt's audit event as its Kafka sink wrote it."`
+	Registry    KafkaSchemas `yaml:"schema_registry" doc:"Where schemas of Avro and protobuf are kept. With it, values begin with Confluent's header."`
+	SASL        KafkaSASL    `yaml:"sasl" doc:"How the hub says who it is."`
+	TLS         SinkTLS      `yaml:"tls" doc:"How a TLS connection is checked."`
+	UseTLS      bool         `yaml:"use_tls" doc:"true connects with TLS; so does a section tls that is not empty."`
+	Acks        KafkaAcks    `yaml:"acks" oneof:"all,leader" doc:"all waits for all replicas in sync and writes each record once per session; leader waits for one and may lose records."`
+	Compression KafkaPacking `yaml:"compression" oneof:"none,gzip,snappy,lz4,zstd" doc:"Compression of record batches."`
+	AutoTopics  bool         `yaml:"auto_topics" doc:"true lets the broker make topics that are missing."`
+}
+
+// KafkaSchemas is the section "sinks[].kafka.schema_registry".
+type KafkaSchemas struct {
+	URL      string  `yaml:"url" doc:"URL of a registry with Confluent's API."`
+	Subject  string  `yaml:"subject" doc:"The subject. Empty: TOPIC-value."`
+	Username string  `yaml:"username" doc:"For basic authentication."`
+	Password Secret  `yaml:"password" doc:"For basic authentication, as {env: NAME} or {file: PATH}."`
+	Register bool    `yaml:"register" doc:"false only looks the schema up, for registries where others register."`
+	TLS      SinkTLS `yaml:"tls" doc:"How an https connection is checked."`
+}
+
+// KafkaSASL is the section "sinks[].kafka.sasl".
+type KafkaSASL struct {
+	Mechanism KafkaMechanism `yaml:"mechanism" oneof:"none,plain,scram-sha-256,scram-sha-512" doc:"The mechanism."`
+	Username  string         `yaml:"username" doc:"The user."`
+	Password  Secret         `yaml:"password" doc:"The password, as {env: NAME} or {file: PATH}."`
+}
+
+// SinkNATS is the section "sinks[].nats".
+type SinkNATS struct {
+	URLs        []string   `yaml:"urls" doc:"Servers: nats://nats.example.com:4222, tls://..."`
+	Subject     string     `yaml:"subject" doc:"Subject of messages: {type}, {namespace}, {path} and {source} are replaced by those of the event, / becoming a dot. A stream must have it."`
+	Format      SinkFormat `yaml:"format" oneof:"cloudevents,vault,raw,flipt" doc:"What a message is, as of files."`
+	Username    string     `yaml:"username" doc:"The user."`
+	Password    Secret     `yaml:"password" doc:"Its password, as {env: NAME} or {file: PATH}."`
+	Token       Secret     `yaml:"token" doc:"A token instead, as {env: NAME} or {file: PATH}."`
+	Credentials Secret     `yaml:"credentials" doc:"A credentials file (JWT and seed) instead, as {file: PATH}."`
+	TLS         SinkTLS    `yaml:"tls" doc:"How a TLS connection is checked."`
+}
+
+// SinkOTLPLogs is the section "sinks[].otlp_logs".
+type SinkOTLPLogs struct {
+	URL         string           `yaml:"url" doc:"Where it listens: http://127.0.0.1:4318, or for gRPC http://127.0.0.1:4317. https:// is TLS. Of HTTP, the path is /v1/logs if there is none."`
+	Protocol    OTLPProtocol     `yaml:"protocol" oneof:"http,grpc" doc:"OTLP over HTTP or over gRPC."`
+	Encoding    TraceEncoding    `yaml:"encoding" oneof:"protobuf,json" doc:"Over HTTP: protobuf or json."`
+	Compression TraceCompression `yaml:"compression" oneof:"gzip,none" doc:"gzip or none."`
+	Headers     []SinkHeader     `yaml:"headers" doc:"Sent with every request, over gRPC as metadata. Each has:"`
+	TLS         SinkTLS          `yaml:"tls" doc:"How an https connection is checked."`
+	Resource    Texts            `yaml:"resource" doc:"Attributes of the resource. Example: {deployment.environment.name: production}."`
+}
+
+// Kinds of sinks and their settings.
+type (
+	SinkType       string
+	SinkOrder      string
+	SinkFormat     string
+	SinkSync       string
+	SinkBody       string
+	SinkPreset     string
+	KafkaKey       string
+	KafkaCoding    string
+	KafkaAcks      string
+	KafkaPacking   string
+	KafkaMechanism string
+	OTLPProtocol   string
+)
+
+// The kinds of sinks.
+const (
+	SinkTypeFile     SinkType = "file"
+	SinkTypeStdout   SinkType = "stdout"
+	SinkTypeWebhook  SinkType = "webhook"
+	SinkTypeTemplate SinkType = "template"
+	SinkTypeKafka    SinkType = "kafka"
+	SinkTypeNATS     SinkType = "nats"
+	SinkTypeOTLPLogs SinkType = "otlp_logs"
+)
+
+func defaultDelivery() Delivery {
+	return Delivery{
+		Attempts:    100,
+		DeadLetters: 256 << 20,
+		MaxSinks:    200,
+		StopTimeout: Duration(3 * time.Second),
+	}
+}
+
+// DefaultSink returns what the fields of a sink are when its element does not mention them.
+func DefaultSink() Sink {
+	return Sink{
+		From: FromEnd, Order: "path", Timeout: Duration(20 * time.Second),
+		Batch: SinkBatch{Events: 500, Bytes: 1 << 20, Delay: Duration(100 * time.Millisecond)},
+		Retry: SinkRetry{First: Duration(time.Second), Most: Duration(5 * time.Minute), GiveUp: Duration(72 * time.Hour)},
+		Rate:  SinkRate{Per: Duration(time.Second)},
+
+		File:     SinkFile{Format: "cloudevents", Mode: "0640", Sync: "progress"},
+		Stdout:   SinkStdout{Format: "cloudevents"},
+		Webhook:  SinkWebhook{Body: "event", Format: "standard"},
+		Template: SinkTemplate{Preset: "none", Method: "POST"},
+		Kafka:    SinkKafka{Key: "path", Encoding: "cloudevents", Registry: KafkaSchemas{Register: true}, SASL: KafkaSASL{Mechanism: "none"}, Acks: "all", Compression: "zstd"},
+		NATS:     SinkNATS{Subject: "tocsin.{type}", Format: "cloudevents"},
+		OTLPLogs: SinkOTLPLogs{Protocol: "http", Encoding: "protobuf", Compression: "gzip"},
+	}
+}
+
+// concerned says which fields a type has; see the writer.
+func (s Sink) concerned(key string) bool {
+	switch key {
+	case "file", "stdout", "webhook", "template", "kafka", "nats", "otlp_logs":
+		return SinkType(key) == s.Type
+	}
+	return true
+}
+
+var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+
+func (v *validator) sinks(sinks []Sink, d Delivery) {
+	if len(sinks) > d.MaxSinks {
+		v.report("sinks", "has %d elements, delivery.max_sinks is %d", len(sinks), d.MaxSinks)
+	}
+	names := make(map[string]int)
+	for i := range sinks {
+		s, key := &sinks[i], fmt.Sprintf("sinks[%d]", i)
+		if first, seen := names[s.Name]; seen && s.Name != "" {
+			v.report(key+".name", "%q is already the name of sinks[%d]", s.Name, first)
+		}
+		names[s.Name] = i
+		v.sink(key, s)
+	}
+}
+
+// sink checks what holds between the fields of a sink.
+func (v *validator) sink(key string, s *Sink) {
+	switch {
+	case s.Name == "":
+		v.report(key, "has no name; add for example \"name: slack\"")
+	case !sinkName.MatchString(s.Name):
+		v.report(key+".name", "%q must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit", shorten(s.Name))
+	}
+	if v.reported(key + ".type") {
+		return
+	}
+	defaults := reflect.ValueOf(DefaultSink())
+	value := reflect.ValueOf(*s)
+	for i, name := range fieldKeys(value.Type()) {
+		if !s.concerned(name) && !reflect.DeepEqual(value.Field(i).Interface(), defaults.Field(i).Interface()) {
+			v.report(key+"."+name, "is not for sinks of type %s; remove it, or change the type", s.Type)
+		}
+	}
+	if s.Retry.First > s.Retry.Most {
+		v.report(key+".retry.most", "%s is less than retry.first, which is %s", s.Retry.Most, s.Retry.First)
+	}
+	if s.Order == "all" && s.Concurrency > 1 {
+		v.report(key+".concurrency", "%d is more than one, which order: all does not allow; leave it out, or choose order: path", s.Concurrency)
+	}
+}
+
+// Names of sections that say where a sink of a type sends to.
+var sinkSections = []SinkType{SinkTypeFile, SinkTypeStdout, SinkTypeWebhook, SinkTypeTemplate, SinkTypeKafka, SinkTypeNATS, SinkTypeOTLPLogs}
+
+// SinkTypes returns the names of the kinds, separated by commas.
+func SinkTypes() string {
+	names := make([]string, len(sinkSections))
+	for i, t := range sinkSections {
+		names[i] = string(t)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
