@@ -74,24 +74,6 @@ type SinkRate struct {
 	Per    Duration `yaml:"per" min:"1s" max:"24h" doc:"... in this time."`
 }
 
-// SinkFile is the section "sinks[].file".
-type SinkFile struct {
-	Path        string     `yaml:"path" doc:"The file. It and its directories are made when missing."`
-	Format      SinkFormat `yaml:"format" oneof:"cloudevents,vault,raw,flipt" doc:"What a line is: a CloudEvent, Vault's envelope, the data of the event as it is (of an audit entry the line of the log), or Flipt's audit event."`
-	Mode        string     `yaml:"mode" doc:"Permissions of the file, octal."`
-	Sync        SinkSync   `yaml:"sync" oneof:"progress,always,never" doc:"When the file is synced: before the place in the journal is stored, so that a power cut loses nothing; after each batch; or never, which leaves it to the system."`
-	RotateBytes Size       `yaml:"rotate_bytes" min:"4KiB" max:"1TiB" zero:"not for that" doc:"A file of this size is moved away, and a new one begun."`
-	RotateAge   Duration   `yaml:"rotate_age" min:"1s" max:"365d" zero:"not for that" doc:"So is one of this age."`
-	Keep        int        `yaml:"keep" min:"1" max:"100000" zero:"all" doc:"So many files that were moved away are kept."`
-	KeepAge     Duration   `yaml:"keep_age" min:"1m" max:"3650d" zero:"for ever" doc:"And for so long."`
-	Gzip        bool       `yaml:"gzip" doc:"true compresses files that were moved away."`
-}
-
-// SinkStdout is the section "sinks[].stdout".
-type SinkStdout struct {
-	Format SinkFormat `yaml:"format" oneof:"cloudevents,vault,raw,flipt,pretty" doc:"As of files, or pretty: for people, with colours on a terminal."`
-}
-
 // SinkHeader is a header of requests.
 type SinkHeader struct {
 	Name   string `yaml:"name" doc:"Name of the header."`
@@ -107,109 +89,11 @@ type SinkTLS struct {
 	Key        Secret `yaml:"key" doc:"PEM with its private key, as {file: PATH}."`
 }
 
-// SinkWebhook is the section "sinks[].webhook".
-type SinkWebhook struct {
-	URL         string       `yaml:"url" doc:"Where events go, https:// or http://."`
-	Headers     []SinkHeader `yaml:"headers" doc:"Sent with every request. Each has:"`
-	BearerToken Secret       `yaml:"bearer_token" doc:"Sent as Authorization: Bearer TOKEN, as {env: NAME} or {file: PATH}."`
-	Username    string       `yaml:"username" doc:"For basic authentication."`
-	Password    Secret       `yaml:"password" doc:"For basic authentication, as {env: NAME} or {file: PATH}."`
-	TLS         SinkTLS      `yaml:"tls" doc:"How an https connection is checked."`
-	Allow       []string     `yaml:"allow" doc:"As delivery.allow, for this sink. Only in the file."`
-	Body        SinkBody     `yaml:"body" oneof:"event,array,lines,cloudevents_batch" doc:"What a request has: one event, a JSON array of events, a line for each, or a CloudEvents batch."`
-	Format      SinkFormat   `yaml:"format" oneof:"standard,cloudevents,vault,raw,flipt" doc:"What an event is: {type, timestamp, data} of Standard Webhooks, a CloudEvent, Vault's envelope, its data as it is, or Flipt's audit event."`
-	Gzip        bool         `yaml:"gzip" doc:"true compresses bodies."`
-	SigningKeys []Secret     `yaml:"signing_keys" doc:"Keys of Standard Webhooks: whsec_... (HMAC-SHA256) or whsk_... (ed25519), as {env: NAME} or {file: PATH}. With several, each signs, so that receivers can change from one to the other."`
-	FliptSecret Secret       `yaml:"flipt_secret" doc:"Signs as Flipt does, too: X-Flipt-Webhook-Signature."`
-}
-
-// SinkTemplate is the section "sinks[].template".
-type SinkTemplate struct {
-	URL         string       `yaml:"url" doc:"Where events go, https:// or http://."`
-	Headers     []SinkHeader `yaml:"headers" doc:"Sent with every request. Each has:"`
-	BearerToken Secret       `yaml:"bearer_token" doc:"Sent as Authorization: Bearer TOKEN, as {env: NAME} or {file: PATH}."`
-	Username    string       `yaml:"username" doc:"For basic authentication."`
-	Password    Secret       `yaml:"password" doc:"For basic authentication, as {env: NAME} or {file: PATH}."`
-	TLS         SinkTLS      `yaml:"tls" doc:"How an https connection is checked."`
-	Allow       []string     `yaml:"allow" doc:"As delivery.allow, for this sink. Only in the file."`
-	Preset      SinkPreset   `yaml:"preset" oneof:"none,slack,pagerduty,alertmanager" doc:"slack, pagerduty and alertmanager have a body and headers ready; body and headers here go before them."`
-	Method      string       `yaml:"method" doc:"Method of the request; a template."`
-	Body        string       `yaml:"body" doc:"Body of the request, a template of Go (text/template): {\"text\": {{.Type}}}. Values are written as JSON unless raw says otherwise. url and the values of headers are templates, too. See docs/sink-template.md."`
-	RoutingKey  Secret       `yaml:"routing_key" doc:"pagerduty: the integration key, as {env: NAME} or {file: PATH}."`
-	WebhookURL  Secret       `yaml:"secret_url" doc:"The url, when it is itself a secret, as those of Slack are: as {env: NAME} or {file: PATH}. Not a template."`
-	Text        bool         `yaml:"text" doc:"true sends the body as text: values are not written as JSON, and the result need not be JSON."`
-	SigningKeys []Secret     `yaml:"signing_keys" doc:"As of the type webhook."`
-}
-
-// SinkKafka is the section "sinks[].kafka".
-type SinkKafka struct {
-	Brokers     []string     `yaml:"brokers" doc:"Addresses of brokers to begin with: kafka.example.com:9092."`
-	Topic       string       `yaml:"topic" doc:"The topic; {type} and {source} are replaced by those of the event, with . for what a topic cannot have."`
-	Key         KafkaKey     `yaml:"key" oneof:"path,type,none" doc:"The key of records, which decides about the partition: namespace and path of the event, its type, or none."`
-	Encoding    KafkaCoding  `yaml:"encoding" oneof:"cloudevents,raw,vault,flipt,avro,protobuf,flipt_avro,flipt_protobuf" doc:"The value of records: CloudEvents JSON, the data as it is, Vault's envelope, Flipt's JSON; an event as Avro or protobuf, or Flipt's audit event as its Kafka sink wrote it."`
-	Registry    KafkaSchemas `yaml:"schema_registry" doc:"Where schemas of Avro and protobuf are kept. With it, values begin with Confluent's header."`
-	SASL        KafkaSASL    `yaml:"sasl" doc:"How the hub says who it is."`
-	TLS         SinkTLS      `yaml:"tls" doc:"How a TLS connection is checked."`
-	UseTLS      bool         `yaml:"use_tls" doc:"true connects with TLS; so does a section tls that is not empty."`
-	Acks        KafkaAcks    `yaml:"acks" oneof:"all,leader" doc:"all waits for all replicas in sync and writes each record once per session; leader waits for one and may lose records."`
-	Compression KafkaPacking `yaml:"compression" oneof:"none,gzip,snappy,lz4,zstd" doc:"Compression of record batches."`
-	AutoTopics  bool         `yaml:"auto_topics" doc:"true lets the broker make topics that are missing."`
-}
-
-// KafkaSchemas is the section "sinks[].kafka.schema_registry".
-type KafkaSchemas struct {
-	URL      string  `yaml:"url" doc:"URL of a registry with Confluent's API."`
-	Subject  string  `yaml:"subject" doc:"The subject. Empty: TOPIC-value."`
-	Username string  `yaml:"username" doc:"For basic authentication."`
-	Password Secret  `yaml:"password" doc:"For basic authentication, as {env: NAME} or {file: PATH}."`
-	Register bool    `yaml:"register" doc:"false only looks the schema up, for registries where others register."`
-	TLS      SinkTLS `yaml:"tls" doc:"How an https connection is checked."`
-}
-
-// KafkaSASL is the section "sinks[].kafka.sasl".
-type KafkaSASL struct {
-	Mechanism KafkaMechanism `yaml:"mechanism" oneof:"none,plain,scram-sha-256,scram-sha-512" doc:"The mechanism."`
-	Username  string         `yaml:"username" doc:"The user."`
-	Password  Secret         `yaml:"password" doc:"The password, as {env: NAME} or {file: PATH}."`
-}
-
-// SinkNATS is the section "sinks[].nats".
-type SinkNATS struct {
-	URLs        []string   `yaml:"urls" doc:"Servers: nats://nats.example.com:4222, tls://..."`
-	Subject     string     `yaml:"subject" doc:"Subject of messages: {type}, {namespace}, {path} and {source} are replaced by those of the event, / becoming a dot. A stream must have it."`
-	Format      SinkFormat `yaml:"format" oneof:"cloudevents,vault,raw,flipt" doc:"What a message is, as of files."`
-	Username    string     `yaml:"username" doc:"The user."`
-	Password    Secret     `yaml:"password" doc:"Its password, as {env: NAME} or {file: PATH}."`
-	Token       Secret     `yaml:"token" doc:"A token instead, as {env: NAME} or {file: PATH}."`
-	Credentials Secret     `yaml:"credentials" doc:"A credentials file (JWT and seed) instead, as {file: PATH}."`
-	TLS         SinkTLS    `yaml:"tls" doc:"How a TLS connection is checked."`
-}
-
-// SinkOTLPLogs is the section "sinks[].otlp_logs".
-type SinkOTLPLogs struct {
-	URL         string           `yaml:"url" doc:"Where it listens: http://127.0.0.1:4318, or for gRPC http://127.0.0.1:4317. https:// is TLS. Of HTTP, the path is /v1/logs if there is none."`
-	Protocol    OTLPProtocol     `yaml:"protocol" oneof:"http,grpc" doc:"OTLP over HTTP or over gRPC."`
-	Encoding    TraceEncoding    `yaml:"encoding" oneof:"protobuf,json" doc:"Over HTTP: protobuf or json."`
-	Compression TraceCompression `yaml:"compression" oneof:"gzip,none" doc:"gzip or none."`
-	Headers     []SinkHeader     `yaml:"headers" doc:"Sent with every request, over gRPC as metadata. Each has:"`
-	TLS         SinkTLS          `yaml:"tls" doc:"How an https connection is checked."`
-	Resource    Texts            `yaml:"resource" doc:"Attributes of the resource. Example: {deployment.environment.name: production}."`
-}
-
 // Kinds of sinks and their settings.
 type (
-	SinkType       string
-	SinkOrder      string
-	SinkFormat     string
-	SinkSync       string
-	SinkBody       string
-	SinkPreset     string
-	KafkaKey       string
-	KafkaCoding    string
-	KafkaAcks      string
-	KafkaPacking   string
-	KafkaMechanism string
-	OTLPProtocol   string
+	SinkType   string
+	SinkOrder  string
+	SinkFormat string
 )
 
 // The kinds of sinks.
@@ -240,13 +124,13 @@ func DefaultSink() Sink {
 		Retry: SinkRetry{First: Duration(time.Second), Most: Duration(5 * time.Minute), GiveUp: Duration(72 * time.Hour)},
 		Rate:  SinkRate{Per: Duration(time.Second)},
 
-		File:     SinkFile{Format: "cloudevents", Mode: "0640", Sync: "progress"},
-		Stdout:   SinkStdout{Format: "cloudevents"},
-		Webhook:  SinkWebhook{Body: "event", Format: "standard"},
-		Template: SinkTemplate{Preset: "none", Method: "POST"},
-		Kafka:    SinkKafka{Key: "path", Encoding: "cloudevents", Registry: KafkaSchemas{Register: true}, SASL: KafkaSASL{Mechanism: "none"}, Acks: "all", Compression: "zstd"},
-		NATS:     SinkNATS{Subject: "tocsin.{type}", Format: "cloudevents"},
-		OTLPLogs: SinkOTLPLogs{Protocol: "http", Encoding: "protobuf", Compression: "gzip"},
+		File:     defaultSinkFile(),
+		Stdout:   defaultSinkStdout(),
+		Webhook:  defaultSinkWebhook(),
+		Template: defaultSinkTemplate(),
+		Kafka:    defaultSinkKafka(),
+		NATS:     defaultSinkNATS(),
+		OTLPLogs: defaultSinkOTLPLogs(),
 	}
 }
 
@@ -299,6 +183,22 @@ func (v *validator) sink(key string, s *Sink) {
 	}
 	if s.Order == "all" && s.Concurrency > 1 {
 		v.report(key+".concurrency", "%d is more than one, which order: all does not allow; leave it out, or choose order: path", s.Concurrency)
+	}
+	switch s.Type {
+	case SinkTypeFile:
+		v.sinkFile(key+".file", &s.File)
+	case SinkTypeStdout:
+		v.sinkStdout(key+".stdout", &s.Stdout)
+	case SinkTypeWebhook:
+		v.sinkWebhook(key+".webhook", &s.Webhook)
+	case SinkTypeTemplate:
+		v.sinkTemplate(key+".template", &s.Template)
+	case SinkTypeKafka:
+		v.sinkKafka(key+".kafka", &s.Kafka)
+	case SinkTypeNATS:
+		v.sinkNATS(key+".nats", &s.NATS)
+	case SinkTypeOTLPLogs:
+		v.sinkOTLPLogs(key+".otlp_logs", &s.OTLPLogs)
 	}
 }
 

@@ -1,0 +1,12 @@
+package app
+
+import (
+	"errors"
+
+	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/deliver"
+)
+
+func (a *App) makeFileSink(c config.Sink) (deliver.Sink, error) { return nil, errors.ErrUnsupported }
+
+func (a *App) makeStdoutSink(c config.Sink) (deliver.Sink, error) { return nil, errors.ErrUnsupported }
