@@ -7,4 +7,6 @@ import (
 	"github.com/tocsin-events/tocsin/internal/deliver"
 )
 
-func (a *App) makeTemplateSink(c config.Sink) (deliver.Sink, error) { return nil, errors.ErrUnsupported }
+func (a *App) makeTemplateSink(c config.Sink) (deliver.Sink, error) {
+	return nil, errors.ErrUnsupported
+}

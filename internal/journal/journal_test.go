@@ -486,13 +486,13 @@ func TestSince(t *testing.T) {
 		first.Add(-time.Second).Format(time.RFC3339Nano):               0,
 		now.Add(time.Hour).Format(time.RFC3339):                        61,
 		end.String():                                                   60,
-		Position{Seq: 5, Index: 1, Ordinal: 9}.String():                                     10,
-		Position{Seq: 5, Index: BetweenRecords, Ordinal: 9}.String():                        10,
-		"id-0":                                                         1,
-		"id-1":                                                         2,
-		"id-30":                                                        31,
-		"id-59":                                                        60,
-		late.ID:                                                        61,
+		Position{Seq: 5, Index: 1, Ordinal: 9}.String():                10,
+		Position{Seq: 5, Index: BetweenRecords, Ordinal: 9}.String():   10,
+		"id-0":  1,
+		"id-1":  2,
+		"id-30": 31,
+		"id-59": 60,
+		late.ID: 61,
 	} {
 		p, err := j.Since(ctx, since, now)
 		if err != nil || p.NextOrdinal() != want {
