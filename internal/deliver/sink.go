@@ -26,7 +26,8 @@ type Sink interface {
 }
 
 // Syncer is a sink whose events are delivered durably only after Sync, such as a file. It is
-// called before the progress of a delivery is stored.
+// called before the progress of a delivery is stored. When it fails, what was delivered since
+// it succeeded last may be lost, and has to be sent again.
 type Syncer interface {
 	Sync(ctx context.Context) error
 }
