@@ -122,7 +122,7 @@ func test2(f func(string, string) bool) func(any, any) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if v == nil {
+		if isMissing(v) {
 			return false, nil
 		}
 		s, err := textOf(v)
@@ -133,8 +133,12 @@ func test2(f func(string, string) bool) func(any, any) (bool, error) {
 // orElse is v, unless that is missing, null or "".
 func orElse(v, otherwise any) any {
 	switch v := v.(type) {
-	case nil, *Null:
+	case nil, Null:
 		return otherwise
+	case map[string]any:
+		if v == nil {
+			return otherwise
+		}
 	case string:
 		if v == "" {
 			return otherwise
@@ -302,7 +306,7 @@ func listOf(v any) ([]any, error) {
 			list[i] = s
 		}
 		return list, nil
-	case nil, *Null:
+	case nil, Null:
 		return nil, nil
 	}
 	return nil, errors.New("is not a list")
@@ -430,7 +434,7 @@ func numeric(v any) (i int64, f float64, isInt, ok bool) {
 
 // compare compares numbers with numbers, texts with texts and times with times.
 func compare(a, b any) (int, error) {
-	if a == nil || b == nil {
+	if isMissing(a) || isMissing(b) {
 		return 0, errIsMissing
 	}
 	if i, f, isInt, ok := numeric(a); ok {
@@ -480,10 +484,10 @@ func equal(a any, others ...any) (bool, error) {
 		return false, errors.New("eq needs something to compare with")
 	}
 	for _, b := range others {
-		if a == nil || b == nil {
+		if isMissing(a) || isMissing(b) {
 			continue
 		}
-		if isScalar(a) && isScalar(b) && a == b {
+		if isNull(a) && isNull(b) || isScalar(a) && isScalar(b) && a == b {
 			return true, nil
 		}
 		if isNull(a) || isNull(b) || isBool(a) && isBool(b) {
@@ -498,13 +502,13 @@ func equal(a any, others ...any) (bool, error) {
 	return false, nil
 }
 
-func isNull(v any) bool { _, ok := v.(*Null); return ok }
+func isNull(v any) bool { _, ok := v.(Null); return ok }
 
 func isBool(v any) bool { _, ok := v.(bool); return ok }
 
 func isScalar(v any) bool {
 	switch v.(type) {
-	case string, bool, int, int64, float64, json.Number, *Null, Literal, Raw:
+	case string, bool, int, int64, float64, json.Number, Literal, Raw:
 		return true
 	}
 	return false
@@ -578,7 +582,7 @@ func (r *run) printf(format string, values ...any) (string, error) {
 
 // format formats one value.
 func (r *run) format(spec string, verb byte, v any) (string, error) {
-	if v == nil {
+	if isMissing(v) {
 		return "", errIsMissing
 	}
 	wrong := fmt.Errorf("printf: %%%c does not fit to the value", verb)

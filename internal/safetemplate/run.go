@@ -97,7 +97,7 @@ func (r *run) charge(n int) error {
 // rangeOver lets range begin, over nothing for null and for what is missing.
 func (r *run) rangeOver(number int, v any) (any, error) {
 	switch v := v.(type) {
-	case nil, *Null:
+	case nil, Null:
 		return []any(nil), nil
 	case string, bool, Literal, Raw, time.Time:
 		return nil, r.fault(number, errNoRange)
@@ -114,7 +114,7 @@ func (r *run) fault(number int, err error) error {
 
 // write appends a value at a site.
 func (r *run) write(number int, v any, appendTo func([]byte, any) ([]byte, error)) (string, error) {
-	if v == nil {
+	if isMissing(v) {
 		return "", r.fault(number, fmt.Errorf("%w; write {{default \"\" ...}} to have something else then", errIsMissing))
 	}
 	out, err := appendTo(r.out, v)
@@ -156,7 +156,7 @@ func (r *run) writeKey(number int, v any) (string, error) {
 	}
 	return r.write(number, v, func(dst []byte, v any) ([]byte, error) {
 		switch v := v.(type) {
-		case *Null:
+		case Null:
 			return dst, errNull
 		case Raw:
 			return append(dst, v...), nil

@@ -16,7 +16,7 @@ func sample() map[string]any {
 		panic(err)
 	}
 	return map[string]any{
-		"Type": "kv-v2/data-write", "Path": "secret/data/app", "Quote": `a"b\c`, "Empty": "",
+		"Type": "kv-v2/data-write", "Path": "secret/data/app", "Quote": `a"b\c`, "Empty": "", "Map": map[string]any(nil),
 		"Time":     time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
 		"Metadata": map[string]any{"operation": "data-write", "current_version": "2", "a-b": "c"},
 		"Data":     data,
@@ -177,7 +177,10 @@ func TestFailures(t *testing.T) {
 		{`{"a": {{printf "" 1}}}`, `more values than verbs`},
 		{`{"a": {{index .Data.list 10}}}`, `out of range`},
 		{`{"a": {{.Type.Nothing}}}`, `can't evaluate field Nothing`},
-		{`{"a": {{.Data.null.x}}}`, `can't evaluate field x`},
+		{`{"a": {{.Data.null.x}}}`, `the value is missing`},
+		{`{"a": {{.Map}}}`, `the value is missing`},
+		{`{"a": {{.Map.x.y}}}`, `the value is missing`},
+		{`{"a": {{.Data.text.x}}}`, `can't evaluate field x in type any value`},
 		{`{"a": {{date "2006" .Type}}}`, `is not a time like`},
 		{`{"a": {{int .Type}}}`, `is not a whole number`},
 		{`{"a": {{truncate -1 .Type}}}`, `less than 0`},
@@ -320,4 +323,30 @@ func BenchmarkExecute(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func TestCheck(t *testing.T) {
+	many := `{"x":0`
+	for i := range 40 {
+		many += fmt.Sprintf(`,"k%d":1`, i)
+	}
+	for text, want := range map[string]string{
+		`{"a":1,"b":[{"a":1},{"a":2}],"c":{"a":"a"}}`: "", `1`: "", ` "x" `: "", many + "}": "",
+		``: "it is empty", " \n": "it is empty", "{\"a\":\n  x}": "not valid JSON from line 2, column 3 of it on", `{} {}`: "line 1, column 4", `{"a":`: "not valid JSON",
+		`{"a":1,"a":2}`: "same key, from byte 7 on", `{"a":1,"\u0061":2}`: "same key", `[{"b":{"a\"":1,"a\"":2}}]`: "same key", many + `,"k7":1}`: "same key",
+	} {
+		err := Check([]byte(text))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	f.Add([]byte(`{"a":[1,{"b":"\"\\"}],"c":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if Check(b) == nil && !json.Valid(b) {
+			t.Errorf("%q", b)
+		}
+	})
 }

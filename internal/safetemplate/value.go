@@ -16,12 +16,15 @@ import (
 	"unicode/utf8"
 )
 
-// Values that templates work with: nil (missing), *Null, bool, int64, float64,
+// Values that templates work with: nil (missing), Null, bool, int64, float64,
 // json.Number (where the others are not exact), string, time.Time, []any and
-// map[string]any. Others are those that follow, and types that implement [Valuer].
+// map[string]any. A nil map[string]any is missing, too: but its fields can be asked for,
+// and are missing as well. Others are those that follow, and types that implement
+// [Valuer].
 type (
-	// Null is the null of JSON: a *Null is always nil. It is false for if and with.
-	Null struct{}
+	// Null is the null of JSON: it is always nil. It is false for if and with, and its fields
+	// are missing.
+	Null map[string]any
 	// Literal is JSON. Outside of quotes it is written as it is, inside of them as text.
 	Literal string
 	// Raw is written as it is, wherever.
@@ -33,8 +36,14 @@ type Valuer interface {
 	TemplateValue() (any, error)
 }
 
-// String returns "null".
-func (*Null) String() string { return "null" }
+// isMissing says whether there is no value at all.
+func isMissing(v any) bool {
+	if v == nil {
+		return true
+	}
+	m, ok := v.(map[string]any)
+	return ok && m == nil
+}
 
 var errNoValue = errors.New("is not a single JSON value")
 
@@ -56,7 +65,7 @@ func Decode(b []byte) (any, error) {
 func convert(v any) any {
 	switch v := v.(type) {
 	case nil:
-		return (*Null)(nil)
+		return Null(nil)
 	case json.Number:
 		return number(v)
 	case []any:
@@ -122,7 +131,7 @@ func appendJSON(dst []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
 	case nil:
 		return dst, errIsMissing
-	case *Null:
+	case Null:
 		return append(dst, "null"...), nil
 	case Raw:
 		return append(dst, v...), nil
@@ -151,6 +160,9 @@ func appendJSON(dst []byte, v any) ([]byte, error) {
 	case []string:
 		return appendList(dst, len(v), func(i int) any { return v[i] })
 	case map[string]any:
+		if v == nil {
+			return dst, errIsMissing
+		}
 		return appendObject(dst, v)
 	case Valuer:
 		value, err := v.TemplateValue()
