@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -50,7 +49,7 @@ func (a *attempt) prepare(ctx context.Context) {
 			continue
 		}
 		if len(unknown) == MaxTopics {
-			a.decide(i, verdict{deliver.Retry, fmt.Sprintf("events for more than %d topics at once; the rest follows", MaxTopics)})
+			a.decide(i, verdict{outcome: deliver.Retry, reason: fmt.Sprintf("events for more than %d topics at once; the rest follows", MaxTopics)})
 			continue
 		}
 		seen[topic] = true
@@ -73,16 +72,16 @@ func (a *attempt) prepare(ctx context.Context) {
 			prefixes[topic] = lead
 		}
 		if lead.err != nil {
-			a.decide(i, verdict{deliver.Retry, lead.err.Error()})
+			a.decide(i, verdict{outcome: deliver.Retry, reason: lead.err.Error()})
 			continue
 		}
 		record, err := a.sink.record(topic, lead.bytes, item, a.batch)
 		if err != nil {
-			a.decide(i, verdict{deliver.Impossible, fmt.Sprintf("cannot be made %s: %v", a.sink.o.Encoding, err)})
+			a.decide(i, verdict{outcome: deliver.Impossible, reason: fmt.Sprintf("cannot be made %s: %v", a.sink.o.Encoding, err)})
 			continue
 		}
 		if n, most := batchBytes(record), a.producer.maxBytes(topic); n > most {
-			a.decide(i, verdict{deliver.Impossible, fmt.Sprintf("the record has %d bytes, topic %q takes at most %d; raise max.message.bytes of the topic, or max_message_bytes of the sink", n, topic, most)})
+			a.decide(i, verdict{outcome: deliver.Impossible, reason: fmt.Sprintf("the record has %d bytes, topic %q takes at most %d; raise max.message.bytes of the topic, or max_message_bytes of the sink", n, topic, most)})
 			continue
 		}
 		a.states[i].record = record
@@ -103,7 +102,7 @@ func (a *attempt) produce(ctx context.Context) {
 			w.done(func() {
 				st.partition = r.Partition
 				if err == nil {
-					a.decide(i, verdict{deliver.Delivered, ""})
+					a.decide(i, verdict{outcome: deliver.Delivered})
 					return
 				}
 				a.decide(i, a.judge(r.Topic, err))
@@ -245,6 +244,3 @@ func (a *attempt) resendBehind() {
 		}
 	}
 }
-
-// errTooLarge is what brokers say of a batch.
-var errNever = errors.New("")

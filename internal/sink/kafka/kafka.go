@@ -333,7 +333,7 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 	}()
 	p, err := s.producer()
 	if err != nil {
-		return s.result(verdict{deliver.Retry, err.Error()})
+		return s.result(verdict{outcome: deliver.Retry, reason: err.Error()})
 	}
 	defer p.end()
 	a := &attempt{sink: s, producer: p, batch: b, states: make([]state, len(b.Items))}

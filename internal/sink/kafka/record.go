@@ -164,7 +164,7 @@ func headers(item deliver.Item, b *deliver.Batch, contentType string) []kgo.Reco
 
 // batchBytes is how large a batch with only this record is, before compression.
 func batchBytes(r *kgo.Record) int {
-	const batch = 61 // header of a batch, format 2
+	const batch = 65 // header of a batch, format 2, and its length
 	n := 1 + 1 + 1 + kbin.VarintLen(int32(len(r.Key))) + len(r.Key) + kbin.VarintLen(int32(len(r.Value))) + len(r.Value) + kbin.VarintLen(int32(len(r.Headers)))
 	for _, h := range r.Headers {
 		n += kbin.VarintLen(int32(len(h.Key))) + len(h.Key) + kbin.VarintLen(int32(len(h.Value))) + len(h.Value)
