@@ -114,7 +114,10 @@ func (s *Sink) clientOptions(p *producer) []kgo.Opt {
 		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 { return int32(p.maxBytes(topic)) }),
 		kgo.MaxBufferedBytes(maxBufferedBytes),
 		kgo.ProducerLinger(0),
-		kgo.ProduceRequestTimeout(max(o.Timeout, 100*time.Millisecond)),
+		// A broker that does not answer is given up early enough to ask another one, or the same
+		// over another connection, in the same Send.
+		kgo.ProduceRequestTimeout(max(o.Timeout/2, 100*time.Millisecond)),
+		kgo.RequestTimeoutOverhead(max(o.Timeout/4, 100*time.Millisecond)),
 		// A request of its own, such as for metadata, is tried twice; records for as long as
 		// the context of Send lasts, with the numbers that keep them from being stored twice.
 		kgo.RequestRetries(2),
