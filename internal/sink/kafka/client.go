@@ -108,6 +108,7 @@ func (s *Sink) clientOptions(p *producer) []kgo.Opt {
 		kgo.DisableClientMetrics(),
 		kgo.Dialer(s.dial),
 		kgo.BrokerMaxReadBytes(maxResponseBytes),
+		kgo.FetchMaxBytes(maxResponseBytes), // nothing is fetched, but the client compares the two
 		// Records of one key go where all clients put them that hash as Java's does.
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 		kgo.ProducerBatchCompression(compressions[o.Compression]),

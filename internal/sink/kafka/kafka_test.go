@@ -53,12 +53,7 @@ func sendBatch(t *testing.T, s deliver.Sink, d time.Duration, b *deliver.Batch) 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
-	all := s.Send(ctx, b)
-	results := make([]deliver.Result, len(b.Items))
-	for i := range results {
-		results[i] = all
-	}
-	b.EachDecision(func(i int, r deliver.Result) { results[i] = r })
+	results := b.Results(s.Send(ctx, b))
 	for _, r := range results {
 		if len(r.Reason) > deliver.MaxReasonBytes || strings.ContainsAny(r.Reason, "\n\r") {
 			t.Errorf("reason %q", r.Reason)
@@ -76,7 +71,7 @@ func wantOutcomes(t *testing.T, got []deliver.Result, want ...deliver.Outcome) s
 	var reasons []string
 	for i, r := range got {
 		if r.Outcome != want[min(i, len(want)-1)] {
-			t.Errorf("event %d: %s (%s), want %s", i, r.Outcome, r.Reason, want[min(i, len(want)-1)])
+			t.Fatalf("event %d: %s (%s), want %s", i, r.Outcome, r.Reason, want[min(i, len(want)-1)])
 		}
 		reasons = append(reasons, r.Reason)
 	}
@@ -120,15 +115,6 @@ func records(t *testing.T, c *kfake.Cluster, topic string, n int) []*kgo.Record 
 	return got
 }
 
-// total returns how many records are in a topic.
-func total(c *kfake.Cluster, topic string) (n int64) {
-	info := c.TopicInfo(topic)
-	for p := range info.Partitions {
-		n += c.PartitionInfo(topic, int32(p)).HighWatermark
-	}
-	return n
-}
-
 func header(r *kgo.Record, name string) string {
 	for _, h := range r.Headers {
 		if h.Key == name {
@@ -149,16 +135,7 @@ func TestSend(t *testing.T) {
 	} {
 		t.Run(string(o.Encoding), func(t *testing.T) {
 			topic := "t-" + string(o.Encoding)
-			client, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			req := kmsg.NewPtrCreateTopicsRequest()
-			rt := kmsg.NewCreateTopicsRequestTopic()
-			rt.Topic, rt.NumPartitions, rt.ReplicationFactor = topic, 4, 1
-			req.Topics = append(req.Topics, rt)
-			if _, err := req.RequestWith(t.Context(), client); err != nil {
+			if err := c.CreateTopic(topic, 4, nil); err != nil {
 				t.Fatal(err)
 			}
 			o.Brokers, o.Topic = c.ListenAddrs(), topic
@@ -423,7 +400,10 @@ func TestAutoTopics(t *testing.T) {
 }
 
 func TestTooLarge(t *testing.T) {
-	c := cluster(t, kfake.SeedTopics(1, "audit"), kfake.BrokerConfigs(map[string]string{"message.max.bytes": "20000"}))
+	c := cluster(t)
+	if err := c.CreateTopic("audit", 1, map[string]string{"max.message.bytes": "20000"}); err != nil {
+		t.Fatal(err)
+	}
 	large := item("a")
 	large.Event.Data, large.Event.DataContentType = []byte(strings.Repeat("x", 30_000)), "text/plain"
 	items := []deliver.Item{item("a"), large}
