@@ -3,7 +3,7 @@ package kafka
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"math"
 	"strconv"
 	"time"
@@ -28,30 +28,30 @@ func payloadOf(e *fliptevent.Event) ([]member, error) {
 	if len(text) == 0 || string(text) == "null" {
 		return nil, nil
 	}
+	if !json.Valid(text) {
+		return nil, errors.New("the payload is no JSON")
+	}
 	if text[0] != '{' {
-		if !json.Valid(text) {
-			return nil, fmt.Errorf("the payload is no JSON")
-		}
 		return []member{{nameless, text}}, nil
 	}
 	return membersOf(text)
 }
 
-// membersOf returns the members of an object.
+// membersOf returns the members of an object, which is valid JSON.
 func membersOf(text []byte) ([]member, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if _, err := d.Token(); err != nil {
-		return nil, fmt.Errorf("the payload is no JSON: %w", err)
+		return nil, err
 	}
 	var list []member
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
-			return nil, fmt.Errorf("the payload is no JSON: %w", err)
+			return nil, err
 		}
 		m := member{name: name.(string)} // the decoder takes nothing else for a name
 		if err := d.Decode(&m.value); err != nil {
-			return nil, fmt.Errorf("the payload is no JSON: %w", err)
+			return nil, err
 		}
 		list = append(list, m)
 	}
