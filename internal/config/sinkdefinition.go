@@ -159,8 +159,8 @@ func appendText(dst []byte, s string) []byte {
 func (s Sink) Secrets() map[string]string {
 	all := make(map[string]string)
 	eachSecret("", reflect.ValueOf(&s).Elem(), func(key string, v reflect.Value) {
-		if value := v.Interface().(Secret).literal; value != nil {
-			all[key] = *value
+		if s := v.Interface().(Secret); s.literal != nil && !s.kept() {
+			all[key] = *s.literal
 		}
 	})
 	return all

@@ -146,6 +146,9 @@ func (s Sink) concerned(key string) bool {
 	return true
 }
 
+// IsSinkName says whether a sink can have a name.
+func IsSinkName(name string) bool { return sinkName.MatchString(name) }
+
 var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 func (v *validator) sinks(sinks []Sink, d Delivery) {
