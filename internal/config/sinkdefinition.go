@@ -47,6 +47,7 @@ func ParseSink(name string, text []byte) (Sink, error) {
 	}
 	for _, p := range v.problems {
 		if !d.wrong[p.Key] {
+			p.Message = strings.ReplaceAll(p.Message, "{env: NAME} or {file: PATH}", "{value: SECRET}")
 			d.problems = append(d.problems, d.locate(p))
 		}
 	}
