@@ -162,8 +162,12 @@ func (m *Manager) CancelReplay(ctx context.Context, name, id string) error {
 }
 
 func replayError(err error) error {
-	if err == nil || errors.Is(err, deliver.ErrBusy) || errors.Is(err, deliver.ErrNoReplay) {
+	broken := (*store.LetterError)(nil)
+	if err == nil || errors.Is(err, deliver.ErrBusy) || errors.Is(err, deliver.ErrNoReplay) || errors.Is(err, deliver.ErrNoLetter) {
 		return err
+	}
+	if errors.As(err, &broken) {
+		return fmt.Errorf("%w: %w", ErrConflict, err)
 	}
 	return holdError(err)
 }

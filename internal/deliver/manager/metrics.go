@@ -10,11 +10,11 @@ import (
 
 // conditions are the values of the label state.
 var conditions = []deliver.Condition{
-	deliver.Starting, deliver.Running, deliver.Failing, deliver.Paused, deliver.Disabled, deliver.Ended, broken,
+	deliver.Starting, deliver.Running, deliver.Failing, deliver.Paused, deliver.Disabled, deliver.Ended, Broken,
 }
 
-// broken is the state of a sink that cannot run as it is defined.
-const broken deliver.Condition = "broken"
+// Broken is the state of a sink that cannot run as it is defined.
+const Broken deliver.Condition = "broken"
 
 // collector is the metrics of all sinks, asked for at every scrape.
 type collector struct {
@@ -79,13 +79,13 @@ func (c *collector) collect(ch chan<- prometheus.Metric, s *sink) {
 		send(d, prometheus.GaugeValue, value, labels...)
 	}
 	var st deliver.Status
-	state := broken
+	state := Broken
 	if s.delivery != nil {
 		st = s.status()
 		state = st.Condition
 	}
 	if s.trouble() != nil {
-		state = broken
+		state = Broken
 	}
 	gauge(c.info, 1, string(s.config.Type), string(s.origin))
 	for _, one := range conditions {
