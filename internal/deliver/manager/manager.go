@@ -59,10 +59,9 @@ type Options struct {
 	DataDir  string
 	Delivery config.Delivery
 	Sinks    []config.Sink // of the file
-	// Make makes a sink of its description; it reads files, but does not connect.
+	// Make makes a sink of its description, in which Concurrency is set; it reads files, but
+	// does not connect.
 	Make func(config.Sink) (deliver.Sink, error)
-	// Match makes what selects the events of a sink.
-	Match func(config.SinkEvents) (func(*event.Event) bool, error)
 	// Sample returns an example of an event type, if there is one.
 	Sample func(eventType string) (*event.Event, bool)
 	// Node names the hub in events that test sinks.
@@ -258,14 +257,15 @@ func (m *Manager) build(s *sink) error {
 			return config.Error{{File: "definition", Key: "sink.file.path", Message: fmt.Sprintf("is already written by the sink %s; give each a file of its own", other)}}
 		}
 	}
-	match, err := m.o.Match(c.Events)
+	match, err := c.Events.Selection().Compile()
 	if err != nil {
 		return err
 	}
+	s.policy = policyOf(&c, &m.o.Delivery)
+	c.Concurrency = s.policy.Concurrency
 	if s.made, err = m.o.Make(c); err != nil {
 		return err
 	}
-	s.policy = policyOf(&c, &m.o.Delivery)
 	s.delivery = deliver.New(deliver.Options{
 		Name: s.name, Sink: s.made, Match: match, Policy: s.policy, From: deliver.From(c.From),
 		Journal: m.journal, Store: s.store,
