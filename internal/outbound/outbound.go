@@ -185,7 +185,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	body.hold()
 	defer body.drop()
 
-	fail := func(err error) (*Answer, error) { return nil, &Failure{place: place(r.URL), err: err} }
+	fail := func(err error) (*Answer, error) { return nil, &Failure{err: err} }
 	if c.life.Err() != nil {
 		return fail(errClosed)
 	}
