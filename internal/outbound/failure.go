@@ -23,6 +23,7 @@ type Failure struct {
 	place   string // empty: nothing was sent anywhere
 	err     error
 	timeout time.Duration
+	tls     bool
 	sent    bool // the whole request went to a connection
 	secrets []string
 }
@@ -111,17 +112,23 @@ func (f *Failure) describe() string {
 		return "no connection to " + f.place + " in time"
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("no answer from %s within %v", f.place, f.timeout)
-	case strings.Contains(err.Error(), "client conn could not be established"): // of HTTP/2, which keeps the cause to itself
-		return f.place + " has ended the connection after the handshake; it may be that it wants a client certificate, or another one"
 	case f.hungUp():
 		return f.place + " has closed the connection without an answer"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case closedEarly(err) && f.tls:
+		return f.place + " has closed the connection before it had the request; it may be that it wants a client certificate, or another one"
+	case closedEarly(err):
 		return f.place + " has closed the connection before it had the request"
 	}
 	if f.place == "" {
 		return f.err.Error()
 	}
 	return f.place + ": " + cut(hide(f.secrets, f.err.Error()), 2*maxQuoted)
+}
+
+// closedEarly says whether a connection has ended. HTTP/2 keeps the reason to itself.
+func closedEarly(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "client conn could not be established")
 }
 
 const (
