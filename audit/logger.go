@@ -122,8 +122,7 @@ type Logger struct {
 	queue    *queue.Queue
 	outputs  []*output
 
-	logged, invalid, truncated atomic.Uint64
-	lastDrop                   atomic.Int64 // nanoseconds since 1970
+	invalid, truncated atomic.Uint64
 
 	closed  atomic.Bool
 	closing sync.Mutex
@@ -274,7 +273,10 @@ type passingStore struct {
 // Load implements [deliver.Store].
 func (s passingStore) Load(ctx context.Context) (deliver.State, bool, error) {
 	state, ok, err := s.Store.Load(ctx)
-	if err == nil && ok {
+	if err == nil && !ok { // what other sinks have had before this one was there is not missing
+		state.Through, ok = s.queue.Begin(), true
+	}
+	if err == nil {
 		s.queue.Passed(s.name, lowest(&state))
 	}
 	return state, ok, err
@@ -387,13 +389,11 @@ func (l *Logger) put(ctx context.Context, w *writer) error {
 		}
 		return fmt.Errorf("audit: %w", err)
 	}
-	l.logged.Add(1)
 	return nil
 }
 
 // droppedEntry makes the entry that stands for events that were dropped.
 func (l *Logger) droppedEntry(n uint64, first, last time.Time) []byte {
-	l.lastDrop.Store(last.UnixNano())
 	w := writers.Get().(*writer)
 	defer w.release()
 	w.source = Event{

@@ -96,6 +96,7 @@ type Queue struct {
 	room    chan struct{} // closed when there may be room; nil: nobody waits
 	news    chan struct{} // closed when there is something to read; nil: nobody waits
 	drops   drops
+	dropped time.Time // when, last
 	stats   Stats
 	chunks  []*chunk // memory: all entries; disk: those that were synced last
 	bytes   int64    // of chunks
@@ -306,7 +307,7 @@ func (q *Queue) drop(n uint64) {
 		q.log.Error("the queue is full: what comes is dropped until there is room", "waits_for", q.slowest())
 	}
 	q.drops.count += n
-	q.drops.last = now
+	q.drops.last, q.dropped = now, now
 	q.stats.Dropped += n
 }
 
@@ -429,6 +430,36 @@ func (q *Queue) readable() uint64 {
 		return q.disk.synced
 	}
 	return q.next
+}
+
+// Begin returns the position before the oldest entry that there is.
+func (q *Queue) Begin() position.Position {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	begin := q.readable()
+	if q.disk != nil && len(q.disk.segments) > 0 {
+		begin = min(begin, q.disk.segments[0].first)
+	} else if q.disk == nil && len(q.chunks) > 0 {
+		begin = q.chunks[0].first
+	}
+	return positionBefore(begin)
+}
+
+// LastDrop returns when an entry was dropped last, zero when none was.
+func (q *Queue) LastDrop() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped
+}
+
+// TellDrops adds the entry that tells what was dropped now, without waiting for one that is
+// taken. It may exceed the bounds a little.
+func (q *Queue) TellDrops() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed && q.drops.count > 0 && (q.disk == nil || q.disk.trouble == nil) {
+		q.noteDrops()
+	}
 }
 
 // Close ends the queue when what was appended is synced. Readers return [ErrClosed].
