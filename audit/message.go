@@ -76,8 +76,8 @@ func clean(s string, most int) string { return strings.ToValidUTF8(cut(s, most),
 // decode makes what sinks get of an entry of the queue.
 func (l *Logger) decode(number uint64, entry []byte) (*event.Event, error) {
 	data := complete(number+1, entry)
-	var e Event
-	if err := e.UnmarshalJSON(data); err != nil {
+	e, err := readOwn(data)
+	if err != nil {
 		return nil, err
 	}
 	m := message(l.source, &e, data)

@@ -186,8 +186,8 @@ func (f *Filter) ask(e *event.Event, log *slog.Logger) (yes bool) {
 			yes = true
 		}
 	}()
-	var a Event
-	if err := a.UnmarshalJSON(e.Data); err != nil {
+	a, err := readOwn(e.Data)
+	if a.detach(); err != nil {
 		return true
 	}
 	return f.Match(&a)
@@ -205,8 +205,8 @@ func (s *ownSink) Send(ctx context.Context, b *deliver.Batch) (result deliver.Re
 	events := make([]Event, 0, len(b.Items))
 	index := make([]int, 0, len(b.Items)) // of the item, by event
 	for i, item := range b.Items {
-		var e Event
-		if err := e.UnmarshalJSON(item.Event.Data); err != nil {
+		e, err := readOwn(item.Event.Data)
+		if e.detach(); err != nil {
 			b.Decide(i, deliver.Result{Outcome: deliver.Impossible, Reason: "it is no audit event"})
 			continue
 		}
