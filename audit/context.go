@@ -50,6 +50,9 @@ func (e *Event) fromContext(ctx context.Context) {
 	if a, ok := ctx.Value(actorKey).(*Actor); ok {
 		e.Actor.fill(a)
 	}
+	if d, ok := ctx.Value(currentKey).(*Draft); ok { // the handler may have found out
+		d.fillActor(&e.Actor)
+	}
 	if r, ok := ctx.Value(requestKey).(*Request); ok {
 		take(&e.RequestID, r.ID)
 		if e.Traceparent == "" {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	stdlog "log"
 	"log/slog"
 	"strings"
 	"sync"
@@ -553,3 +555,5 @@ func TestLogValue(t *testing.T) {
 		t.Errorf("got  %swant %s", b.String(), want)
 	}
 }
+
+func discardLog() *stdlog.Logger { return stdlog.New(io.Discard, "", 0) }
