@@ -84,7 +84,7 @@ func (o *MiddlewareOptions) serve(l *Logger, next http.Handler, w http.ResponseW
 		}
 	}
 	take(&e.Actor.UserAgent, cut(r.UserAgent(), MaxTextBytes))
-	request := requestOf(r.Header, o.RequestIDHeader)
+	request := RequestOf(r.Header, o.RequestIDHeader)
 	e.RequestID, e.Traceparent, e.Tracestate = request.ID, request.Traceparent, request.Tracestate
 	if o.Describe != nil {
 		o.Describe(r, &e)
@@ -163,9 +163,10 @@ func actionOf(method string) string {
 	return "other"
 }
 
-// requestOf reads the headers that say which request, and which trace, a request belongs to.
+// RequestOf reads the headers that say which request, and which trace, a request belongs to:
+// the id in the header idHeader, or a new one, and Traceparent and Tracestate.
 // What is malformed is passed over, as W3C Trace Context asks for.
-func requestOf(h http.Header, idHeader string) Request {
+func RequestOf(h http.Header, idHeader string) Request {
 	r := Request{ID: h.Get(idHeader)}
 	if r.ID == "" || len(r.ID) > maxRequestIDBytes || !isVisible(r.ID) {
 		r.ID = event.NewID()
