@@ -26,7 +26,8 @@ type Sink interface {
 }
 
 // Syncer is a sink whose events are delivered durably only after Sync, such as a file. It is
-// called before the progress of a delivery is stored.
+// called before the progress of a delivery is stored. When it fails, what was delivered since
+// it succeeded last may be lost, and has to be sent again.
 type Syncer interface {
 	Sync(ctx context.Context) error
 }
@@ -68,6 +69,19 @@ type decision struct {
 // several calls for one event the last counts. It is called before Send returns, by one
 // goroutine at a time.
 func (b *Batch) Decide(i int, r Result) { b.decided = append(b.decided, decision{i, r}) }
+
+// Results returns what became of each event, in their order: what Decide was called with
+// last, and rest, which Send returned, for the others.
+func (b *Batch) Results(rest Result) []Result {
+	results := make([]Result, len(b.Items))
+	for i := range results {
+		results[i] = rest
+	}
+	for _, d := range b.decided {
+		results[d.item] = d.result
+	}
+	return results
+}
 
 // Outcome is what became of an attempt.
 type Outcome uint8

@@ -6,7 +6,8 @@
 //   - raw: the data as they are, of an audit entry the line of the log. Of an event without
 //     data it is the metadata, a JSON object, and of one whose data are elsewhere
 //     {"dataref": ..., "metadata": {...}}.
-//   - flipt: Flipt's audit event. It cannot be made of data that are elsewhere.
+//   - flipt: Flipt's audit event, see [fliptevent.FromEvent]. Where the data are elsewhere,
+//     the payload is the metadata.
 //
 // It knows bytes, not where they go.
 package format
@@ -15,13 +16,13 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/fliptevent"
 )
 
 // Format is what an event is in bytes. The zero value is none of them.
@@ -52,9 +53,6 @@ func Named(name string) (Format, error) {
 	return "", fmt.Errorf("unknown format %.40q; it is one of cloudevents, vault, raw, flipt", name)
 }
 
-// errFlipt is why an event has no form in Flipt's audit log.
-var errFlipt = errors.New("the format flipt is not there")
-
 // Append appends the event as a message of its own, without a newline at the end. Raw
 // data are the bytes of the event and may have line breaks; the other formats have none.
 // The order of members in the format flipt is that of its webhooks.
@@ -76,9 +74,17 @@ func (f Format) Append(dst []byte, item deliver.Item) ([]byte, error) {
 		}
 		return append(dst, e.Data...), nil
 	case Flipt:
-		return dst, errFlipt
+		return appendFlipt(dst, e, fliptevent.AppendWebhook)
 	}
 	return dst, fmt.Errorf("unknown format %.40q", string(f))
+}
+
+func appendFlipt(dst []byte, e *event.Event, write func([]byte, *fliptevent.Event) []byte) ([]byte, error) {
+	f, err := fliptevent.FromEvent(e)
+	if err != nil {
+		return dst, fmt.Errorf("make an audit event of Flipt: %w", err)
+	}
+	return write(dst, f), nil
 }
 
 // base64Lead begins a line of raw data that are in base64.
@@ -99,7 +105,7 @@ func (f Format) AppendLine(dst []byte, item deliver.Item) ([]byte, error) {
 	e := item.Event
 	switch {
 	case f == Flipt:
-		return dst, errFlipt
+		return appendFlipt(dst, e, fliptevent.AppendLogLine)
 	case f != Raw || e.Data == nil:
 		return f.Append(dst, item)
 	}

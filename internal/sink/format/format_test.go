@@ -13,6 +13,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/fliptevent"
 	"github.com/tocsin-events/tocsin/internal/position"
 )
 
@@ -60,7 +61,7 @@ func samples() []deliver.Item {
 }
 
 func TestGolden(t *testing.T) {
-	for _, f := range []Format{CloudEvents, Vault, Raw} {
+	for _, f := range []Format{CloudEvents, Vault, Raw, Flipt} {
 		t.Run(f.String(), func(t *testing.T) {
 			var got bytes.Buffer
 			for i, s := range samples() {
@@ -84,7 +85,7 @@ func TestGolden(t *testing.T) {
 				if v := value[len("lead "):]; !json.Valid(v) || bytes.ContainsAny(v, "\r\n") {
 					t.Errorf("%q is not a value on a line", v)
 				}
-				if f != Raw && (!bytes.Equal(one, line) || !bytes.Equal(one, value)) {
+				if f != Raw && f != Flipt && (!bytes.Equal(one, line) || !bytes.Equal(one, value)) {
 					t.Errorf("%d: differs between one and a line", i)
 				}
 			}
@@ -132,6 +133,39 @@ func checkRawLine(t *testing.T, i int, s deliver.Item) {
 	value, isJSON := s.Event.AppendJSONData(nil)
 	if !isJSON || !bytes.ContainsAny(want, "\r\n") || !bytes.Equal(got, value) {
 		t.Errorf("%d: %q became %q", i, want, got)
+	}
+}
+
+// TestFlipt: events that came from Flipt leave as they came, in the order of members that
+// the place has.
+func TestFlipt(t *testing.T) {
+	const webhook = `{"version":"0.2","type":"flag","action":"created","metadata":{"actor":{"authentication":"none","ip":"203.0.113.7"}},"payload":{"key":"a\u003cb"},"timestamp":"2026-11-21T01:38:10Z","status":"success"}`
+	const line = `{"version":"0.2","type":"flag","action":"created","status":"success","metadata":{"actor":{"authentication":"none","ip":"203.0.113.7"}},"payload":{"key":"a<b"},"timestamp":"2026-11-21T01:38:10Z"}`
+	f, err := fliptevent.Decode([]byte(webhook))
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := deliver.Item{Event: &event.Event{Type: fliptevent.TypePrefix + "flag/created", Data: []byte(webhook), DataContentType: "application/json"}}
+	if f.Type != "flag" {
+		t.Fatalf("the type is %q", f.Type)
+	}
+	for _, tt := range []struct {
+		name   string
+		append func([]byte, deliver.Item) ([]byte, error)
+		want   string
+	}{{"one", Flipt.Append, webhook}, {"value", Flipt.AppendValue, webhook}, {"line", Flipt.AppendLine, line}} {
+		if got, err := tt.append(nil, item); err != nil || string(got) != tt.want {
+			t.Errorf("%s: %v\n%s\nwant\n%s", tt.name, err, got, tt.want)
+		}
+	}
+	// Its payload is not what it should be: it cannot be made one of Flipt's.
+	for _, e := range []*event.Event{
+		{Type: fliptevent.TypePrefix + "flag/created", Data: []byte("{}")},
+		{Type: fliptevent.TypePrefix + "flag/created", DataRef: "/v1/x"},
+	} {
+		if got, err := Flipt.AppendLine([]byte("x"), deliver.Item{Event: e}); err == nil || string(got) != "x" {
+			t.Errorf("%+v: %s, %v", e, got, err)
+		}
 	}
 }
 
