@@ -36,7 +36,7 @@ func number(e *event.Event) int {
 type sink struct {
 	mu     sync.Mutex
 	answer func(ctx context.Context, b *deliver.Batch) deliver.Result // nil: delivered
-	taken  []int                                                     // events, in the order in which they were
+	taken  []int                                                      // events, in the order in which they were
 	calls  []call
 	closed bool
 }

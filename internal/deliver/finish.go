@@ -128,7 +128,7 @@ func (d *Delivery) finishParts(w *worker, whole Result, now time.Time) (moved bo
 			v.next = back
 		}
 		if e.owner != nil && v.next != settled {
-			e.owner.led = d.led
+			e.owner.led, e.owner.batch = d.led, nil
 		}
 		switch v.next {
 		case settled:
@@ -213,15 +213,14 @@ func (d *Delivery) judge(e *entry, v *verdict, rest int, failed, ending bool, be
 		t.most = max(rest/2, 1)
 		return back
 	case Doubtful:
-		if t.since.IsZero() {
-			t.since, t.began = now, d.gate.successes
-		}
-		t.latest = d.gate.successes
-		if !alone {
+		if !alone { // others may be to blame: its time begins when it is alone
 			t.most = max(rest/2, 1)
 			return back
 		}
-		t.most = 1
+		if t.doubts == 0 {
+			t.since, t.began = now, d.gate.successes
+		}
+		t.latest, t.most = d.gate.successes, 1
 		if t.doubts++; d.givenUp(t, now) {
 			return aside
 		}

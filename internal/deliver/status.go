@@ -125,7 +125,7 @@ func (d *Delivery) Status() Status {
 	l := d.live
 	s := Status{
 		Condition: d.condition(), Held: d.held, Position: l.through,
-		Waiting: l.undecided, InFlight: l.inFlight, Sending: d.sending,
+		Waiting: d.undecided(), InFlight: l.inFlight, Sending: d.sending,
 		Counts: d.counts, Problem: d.problem(),
 		DeadLetters: d.letters.letters, DeadLetterBytes: d.letters.bytes,
 	}
@@ -133,7 +133,6 @@ func (d *Delivery) Status() Status {
 		s.LagEvents, s.Lag = d.lag(end, now)
 	}
 	for _, b := range d.backgrounds {
-		s.Waiting += b.stream.undecided
 		s.InFlight += b.stream.inFlight
 	}
 	if d.gate.failures > 0 {
@@ -155,6 +154,15 @@ func (d *Delivery) Status() Status {
 		d.kickClerk()
 	}
 	return s
+}
+
+// undecided is how many events are read and not decided.
+func (d *Delivery) undecided() int {
+	n := d.live.undecided
+	for _, b := range d.backgrounds {
+		n += b.stream.undecided
+	}
+	return n
 }
 
 func (d *Delivery) condition() Condition {
@@ -217,7 +225,7 @@ func (d *Delivery) Health() error {
 	case d.held.By != "":
 		return nil // somebody wanted it
 	}
-	if g := &d.gate; g.failures > 0 && now.Sub(g.since) > failingFor {
+	if g := &d.gate; g.failures > 0 && now.Sub(g.since) > failingFor && d.undecided() > 0 {
 		events, _ := d.lag(end, now)
 		return fmt.Errorf("nothing is delivered since %s (%d attempts): %s; %d events wait in the journal and are lost for this sink once the journal removes them (journal.max_age, max_bytes)",
 			clock(g.since), g.failures, g.reason, events)

@@ -79,8 +79,7 @@ type trouble struct {
 	first     time.Time
 	last      time.Time
 	since     time.Time // the first doubt
-	// began is how often others had been delivered when it failed first, latest when it
-	// failed last.
+	// began is how often others had been delivered at the first doubt, latest at the last one.
 	began, latest uint64
 	due           time.Time
 	result        Result
