@@ -62,6 +62,7 @@ const stopTimeout = 10 * time.Second
 type App struct {
 	log       *slog.Logger
 	config    config.Config
+	version   string
 	registry  *prometheus.Registry
 	health    health.Registry
 	journal   *journal.Journal
@@ -115,6 +116,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
+	a.version = o.Version
 	c := o.Config
 	common := metrics.New(a.registry)
 

@@ -2,6 +2,9 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
+	"net/url"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -146,6 +149,7 @@ func (s Sink) concerned(key string) bool {
 var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 func (v *validator) sinks(sinks []Sink, d Delivery) {
+	v.delivery(d)
 	if len(sinks) > d.MaxSinks {
 		v.report("sinks", "has %d elements, delivery.max_sinks is %d", len(sinks), d.MaxSinks)
 	}
@@ -157,6 +161,95 @@ func (v *validator) sinks(sinks []Sink, d Delivery) {
 		}
 		names[s.Name] = i
 		v.sink(key, s)
+	}
+	files := make(map[string]int)
+	for i := range sinks {
+		if sinks[i].Type != SinkTypeFile || sinks[i].File.Path == "" {
+			continue
+		}
+		path := filepath.Clean(sinks[i].File.Path)
+		if first, seen := files[path]; seen {
+			v.report(fmt.Sprintf("sinks[%d].file.path", i), "%q is already written by sinks[%d]; give each a file of its own", shorten(path), first)
+			continue
+		}
+		files[path] = i
+	}
+}
+
+// delivery checks the section.
+func (v *validator) delivery(d Delivery) {
+	for i, entry := range d.Allow {
+		v.allowed(fmt.Sprintf("delivery.allow[%d]", i), entry)
+	}
+	if d.ProxyURL != "" {
+		if u, err := url.Parse(d.ProxyURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			v.report("delivery.proxy_url", "must be the URL of an HTTP proxy: http://proxy.example.com:3128")
+		}
+	}
+	if d.FilesBelow != "" && !filepath.IsAbs(d.FilesBelow) {
+		v.report("delivery.files_below", "%q must begin with /", shorten(d.FilesBelow))
+	}
+}
+
+// allowed checks one host, address or network of a list of exceptions.
+func (v *validator) allowed(key, entry string) {
+	bad := ""
+	if _, err := netip.ParsePrefix(entry); err != nil {
+		switch {
+		case entry == "":
+			bad = "is empty"
+		case strings.Contains(entry, "://"):
+			bad = "is a URL"
+		case strings.Contains(entry, "/"):
+			bad = "is no network"
+		case strings.ContainsAny(entry, " *@?#"):
+			bad = "is no host"
+		case strings.Count(entry, ":") == 1:
+			bad = "has a port"
+		}
+	}
+	if bad != "" {
+		v.report(key, "%q %s; write a host, an address, or a network: alerts.internal, 10.1.2.3, 10.1.2.0/24", shorten(entry), bad)
+	}
+}
+
+// Longest texts of a selection.
+const (
+	maxSelectors     = 1000
+	maxSelectorBytes = 256
+	maxFilterBytes   = 16 << 10
+)
+
+// sinkEvents checks the section at key. Whether the filter can be read is found out by who
+// makes the sink.
+func (v *validator) sinkEvents(key string, e *SinkEvents) {
+	for _, of := range []struct {
+		name string
+		list []string
+	}{{"types", e.Types}, {"pairs", e.Pairs}, {"namespaces", e.Namespaces}} {
+		name, list := of.name, of.list
+		if len(list) > maxSelectors {
+			v.report(key+"."+name, "has %d elements, at most %d are allowed", len(list), maxSelectors)
+			continue
+		}
+		for i, text := range list {
+			at := fmt.Sprintf("%s.%s[%d]", key, name, i)
+			switch {
+			case text == "" && name == "namespaces":
+				v.report(at, "is empty; write root for the root namespace, or * for all")
+			case text == "":
+				v.report(at, "is empty; leave it out, or write * for all")
+			case len(text) > maxSelectorBytes:
+				v.report(at, "is longer than %d bytes", maxSelectorBytes)
+			case name == "pairs":
+				if noun, verb, ok := strings.Cut(text, ":"); !ok || noun == "" || verb == "" || strings.Contains(verb, ":") {
+					v.report(at, "%q is not a noun and a verb; write for example flag:created, or *:deleted", shorten(text))
+				}
+			}
+		}
+	}
+	if len(e.Filter) > maxFilterBytes {
+		v.report(key+".filter", "is longer than %s", Size(maxFilterBytes))
 	}
 }
 
@@ -178,6 +271,7 @@ func (v *validator) sink(key string, s *Sink) {
 			v.report(key+"."+name, "is not for sinks of type %s; remove it, or change the type", s.Type)
 		}
 	}
+	v.sinkEvents(key+".events", &s.Events)
 	if s.Retry.First > s.Retry.Most {
 		v.report(key+".retry.most", "%s is less than retry.first, which is %s", s.Retry.Most, s.Retry.First)
 	}

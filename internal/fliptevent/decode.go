@@ -238,9 +238,9 @@ func (a *Actor) field(name string) *string {
 	return nil
 }
 
-// about returns what is known of an actor under a name that Flipt gives to all its methods:
+// About returns what is known of an actor under a name that Flipt gives to all its methods:
 // "email", "name" or "picture". Early events have it under the name of the method.
-func (a *Actor) about(name string) string {
+func (a *Actor) About(name string) string {
 	if s := *a.field(name); s != "" {
 		return s
 	}

@@ -158,7 +158,7 @@ func appendString(dst []byte, s string, escape bool) []byte {
 // raw. They stand in texts only. All else stays as it is.
 func appendRaw(dst, raw []byte, escape bool) []byte {
 	const special = `<>&\`
-	if bytes.IndexAny(raw, special) < 0 {
+	if !bytes.ContainsAny(raw, special) {
 		return append(dst, raw...)
 	}
 	for i := 0; i < len(raw); i++ {

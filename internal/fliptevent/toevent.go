@@ -156,10 +156,10 @@ func ToEvent(data []byte, e *Event, o Origin) (*event.Event, error) {
 	if a := e.Actor; a != nil {
 		set(MetadataAuthentication, a.Authentication)
 		set(MetadataRemoteAddress, a.IP)
-		set(MetadataEmail, a.about("email"))
-		name := a.about("name")
+		set(MetadataEmail, a.About("email"))
+		name := a.About("name")
 		if name == "" {
-			name = a.about("email")
+			name = a.About("email")
 		}
 		set(MetadataDisplayName, name)
 	}

@@ -93,23 +93,30 @@ type storedState struct {
 }
 
 type storedHeld struct {
-	By     string    `json:"by"`
-	Reason string    `json:"reason,omitempty"`
-	Since  time.Time `json:"since"`
+	By         string    `json:"by"`
+	Reason     string    `json:"reason,omitempty"`
+	Since      time.Time `json:"since"`
+	ByEndpoint bool      `json:"by_endpoint,omitempty"`
 }
 
 type storedReplay struct {
-	ID       string `json:"id"`
-	Through  string `json:"through,omitempty"`
-	Until    string `json:"until,omitempty"`
-	Sent     uint64 `json:"sent,omitempty"`
-	SetAside uint64 `json:"set_aside,omitempty"`
+	ID       string    `json:"id"`
+	Begun    time.Time `json:"begun"`
+	Through  string    `json:"through,omitempty"`
+	Until    string    `json:"until,omitempty"`
+	Sent     uint64    `json:"sent,omitempty"`
+	SetAside uint64    `json:"set_aside,omitempty"`
+	Missed   uint64    `json:"missed,omitempty"`
 }
 
 type storedDrive struct {
-	ID   string `json:"id"`
-	Next uint64 `json:"next"`
-	Last uint64 `json:"last"`
+	ID      string    `json:"id"`
+	Begun   time.Time `json:"begun"`
+	Next    uint64    `json:"next"`
+	Last    uint64    `json:"last"`
+	IDs     []uint64  `json:"ids,omitempty"`
+	Sent    uint64    `json:"sent,omitempty"`
+	Refused uint64    `json:"refused,omitempty"`
 }
 
 // Load returns the state saved last, false when there is none. The error wraps
@@ -135,14 +142,13 @@ func (s *Store) Load(ctx context.Context) (deliver.State, bool, error) {
 	return state, true, nil
 }
 
-// Save makes st the state that Load returns. It does not end with ctx, because then nobody
-// would know what is stored.
+// Save makes st the state that Load returns. After an error nobody knows which one that is.
 func (s *Store) Save(ctx context.Context, st deliver.State) error {
 	value, err := encodeState(st)
 	if err != nil {
 		return s.fail("save the state", err)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	kv, err := s.bucket(ctx)
 	if err == nil {
@@ -184,13 +190,13 @@ func (s *Store) fail(what string, err error) error {
 func encodeState(st deliver.State) ([]byte, error) {
 	stored := storedState{Version: stateVersion, Through: st.Through.String()}
 	if st.Held != (deliver.Held{}) {
-		stored.Held = &storedHeld{st.Held.By, st.Held.Reason, st.Held.Since}
+		stored.Held = &storedHeld{st.Held.By, st.Held.Reason, st.Held.Since, st.Held.ByEndpoint}
 	}
 	for _, r := range st.Replays {
-		stored.Replays = append(stored.Replays, storedReplay{r.ID, r.Through.String(), r.Until.String(), r.Sent, r.SetAside})
+		stored.Replays = append(stored.Replays, storedReplay{r.ID, r.Begun, r.Through.String(), r.Until.String(), r.Sent, r.SetAside, r.Missed})
 	}
 	for _, r := range st.Redrives {
-		stored.Redrives = append(stored.Redrives, storedDrive{r.ID, r.Next, r.Last})
+		stored.Redrives = append(stored.Redrives, storedDrive{r.ID, r.Begun, r.Next, r.Last, r.IDs, r.Sent, r.Refused})
 	}
 	return json.Marshal(stored)
 }
@@ -213,13 +219,13 @@ func decodeState(b []byte) (deliver.State, error) {
 	}
 	st := deliver.State{Through: parse(stored.Through)}
 	if h := stored.Held; h != nil {
-		st.Held = deliver.Held{By: h.By, Reason: h.Reason, Since: h.Since}
+		st.Held = deliver.Held{By: h.By, Reason: h.Reason, Since: h.Since, ByEndpoint: h.ByEndpoint}
 	}
 	for _, r := range stored.Replays {
-		st.Replays = append(st.Replays, deliver.ReplayState{ID: r.ID, Through: parse(r.Through), Until: parse(r.Until), Sent: r.Sent, SetAside: r.SetAside})
+		st.Replays = append(st.Replays, deliver.ReplayState{ID: r.ID, Begun: r.Begun, Through: parse(r.Through), Until: parse(r.Until), Sent: r.Sent, SetAside: r.SetAside, Missed: r.Missed})
 	}
 	for _, r := range stored.Redrives {
-		st.Redrives = append(st.Redrives, deliver.RedriveState{ID: r.ID, Next: r.Next, Last: r.Last})
+		st.Redrives = append(st.Redrives, deliver.RedriveState{ID: r.ID, Begun: r.Begun, Next: r.Next, Last: r.Last, IDs: r.IDs, Sent: r.Sent, Refused: r.Refused})
 	}
 	return st, failed
 }

@@ -103,11 +103,21 @@ func TestState(t *testing.T) {
 	}
 	want := deliver.State{
 		Through: at(12),
-		Held:    deliver.Held{By: "paused", Reason: "maintenance", Since: noon},
-		Replays: []deliver.ReplayState{{ID: "r1", Through: at(3), Until: at(9), Sent: 4, SetAside: 1}, {ID: "r2", Until: at(2)}},
-		Redrives: []deliver.RedriveState{
-			{ID: "d1", Next: 3, Last: math.MaxUint64},
+		Held:    deliver.Held{By: "paused", Reason: "maintenance", Since: noon, ByEndpoint: true},
+		Replays: []deliver.ReplayState{
+			{ID: "r1", Begun: noon, Through: at(3), Until: at(9), Sent: 4, SetAside: 1, Missed: 2},
+			{ID: "r2", Until: at(2)},
 		},
+		Redrives: []deliver.RedriveState{
+			{ID: "d1", Begun: noon, Next: 3, Last: math.MaxUint64, IDs: []uint64{3, 5}, Sent: 1, Refused: 2},
+		},
+	}
+	for _, part := range []any{want, want.Held, want.Replays[0], want.Redrives[0]} {
+		for i := range reflect.ValueOf(part).NumField() {
+			if reflect.ValueOf(part).Field(i).IsZero() {
+				t.Errorf("the test knows no %T.%s", part, reflect.TypeOf(part).Field(i).Name)
+			}
+		}
 	}
 	for _, st := range []deliver.State{{}, {Through: at(1)}, want} {
 		if err := s.Save(t.Context(), st); err != nil {

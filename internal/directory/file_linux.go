@@ -1,4 +1,4 @@
-package inbox
+package directory
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocate gives a file its size and takes the space from the disk.
-func allocate(f *os.File, size int64) error {
+// Allocate gives a file its size and takes the space from the disk.
+func Allocate(f *os.File, size int64) error {
 	for {
 		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
 		switch {
@@ -23,8 +23,8 @@ func allocate(f *os.File, size int64) error {
 	}
 }
 
-// syncData makes what was written durable, without the time of the change.
-func syncData(f *os.File) error {
+// SyncData makes what was written durable, without the time of the change.
+func SyncData(f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -43,5 +43,5 @@ func syncData(f *os.File) error {
 	return err
 }
 
-// isFull reports whether err says that there is no space.
-func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// IsFull reports whether err says that there is no space.
+func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
