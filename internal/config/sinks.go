@@ -2,8 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
-	"net/url"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -178,38 +176,9 @@ func (v *validator) sinks(sinks []Sink, d Delivery) {
 
 // delivery checks the section.
 func (v *validator) delivery(d Delivery) {
-	for i, entry := range d.Allow {
-		v.allowed(fmt.Sprintf("delivery.allow[%d]", i), entry)
-	}
-	if d.ProxyURL != "" {
-		if u, err := url.Parse(d.ProxyURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			v.report("delivery.proxy_url", "must be the URL of an HTTP proxy: http://proxy.example.com:3128")
-		}
-	}
+	v.outbound(d)
 	if d.FilesBelow != "" && !filepath.IsAbs(d.FilesBelow) {
 		v.report("delivery.files_below", "%q must begin with /", shorten(d.FilesBelow))
-	}
-}
-
-// allowed checks one host, address or network of a list of exceptions.
-func (v *validator) allowed(key, entry string) {
-	bad := ""
-	if _, err := netip.ParsePrefix(entry); err != nil {
-		switch {
-		case entry == "":
-			bad = "is empty"
-		case strings.Contains(entry, "://"):
-			bad = "is a URL"
-		case strings.Contains(entry, "/"):
-			bad = "is no network"
-		case strings.ContainsAny(entry, " *@?#"):
-			bad = "is no host"
-		case strings.Count(entry, ":") == 1:
-			bad = "has a port"
-		}
-	}
-	if bad != "" {
-		v.report(key, "%q %s; write a host, an address, or a network: alerts.internal, 10.1.2.3, 10.1.2.0/24", shorten(entry), bad)
 	}
 }
 

@@ -73,12 +73,12 @@ func TestSinkProblems(t *testing.T) {
 		"many types":          {file("events: {types: [" + strings.Repeat("a,", 1001) + "]}"), `has 1001 elements`},
 		"unknown key":         {file("evnts: {}"), `unknown key "evnts" in sinks[0]; did you mean "events"?`},
 		"too many":            {"delivery: {max_sinks: 1}\nsinks: [{name: a, type: stdout}, {name: b, type: file, file: {path: /a}}]\n", `has 2 elements, delivery.max_sinks is 1`},
-		"allow a URL":         {"delivery: {allow: ['http://a']}\n", `delivery.allow[0]: "http://a" is a URL`},
-		"allow with port":     {"delivery: {allow: ['a:80']}\n", `"a:80" has a port`},
-		"allow no network":    {"delivery: {allow: ['10.0.0.0/64']}\n", `"10.0.0.0/64" is no network`},
-		"allow nothing":       {"delivery: {allow: ['']}\n", `"" is empty`},
-		"allow pattern":       {"delivery: {allow: ['*.a']}\n", `"*.a" is no host`},
-		"proxy":               {"delivery: {proxy_url: 'socks5://a:1'}\n", `delivery.proxy_url: must be the URL of an HTTP proxy`},
+		"allow a URL":         {"delivery: {allow: ['http://a']}\n", `delivery.allow[0]: "http://a" is not a network`},
+		"allow with port":     {"delivery: {allow: ['a:80']}\n", `"a:80" is no host, address or network`},
+		"allow no network":    {"delivery: {allow: ['10.0.0.0/64']}\n", `"10.0.0.0/64" is not a network`},
+		"allow nothing":       {"delivery: {allow: ['']}\n", `the host is empty`},
+		"allow pattern":       {"delivery: {allow: ['a b']}\n", `"a b" is no host`},
+		"proxy":               {"delivery: {proxy_url: 'socks5://a:1'}\n", `delivery.proxy_url: must be http:// with a host`},
 		"files below nothing": {"delivery: {files_below: spool}\n", `delivery.files_below: "spool" must begin with /`},
 		"key by value":        {"delivery: {secrets_key: hunter2}\n", `secrets are not written into the configuration`},
 	} {
@@ -259,7 +259,7 @@ func TestKeepSecrets(t *testing.T) {
 		"another authority": {read("ca: <secret>", "ca: {value: other}"), "but sink.webhook.tls has changed", ""},
 		"authority removed": {read("ca: <secret>", "ca: {}"), "but sink.webhook.tls has changed", ""},
 		"server name":       {read(`server_name: ""`, "server_name: evil"), "but sink.webhook.tls has changed", ""},
-		"none there":        {read("password: {}", "password: <secret>"), "sink.webhook.password: is <secret>, but the sink has none there", ""},
+		"none there":        {read("password: {}", "password: <secret>", `username: ""`, "username: u", "bearer_token: <secret>", "bearer_token: {}"), "sink.webhook.password: is <secret>, but the sink has none there", ""},
 	} {
 		s, err := ParseSink("hook", []byte(test.text))
 		if err != nil {

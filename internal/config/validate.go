@@ -120,7 +120,6 @@ func (v *validator) rules(c *Config) {
 	v.sources(c.Sources, c.Listen.Address)
 	v.publish(c.Publish)
 	v.traces(c.Traces)
-	v.outbound(c.Delivery)
 	v.sinks(c.Sinks, c.Delivery)
 	v.auditMetrics(c.AuditMetrics)
 	v.plugins(c.Plugins)

@@ -71,7 +71,9 @@ func (d *Delivery) Test(ctx context.Context, e *event.Event) Result { return Res
 // the present end of the journal. It happens beside the live events, with a small share of
 // what can be sent, and goes on after a restart. Replay returns when that is stored. The
 // error wraps [ErrBusy] when there are as many as there may be.
-func (d *Delivery) Replay(ctx context.Context, after, until position.Position) (id string, err error) { return "", ErrEnded }
+func (d *Delivery) Replay(ctx context.Context, after, until position.Position) (id string, err error) {
+	return "", ErrEnded
+}
 
 // CancelReplay ends a replay; the error wraps [ErrNoReplay] when it is not under way.
 func (d *Delivery) CancelReplay(ctx context.Context, id string) error { return ErrEnded }
@@ -86,7 +88,9 @@ type Letters struct {
 // Redrive tries dead letters again, beside the live events like a replay. Those that are
 // delivered are removed; those that are not stay, with what was said last. It returns how
 // many there are, when it is stored that they are tried; none is no error, and has no id.
-func (d *Delivery) Redrive(ctx context.Context, which Letters) (id string, letters uint64, err error) { return "", 0, ErrEnded }
+func (d *Delivery) Redrive(ctx context.Context, which Letters) (id string, letters uint64, err error) {
+	return "", 0, ErrEnded
+}
 
 // CancelRedrive ends a redrive; the error wraps [ErrNoReplay] when it is not under way.
 func (d *Delivery) CancelRedrive(ctx context.Context, id string) error { return ErrEnded }

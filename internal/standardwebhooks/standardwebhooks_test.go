@@ -15,10 +15,10 @@ import (
 
 // Vectors: what other implementations of the specification make of these.
 const (
-	vectorID     = "msg_p5jXN8AQM9LWM0D4loKWxJek"
-	vectorBody   = `{"test": 2432232314}`
-	vectorSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-	vectorHMAC   = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+	vectorID      = "msg_p5jXN8AQM9LWM0D4loKWxJek"
+	vectorBody    = `{"test": 2432232314}`
+	vectorSecret  = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	vectorHMAC    = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 	vectorPrivate = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk="
 	vectorEd25519 = "v1a,tQ9V2XOqn7jL/DQenEFpqIugdBVtiMmER5mhSkXBNwM0mkATuDe6KYYUuxqtaiHeYGb7KaaBRdM5WqyeFiL8Ag=="
 )
