@@ -34,7 +34,7 @@ func TestSinkTemplateProblems(t *testing.T) {
 		"unknown":      {`url: 'https://a', body: '1', bodi: x`, `did you mean "body"?`},
 		"secret value": {`preset: slack, secret_url: 'https://hooks.slack.com/services/T0/B0/x'`, `secret_url: secrets are not written into the configuration`},
 	} {
-		_, err := Parse("t.yaml", []byte("sinks: [{name: a, type: template, template: {" + test.section + "}}]\n"))
+		_, err := Parse("t.yaml", []byte("sinks: [{name: a, type: template, template: {"+test.section+"}}]\n"))
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: %v", name, err)

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
 	"github.com/tocsin-events/tocsin/internal/trace/jsontext"
 	"github.com/tocsin-events/tocsin/internal/trace/otlp"
@@ -34,9 +35,9 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 	}
 	dst = pad(dst, outcome, 6, false)
 	dst = append(dst, ' ')
-	dst = append(dst, otlp.Printable(otlp.ServiceName(s.Source))...)
+	dst = append(dst, telemetry.Printable(otlp.ServiceName(s.Source))...)
 	dst = append(dst, "  "...)
-	dst = append(dst, otlp.Printable(s.Name)...)
+	dst = append(dst, telemetry.Printable(s.Name)...)
 	if missing != "" {
 		dst = append(dst, "  ["...)
 		dst = append(dst, missing...)
@@ -44,7 +45,7 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 	}
 	if s.Message != "" {
 		dst = append(dst, "  ("...)
-		dst = append(dst, otlp.Printable(s.Message)...)
+		dst = append(dst, telemetry.Printable(s.Message)...)
 		dst = append(dst, ')')
 	}
 	dst = appendWho(dst, s)
@@ -58,10 +59,10 @@ func appendWho(dst []byte, s *trace.Span) []byte {
 	name, _ := s.Get("user.name")
 	address, _ := s.Get("client.address")
 	if name.Text != "" {
-		dst = append(append(dst, "  by "...), otlp.Printable(name.Text)...)
+		dst = append(append(dst, "  by "...), telemetry.Printable(name.Text)...)
 	}
 	if address.Text != "" {
-		dst = append(append(dst, "  from "...), otlp.Printable(address.Text)...)
+		dst = append(append(dst, "  from "...), telemetry.Printable(address.Text)...)
 	}
 	return dst
 }
