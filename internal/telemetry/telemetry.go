@@ -163,3 +163,15 @@ func judge(status int, who string) (o Outcome, remedy string) {
 	}
 	return Retry, "check the url and the headers of the " + who
 }
+
+// ServiceName returns the name of the service that a source of events is: that of a server
+// that requests go to, or the source itself.
+func ServiceName(source string) string {
+	if name, ok := strings.CutPrefix(source, "vault://"); ok && name != "" {
+		return name
+	}
+	if source == "" {
+		return "unknown_service"
+	}
+	return source
+}

@@ -6,10 +6,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
-	"github.com/tocsin-events/tocsin/internal/trace/jsontext"
-	"github.com/tocsin-events/tocsin/internal/trace/otlp"
 )
 
 // AppendText appends a line for people: when the request began, how long it took, how it
@@ -35,7 +34,7 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 	}
 	dst = pad(dst, outcome, 6, false)
 	dst = append(dst, ' ')
-	dst = append(dst, telemetry.Printable(otlp.ServiceName(s.Source))...)
+	dst = append(dst, telemetry.Printable(telemetry.ServiceName(s.Source))...)
 	dst = append(dst, "  "...)
 	dst = append(dst, telemetry.Printable(s.Name)...)
 	if missing != "" {
@@ -103,7 +102,7 @@ func AppendJSON(dst []byte, s *trace.Span) []byte {
 	dst = append(dst, `","duration_ns":`...)
 	dst = strconv.AppendInt(dst, int64(s.End.Sub(s.Start)), 10)
 	dst = append(dst, `,"service":`...)
-	dst = jsontext.AppendString(dst, otlp.ServiceName(s.Source))
+	dst = jsontext.AppendString(dst, telemetry.ServiceName(s.Source))
 	dst = append(dst, `,"name":`...)
 	dst = jsontext.AppendString(dst, s.Name)
 	dst = append(dst, `,"trace_id":`...)
@@ -134,7 +133,7 @@ func AppendJSON(dst []byte, s *trace.Span) []byte {
 		}
 		dst = jsontext.AppendString(dst, s.Attributes[i].Key)
 		dst = append(dst, ':')
-		dst = jsontext.AppendValue(dst, &s.Attributes[i].Value)
+		dst = s.Attributes[i].Value.AppendJSON(dst)
 	}
 	return append(dst, "}}\n"...)
 }
