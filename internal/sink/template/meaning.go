@@ -4,92 +4,46 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+
+	"github.com/tocsin-events/tocsin/internal/severity"
 )
 
 // What presets say of an event is found here, so that templates of one's own can say it,
 // too.
 
-// Prefixes of the types of events that have a meaning of their own.
+// Keys of the metadata of alerts, besides those of package severity. The names are those of
+// Falco.
 const (
-	alertPrefix = "alert/"
-	sinkPrefix  = "tocsin/sink-"
+	metadataRule   = "rule"
+	metadataOutput = "output" // what has happened, for people
 )
 
-// Keys of the metadata of alerts. The names are those of Falco.
-const (
-	metadataPriority = "priority" // of syslog and Falco: "Critical"
-	metadataRule     = "rule"
-	metadataOutput   = "output" // what has happened, for people
-	metadataState    = "state"  // "resolved" when it is over
-)
-
-// The severities, which are those of PagerDuty.
-const (
-	severityCritical = "critical"
-	severityError    = "error"
-	severityWarning  = "warning"
-	severityInfo     = "info"
-)
-
-// Severity is how bad it is: critical, error, warning or info. Alerts have it from their
-// priority. Of other events, those that tell that something was refused or has failed are
-// a warning, and those about a sink that does not deliver are an error.
+// Severity is how bad it is, in the words of PagerDuty: critical, error, warning or info.
 func (v *view) Severity() string {
-	priority := strings.ToLower(v.text(metadataPriority))
-	switch {
-	case strings.HasPrefix(v.Type, alertPrefix):
-	case strings.HasPrefix(v.Type, sinkPrefix):
-		if v.Resolved() || !hasWord(v.Type, "fail", "dead", "disabled", "stopped", "full", "lost", "gap", "gone", "stuck", "open") {
-			return severityInfo
-		}
-		return severityError
-	case hasWord(v.Type, "fail", "denied", "refused", "lost", "quarantined", "crash", "rate-limited"), v.text("outcome") == "refused", v.text("status") == "denied":
-		return severityWarning
-	default:
-		return severityInfo
+	switch s := severity.Of(v.event); {
+	case s <= severity.Critical:
+		return "critical"
+	case s == severity.Error:
+		return "error"
+	case s == severity.Warning:
+		return "warning"
 	}
-	switch priority {
-	case "emergency", "alert", "critical", "fatal", "high":
-		return severityCritical
-	case "error":
-		return severityError
-	case "warning", "warn", "medium", "":
-		return severityWarning
-	}
-	return severityInfo // notice, informational, info, debug, low
-}
-
-func hasWord(eventType string, words ...string) bool {
-	_, what, _ := strings.Cut(eventType, "/")
-	for _, w := range words {
-		if strings.Contains(what, w) {
-			return true
-		}
-	}
-	return false
+	return "info"
 }
 
 // Resolved says that what was told before is over.
-func (v *view) Resolved() bool {
-	switch {
-	case strings.HasPrefix(v.Type, alertPrefix):
-		return v.text(metadataState) == "resolved"
-	case strings.HasPrefix(v.Type, sinkPrefix):
-		return hasWord(v.Type, "recovered", "resumed", "works", "enabled", "started", "closed")
-	}
-	return false
-}
+func (v *view) Resolved() bool { return severity.Resolved(v.event) }
 
 // Subject is whom it is about: the rule of an alert, the name of a sink, or the path with
 // its namespace.
 func (v *view) Subject() string {
 	switch {
-	case strings.HasPrefix(v.Type, alertPrefix):
+	case strings.HasPrefix(v.Type, severity.AlertTypes):
 		if rule := v.text(metadataRule); rule != "" {
 			return rule
 		}
-		return strings.TrimPrefix(v.Type, alertPrefix)
-	case strings.HasPrefix(v.Type, sinkPrefix):
+		return strings.TrimPrefix(v.Type, severity.AlertTypes)
+	case strings.HasPrefix(v.Type, severity.SinkTypes):
 		for _, key := range []string{"sink", "name"} {
 			if name := v.text(key); name != "" {
 				return name
@@ -114,7 +68,7 @@ func (v *view) Actor() string {
 
 // Summary is one line that tells what has happened.
 func (v *view) Summary() string {
-	if strings.HasPrefix(v.Type, alertPrefix) {
+	if strings.HasPrefix(v.Type, severity.AlertTypes) {
 		s := v.text(metadataOutput)
 		if s == "" {
 			s = v.Subject()
@@ -152,8 +106,8 @@ func (v *view) Description() string {
 // else for the type, the source and the path.
 func (v *view) Key() string {
 	parts := []string{v.Type, v.Source, v.Namespace, v.Path}
-	if strings.HasPrefix(v.Type, sinkPrefix) {
-		parts = []string{sinkPrefix, v.Source, v.Subject()}
+	if strings.HasPrefix(v.Type, severity.SinkTypes) {
+		parts = []string{severity.SinkTypes, v.Source, v.Subject()}
 	}
 	h := sha256.New()
 	for _, p := range parts {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/fliptevent"
+	"github.com/tocsin-events/tocsin/internal/severity"
 )
 
 // Sample makes an example of a type better if it can: those of Flipt get the data that they
@@ -28,11 +29,11 @@ func Sample(e *event.Event) *event.Event {
 			return e
 		}
 		return sample
-	case strings.HasPrefix(e.Type, alertPrefix):
+	case strings.HasPrefix(e.Type, severity.AlertTypes):
 		sample := *e
 		sample.Metadata = e.Metadata.Clone()
 		for _, key := range []struct{ name, value string }{
-			{metadataPriority, "Warning"}, {metadataRule, strings.TrimPrefix(e.Type, alertPrefix)}, {metadataOutput, "what has happened"},
+			{severity.MetadataPriority, "Warning"}, {metadataRule, strings.TrimPrefix(e.Type, severity.AlertTypes)}, {metadataOutput, "what has happened"},
 		} {
 			if _, there := sample.Metadata.Get(key.name); !there {
 				sample.Metadata.Set(key.name, key.value)

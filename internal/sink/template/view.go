@@ -10,6 +10,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/deliver"
 	"github.com/tocsin-events/tocsin/internal/fliptevent"
+	"github.com/tocsin-events/tocsin/internal/jsonvalue"
 	"github.com/tocsin-events/tocsin/internal/safetemplate"
 )
 
@@ -83,7 +84,7 @@ func fields(list event.Fields) map[string]any {
 	for _, f := range list {
 		if !f.JSON {
 			m[f.Key] = f.Value
-		} else if value, err := safetemplate.Decode([]byte(f.Value)); err == nil {
+		} else if value, err := jsonvalue.Decode([]byte(f.Value)); err == nil {
 			m[f.Key] = value
 		}
 	}
@@ -109,7 +110,7 @@ func (v *view) Data() any {
 			v.data = string(e.Data)
 		}
 	case mediaType == "", strings.HasSuffix(mediaType, "/json"), strings.HasSuffix(mediaType, "+json"):
-		if value, err := safetemplate.Decode(e.Data); err == nil {
+		if value, err := jsonvalue.Decode(e.Data); err == nil {
 			v.data = value
 		}
 	}
@@ -179,9 +180,9 @@ func (v *view) Flipt() flipt {
 	if err != nil {
 		return nil
 	}
-	payload := any(safetemplate.Null(nil))
+	payload := any(jsonvalue.Null(nil))
 	if len(e.Payload) > 0 {
-		if payload, err = safetemplate.Decode(e.Payload); err != nil {
+		if payload, err = jsonvalue.Decode(e.Payload); err != nil {
 			return nil
 		}
 	}
