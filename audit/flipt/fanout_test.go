@@ -213,8 +213,7 @@ func TestDeadSinksStarveNobody(t *testing.T) {
 func TestTemporaryFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := time.Now().Add(time.Hour)
-		var s fake
-		s = fake{name: "s", send: func(_ context.Context, events []Event) error {
+		s := fake{name: "s", send: func(_ context.Context, events []Event) error {
 			if time.Now().After(up) {
 				return nil
 			}
@@ -407,9 +406,11 @@ func TestTemplatesAreIndependent(t *testing.T) {
 			_ = f.SendAudits(t.Context(), []Event{flagEvent("a")})
 		}
 		time.Sleep(10 * time.Minute)
+		mu.Lock()
 		if got["live"] != 3 || got["down"] < 20 {
 			t.Error(got)
 		}
+		mu.Unlock()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_ = f.Shutdown(ctx)
