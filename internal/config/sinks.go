@@ -182,33 +182,18 @@ func (v *validator) sinks(sinks []Sink, d Delivery) {
 
 // delivery checks the section.
 func (v *validator) delivery(d Delivery) {
-<<<<<<< HEAD
-=======
 	v.outbound(d)
->>>>>>> main
 	if d.FilesBelow != "" && !filepath.IsAbs(d.FilesBelow) {
 		v.report("delivery.files_below", "%q must begin with /", shorten(d.FilesBelow))
 	}
 }
 
-<<<<<<< HEAD
 // Selection returns the events as those who select them have them.
 func (e SinkEvents) Selection() filter.Selection {
 	return filter.Selection{Types: e.Types, Pairs: e.Pairs, Namespaces: e.Namespaces, Filter: e.Filter}
 }
 
 // sinkEvents checks the section at key.
-=======
-// Longest texts of a selection.
-const (
-	maxSelectors     = 1000
-	maxSelectorBytes = 256
-	maxFilterBytes   = 16 << 10
-)
-
-// sinkEvents checks the section at key. Whether the filter can be read is found out by who
-// makes the sink.
->>>>>>> main
 func (v *validator) sinkEvents(key string, e *SinkEvents) {
 	_, err := e.Selection().Compile()
 	if err == nil {

@@ -73,15 +73,12 @@ func TestSinkProblems(t *testing.T) {
 		"many types":          {file("events: {types: [" + strings.Repeat("a,", 1001) + "]}"), `has 1001 elements`},
 		"unknown key":         {file("evnts: {}"), `unknown key "evnts" in sinks[0]; did you mean "events"?`},
 		"too many":            {"delivery: {max_sinks: 1}\nsinks: [{name: a, type: stdout}, {name: b, type: file, file: {path: /a}}]\n", `has 2 elements, delivery.max_sinks is 1`},
-<<<<<<< HEAD
-=======
 		"allow a URL":         {"delivery: {allow: ['http://a']}\n", `delivery.allow[0]: "http://a" is not a network`},
 		"allow with port":     {"delivery: {allow: ['a:80']}\n", `"a:80" is no host, address or network`},
 		"allow no network":    {"delivery: {allow: ['10.0.0.0/64']}\n", `"10.0.0.0/64" is not a network`},
 		"allow nothing":       {"delivery: {allow: ['']}\n", `the host is empty`},
 		"allow pattern":       {"delivery: {allow: ['a b']}\n", `"a b" is no host`},
 		"proxy":               {"delivery: {proxy_url: 'socks5://a:1'}\n", `delivery.proxy_url: must be http:// with a host`},
->>>>>>> main
 		"files below nothing": {"delivery: {files_below: spool}\n", `delivery.files_below: "spool" must begin with /`},
 		"key by value":        {"delivery: {secrets_key: hunter2}\n", `secrets are not written into the configuration`},
 	} {
@@ -263,11 +260,7 @@ func TestKeepSecrets(t *testing.T) {
 		"another authority": {read("ca: <secret>", "ca: {value: other}"), "but sink.webhook.tls has changed", ""},
 		"authority removed": {read("ca: <secret>", "ca: {}"), "but sink.webhook.tls has changed", ""},
 		"server name":       {read(`server_name: ""`, "server_name: evil"), "but sink.webhook.tls has changed", ""},
-<<<<<<< HEAD
-		"none there":        {read("flipt_secret: {}", "flipt_secret: <secret>"), "sink.webhook.flipt_secret: is <secret>, but the sink has none there", ""},
-=======
 		"none there":        {read("password: {}", "password: <secret>", `username: ""`, "username: u", "bearer_token: <secret>", "bearer_token: {}"), "sink.webhook.password: is <secret>, but the sink has none there", ""},
->>>>>>> main
 	} {
 		s, err := ParseSink("hook", []byte(test.text))
 		if err != nil {
