@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,8 +123,17 @@ func TestCheckPath(t *testing.T) {
 // what is so, and for how many it stands.
 func TestReportsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var records []trail.Record
-		m := &Manager{o: Options{Record: func(r trail.Record) { records = append(records, r) }}, log: quiet()}
+		var mu sync.Mutex
+		var kept []trail.Record
+		m := &Manager{o: Options{Record: func(r trail.Record) { mu.Lock(); defer mu.Unlock(); kept = append(kept, r) }}, log: quiet()}
+		take := func() []trail.Record { // what was recorded since it was called last
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			records := kept
+			kept = nil
+			return records
+		}
 		r := newReporter(m, &sink{name: "a", config: config.Sink{Type: config.SinkTypeWebhook}})
 		begun := time.Now()
 		outage := deliver.Outage{Since: begun, Attempts: 3, Reason: "no connection", Status: 503}
@@ -133,11 +143,12 @@ func TestReportsAreFew(t *testing.T) {
 			r.changed(deliver.Change{Kind: deliver.ChangeRecovered, At: time.Now(), Outage: outage})
 			time.Sleep(time.Second)
 		}
+		records := take()
 		if n := len(records); n < reportBurst || n > reportBurst+4 {
 			t.Errorf("%d records of 1000 changes in %v", n, time.Since(begun))
 		}
 		time.Sleep(reportEvery)
-		synctest.Wait()
+		records = append(records, take()...)
 		last := records[len(records)-1]
 		if last.What != "sink-recovered" || last.Path != "sys/sinks/a" {
 			t.Errorf("the last record is %+v", last)
@@ -155,12 +166,12 @@ func TestReportsAreFew(t *testing.T) {
 		}
 		// After some quiet there is room again, and gaps add up.
 		time.Sleep(reportBurst * reportEvery)
-		records = nil
 		for range reportBurst + 3 {
 			r.changed(deliver.Change{Kind: deliver.ChangeGap, At: time.Now(), Missed: 10, Reason: "retention"})
 		}
 		r.close()
 		missed := 0
+		records = take()
 		for _, r := range records {
 			text, _ := r.Fields.Text("missed")
 			missed += atoi(t, text)
@@ -169,14 +180,13 @@ func TestReportsAreFew(t *testing.T) {
 			t.Errorf("%d records of %d missed events", len(records), missed)
 		}
 		// What somebody has asked for is in the record of that.
-		records = nil
 		for _, c := range []deliver.Change{
 			{Kind: deliver.ChangeHeld, Held: deliver.Held{By: deliver.HeldPaused}}, {Kind: deliver.ChangeResumed}, {Kind: deliver.ChangeReplayed, ID: "x"},
 			{Kind: deliver.ChangeHeld, Held: deliver.Held{By: deliver.HeldDisabled, Reason: "410", ByEndpoint: true}}, {Kind: deliver.ChangeLettersFull},
 		} {
 			r.changed(c)
 		}
-		if len(records) != 2 || records[0].What != "sink-disabled" || records[1].What != "sink-full" {
+		if records = take(); len(records) != 2 || records[0].What != "sink-disabled" || records[1].What != "sink-full" {
 			t.Errorf("records: %+v", records)
 		}
 	})
