@@ -34,6 +34,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/metrics"
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
+	"github.com/tocsin-events/tocsin/internal/sink/stdout"
 	"github.com/tocsin-events/tocsin/internal/systemd"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/vaultplugin"
@@ -44,7 +45,7 @@ type Options struct {
 	Config  config.Config
 	Logger  *slog.Logger
 	Version string
-	// Stdout is where an exporter of type stdout writes; default os.Stdout.
+	// Stdout is where exporters and sinks of type stdout write; default os.Stdout.
 	Stdout  io.Writer
 	Systemd *systemd.Service // that started the process; nil: none has
 
@@ -83,6 +84,7 @@ type App struct {
 	sinks     *manager.Manager
 	meter     auditMeter
 	systemd   *systemd.Service
+	stdout    *stdout.Output // of sinks
 
 	stops []stop // in the order of creation
 	once  sync.Once
@@ -170,6 +172,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
+	a.stdout = stdout.NewOutput(o.Stdout)
 	if err := a.makeTraces(common, o.Version, o.Stdout); err != nil {
 		return nil, err
 	}
