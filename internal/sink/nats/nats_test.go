@@ -22,14 +22,11 @@ import (
 	"github.com/tocsin-events/tocsin/internal/sink/format"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, leaks...) }
-
-// leaks are goroutines of the server that outlive it.
-var leaks = []goleak.Option{}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const maxPayload = 9 << 20
 
-// nats is a server in the process with a proxy before it, which does to connections what a
+// receiver is a server in the process with a proxy before it, which does to connections what a
 // test wants.
 type receiver struct {
 	t       testing.TB
@@ -87,6 +84,9 @@ func (r *receiver) start() {
 	}
 	r.server = s
 	r.options.Port = s.Addr().(*net.TCPAddr).Port
+	if len(o.Users) > 0 {
+		o.Username, o.Password = o.Users[0].Username, o.Users[0].Password
+	}
 	r.admin, err = nats.Connect("", nats.InProcessServer(s), nats.NoReconnect(), nats.UserInfo(o.Username, o.Password), nats.Token(o.Authorization))
 	if err != nil {
 		r.t.Fatal(err)
@@ -313,7 +313,6 @@ func TestConformance(t *testing.T) {
 			}
 			return errs
 		},
-		Leaks: leaks,
 	})
 }
 
