@@ -118,7 +118,7 @@ func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "nats" && u.Scheme != "tls":
-		return errors.New("a url is not one of a server; write it as nats://nats.example.com:4222 or tls://...")
+		return errors.New("a url is not one of a server; write it as nats://nats.example.com:4222, or with tls://")
 	case u.User != nil:
 		return errors.New("a url has a user in it; put it into username and password, or token")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
