@@ -9,6 +9,7 @@ package outbound
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -90,8 +91,8 @@ type Client struct {
 
 	mu        sync.Mutex
 	transport *http.Transport
-	loaded    material  // what the transport has
-	looked    time.Time // when that was compared last
+	loaded    [sha256.Size]byte // the hash of what the transport has
+	looked    time.Time         // when that was compared last
 }
 
 // New returns a client. It reads the files of secrets once, so that what is wrong with them

@@ -139,13 +139,20 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 		if len(items) == len(b.Items) {
 			return result // the usual case
 		}
+		from = next
+		failed := result.Outcome != deliver.Delivered && (result.Outcome != deliver.Refused || len(items) > 1)
+		if failed {
+			for i := next; i < len(b.Items); i++ {
+				b.Decide(i, notTried)
+			}
+		}
+		if failed && len(items) > 1 {
+			return result // of these, nobody knows which
+		}
 		for _, i := range items {
 			b.Decide(i, result)
 		}
-		if from = next; result.Outcome != deliver.Delivered && result.Outcome != deliver.Refused {
-			for ; from < len(b.Items); from++ {
-				b.Decide(from, notTried)
-			}
+		if failed {
 			return result
 		}
 	}
@@ -164,7 +171,6 @@ func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Re
 		body = p.compress()
 	}
 	now := s.now()
-	several := len(p.items) > 1
 	id := p.id(b)
 	h := newHeaders(12)
 	h.set("Content-Type", s.contentType(b, p))
@@ -194,12 +200,7 @@ func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Re
 	if b.Redriven {
 		h.set(headerRedriven, "true")
 	}
-	result := s.client.Send(ctx, &outbound.Request{URL: s.url, Header: h.header, Body: body, Release: p.release})
-	if several && result.Outcome == deliver.Refused {
-		// Which of them it does not want is not known.
-		result.Outcome = deliver.Doubtful
-	}
-	return result
+	return s.client.Send(ctx, &outbound.Request{URL: s.url, Header: h.header, Body: body, Release: p.release})
 }
 
 // Close implements [deliver.Sink].
@@ -210,7 +211,7 @@ func (s *Sink) contentType(b *deliver.Batch, p *packet) string {
 	switch {
 	case s.body == Lines:
 		return format.LinesContentType
-	case s.body == One && s.format == Standard, s.body != One && s.format == Standard:
+	case s.format == Standard:
 		return "application/json"
 	case s.body != One:
 		return s.format.ArrayContentType()
