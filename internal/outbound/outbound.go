@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -89,6 +90,7 @@ type Client struct {
 	dialer  net.Dialer
 
 	userAgent []string
+	checked   atomic.Pointer[url.URL] // by the guard, last
 
 	mu        sync.Mutex
 	transport *http.Transport
@@ -138,7 +140,7 @@ var errClosed = errors.New("the sink was closed")
 // Request is what to send.
 type Request struct {
 	Method string // empty: POST
-	// URL is as [ParseURL] returns it. It is not changed.
+	// URL is as [ParseURL] returns it. Nobody changes it.
 	URL *url.URL
 	// Header becomes the client's, which adds to it what the options say.
 	Header http.Header
@@ -190,8 +192,11 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 		}
 	}()
 	fail := func(err error) (*Answer, error) { return nil, &Failure{err: err} }
-	if err := c.options.Guard.CheckURL(r.URL); err != nil {
-		return fail(err)
+	if c.checked.Load() != r.URL {
+		if err := c.options.Guard.CheckURL(r.URL); err != nil {
+			return fail(err)
+		}
+		c.checked.Store(r.URL)
 	}
 	secrets, err := c.credentials()
 	if err != nil {
@@ -201,13 +206,13 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	if err != nil {
 		return fail(err)
 	}
-	attempt, cancel := context.WithTimeout(ctx, c.timeout)
+	attempt, cancel := c.bound(ctx)
 	defer cancel()
 	if !c.begin(body, cancel) {
 		return fail(errClosed)
 	}
 	defer c.finish(body)
-	request := c.request(r, secrets).WithContext(httptrace.WithClientTrace(attempt, &body.trace))
+	request := c.request(httptrace.WithClientTrace(attempt, &body.trace), r, secrets)
 	body.attach(request)
 	response, err := transport.RoundTrip(request)
 	switch {
@@ -224,19 +229,28 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	return answer, nil
 }
 
+// bound makes a request end in time. Most who send have a deadline of their own.
+func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if at, ok := ctx.Deadline(); ok && time.Until(at) <= c.timeout {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
+// blank is what all requests have in common.
+var blank = http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+
 // request makes the request.
-func (c *Client) request(r *Request, secrets credentials) *http.Request {
+func (c *Client) request(ctx context.Context, r *Request, secrets credentials) *http.Request {
 	header := r.Header
 	if header == nil {
 		header = make(http.Header, 4+len(secrets.headers))
 	}
 	header["User-Agent"] = c.userAgent
-	request := &http.Request{
-		Method: r.Method, URL: r.URL, Host: r.URL.Host, Header: header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	if request.Method == "" {
-		request.Method = http.MethodPost
+	request := blank.WithContext(ctx) // a copy
+	request.URL, request.Host, request.Header = r.URL, r.URL.Host, header
+	if r.Method != "" {
+		request.Method = r.Method
 	}
 	if secrets.authorization != "" {
 		header["Authorization"] = []string{secrets.authorization}

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -47,8 +48,10 @@ func BenchmarkOneEvent(b *testing.B) {
 			body := event.AppendCloudEvent(nil, items[0].Event, "")
 			bare := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: concurrency}}
 			defer bare.CloseIdleConnections()
-			ours := func(i int) bool {
-				return s.Send(b.Context(), &deliver.Batch{Items: items[i%len(items) : i%len(items)+1], Attempt: 1}).Outcome == deliver.Delivered
+			ours := func(i int) bool { // as a delivery does it
+				ctx, cancel := context.WithTimeout(b.Context(), outbound.DefaultTimeout)
+				defer cancel()
+				return s.Send(ctx, &deliver.Batch{Items: items[i%len(items) : i%len(items)+1], Attempt: 1}).Outcome == deliver.Delivered
 			}
 			theirs := func(int) bool {
 				r, err := bare.Post(server.URL, "application/json", bytes.NewReader(body))

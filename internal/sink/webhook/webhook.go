@@ -75,6 +75,8 @@ type Sink struct {
 	max    int
 	signer signer
 	now    func() time.Time
+	// headers is how many a request has, about.
+	headers int
 }
 
 // New returns a sink. It reads secrets, but does not connect.
@@ -116,6 +118,12 @@ func New(o Options) (*Sink, error) {
 	}
 	if s.client, err = outbound.New(o.Connection); err != nil {
 		return nil, err
+	}
+	s.headers = 8 + len(o.Connection.Headers)
+	for _, more := range []bool{s.gzip, len(o.SigningKeys) > 0, o.FliptSecret != nil, o.Connection.Bearer != nil, o.Connection.Username != ""} {
+		if more {
+			s.headers++
+		}
 	}
 	return s, nil
 }
@@ -172,7 +180,7 @@ func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Re
 	}
 	now := s.now()
 	id := p.id(b)
-	h := newHeaders(12)
+	h := newHeaders(s.headers)
 	h.set("Content-Type", s.contentType(b, p))
 	if s.gzip {
 		h.set("Content-Encoding", "gzip")
