@@ -342,11 +342,6 @@ func (s *Sink) request(item deliver.Item, b *deliver.Batch) (*outbound.Request, 
 	if r.Body, err = s.body.Execute(nil, v); err != nil {
 		return impossible("%w", err)
 	}
-	if !s.text {
-		if err := safetemplate.Check(r.Body); err != nil {
-			return impossible("body: what it makes cannot be sent: %w", err)
-		}
-	}
 	return r, nil
 }
 
