@@ -41,32 +41,32 @@ func newEncoder(version string, resource map[string]string) *encoder {
 	return e
 }
 
-// group is the events of one source, which is a resource.
+// group is successive events of one source, which is a resource.
 type group struct {
+	service    string
 	attributes []attribute
 	items      []deliver.Item
 }
 
-// groups puts the events of each source together, in the order in which they appear.
-func (e *encoder) groups(items []deliver.Item) []*group {
-	var list []*group
-	known := make(map[string]*group)
-	for _, item := range items {
+// groups puts successive events of the same source together. The order stays: receivers keep
+// that of a request.
+func (e *encoder) groups(items []deliver.Item) []group {
+	var list []group
+	begin := 0
+	for i := range items {
 		name := ""
 		if !e.service {
-			name = telemetry.ServiceName(item.Event.Source)
+			name = telemetry.ServiceName(items[i].Event.Source)
 		}
-		g := known[name]
-		if g == nil {
-			g = new(group)
-			if !e.service {
-				g.attributes = append(g.attributes, attribute{"service.name", clean(name)})
-			}
-			g.attributes = append(g.attributes, e.resource...)
-			known[name] = g
-			list = append(list, g)
+		if n := len(list); n > 0 && list[n-1].service == name {
+			list[n-1].items = items[begin : i+1]
+			continue
 		}
-		g.items = append(g.items, item)
+		g := group{service: name, attributes: e.resource, items: items[i : i+1]}
+		if !e.service {
+			g.attributes = append([]attribute{{"service.name", clean(name)}}, e.resource...)
+		}
+		begin, list = i, append(list, g)
 	}
 	return list
 }

@@ -218,10 +218,10 @@ func (s *Sink) encode(b *deliver.Batch) []byte {
 
 // judge says what an answer about so many events means.
 //
-// A receiver that takes a part of a request says how much it does not take, but not which.
-// That is answered as if it had refused everything: the delivery tries again with fewer
-// events at once, until the ones that are not taken are alone. The others may so come twice,
-// with the same ids, but none is lost without a sign.
+// A receiver that does not take a request, or takes only a part of it, does not say which
+// events it does not want. Of several it then is doubtful: the delivery tries with fewer
+// together, until the ones that are not taken are alone. Where it has taken a part, those
+// come twice, with the same ids, but none is lost without a sign.
 func judge(a telemetry.Answer, events int) deliver.Result {
 	r := deliver.Result{After: a.After, Reason: a.Reason}
 	switch a.Outcome {
@@ -243,6 +243,9 @@ func judge(a telemetry.Answer, events int) deliver.Result {
 		r.Outcome = deliver.Refused
 	default:
 		r.Outcome = deliver.Retry
+	}
+	if events > 1 && (r.Outcome == deliver.Refused || r.Outcome == deliver.Impossible) {
+		r.Outcome = deliver.Doubtful
 	}
 	return r
 }
