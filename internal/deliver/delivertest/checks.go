@@ -135,14 +135,18 @@ func refusesOne(x *trial) {
 func (x *trial) oneNotDelivered(sink deliver.Sink, events []deliver.Item, bad int) {
 	x.Helper()
 	badID := events[bad].Event.ID
-	left := events
+	left, most := events, len(events)
 	var refused bool
 	for begun := time.Now(); len(left) > 0; {
 		if time.Since(begun) > x.h.patient {
 			x.Fatalf("events beside one that cannot be delivered are not: %q", ids(left))
 		}
 		var again []deliver.Item
+		var parts [][]deliver.Item
 		for _, part := range x.parts(left) {
+			parts = slices.AppendSeq(parts, slices.Chunk(part, most))
+		}
+		for _, part := range parts {
 			for i, r := range x.send(sink, x.h.patient, part...) {
 				isBad := part[i].Event.ID == badID
 				switch {
@@ -155,10 +159,13 @@ func (x *trial) oneNotDelivered(sink deliver.Sink, events []deliver.Item, bad in
 				}
 			}
 		}
-		if len(again) == len(left) && len(left) > 1 {
+		if len(again) == len(left) {
+			most /= 2 // as a delivery does
+		}
+		if most == 0 && len(left) > 1 {
 			x.Fatalf("one event that cannot be delivered keeps the others of its batch from being so")
 		}
-		left = again
+		left, most = again, max(most, 1)
 	}
 	if !refused {
 		x.Error("the event that cannot be delivered was")
