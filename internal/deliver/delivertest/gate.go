@@ -14,7 +14,7 @@ type Gate struct {
 
 	mu       sync.Mutex
 	mode     Mode
-	listener net.Listener // nil: refuses
+	listener net.Listener               // nil: refuses
 	conns    map[net.Conn]chan struct{} // closed when the connection is cut
 	closed   bool
 	running  sync.WaitGroup
