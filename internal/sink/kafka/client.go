@@ -166,16 +166,9 @@ func (s *Sink) mechanism() sasl.Mechanism {
 func (s *Sink) password() (string, error) {
 	v, err := s.o.SASL.Password()
 	if err == nil {
-		s.remember("sasl", v)
+		s.secrets.put("password", v)
 	}
 	return v, err
-}
-
-// remember keeps a secret, to take it out of what others say.
-func (s *Sink) remember(what, secret string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.secrets[what] = secret
 }
 
 // dial connects, with TLS if that is wanted.

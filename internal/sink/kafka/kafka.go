@@ -125,16 +125,46 @@ type Sink struct {
 	closed  chan struct{}
 	once    sync.Once
 
+	secrets secretBox
+
 	mu      sync.Mutex
 	current *producer // nil: none yet, or the last one could not be used any more
-	secrets map[string]string
+}
+
+// secretBox keeps secrets, to take them out of what others say. Its fields are functions so
+// that the secrets are not in what is printed of a sink, in whichever way.
+type secretBox struct {
+	put  func(what, secret string)
+	hide func(text string) string // replaces them in a text
+}
+
+func newSecretBox() secretBox {
+	var mu sync.Mutex
+	values := make(map[string]string) // by what they are
+	return secretBox{
+		put: func(what, secret string) {
+			mu.Lock()
+			defer mu.Unlock()
+			values[what] = secret
+		},
+		hide: func(text string) string {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, secret := range values {
+				if secret != "" {
+					text = strings.ReplaceAll(text, secret, "<secret>")
+				}
+			}
+			return text
+		},
+	}
 }
 
 // New checks options, and reads the secrets and certificates that they refer to. It does not
 // connect.
 func New(o Options) (*Sink, error) {
 	o = o.withDefaults()
-	s := &Sink{o: o, closed: make(chan struct{}), secrets: make(map[string]string)}
+	s := &Sink{o: o, closed: make(chan struct{}), secrets: newSecretBox()}
 	if err := o.check(); err != nil {
 		return nil, err
 	}

@@ -34,13 +34,7 @@ func (s *Sink) clean(text string) string {
 	if text == "" {
 		return ""
 	}
-	s.mu.Lock()
-	for _, secret := range s.secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "<secret>")
-		}
-	}
-	s.mu.Unlock()
+	text = s.secrets.hide(text)
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return ' '
