@@ -311,6 +311,12 @@ func (p *producer) look(ctx context.Context, topics []string) map[string]error {
 		}
 		delete(failed, *t.Topic)
 	}
+	if len(failed) < len(topics) && p.sink.o.Acks == AcksAll {
+		// Who may not have a producer id can write to no topic.
+		if _, _, err := p.client.ProducerID(ctx); err != nil {
+			return all(err)
+		}
+	}
 	sizes := p.sizes(ctx, there)
 	p.mu.Lock()
 	defer p.mu.Unlock()

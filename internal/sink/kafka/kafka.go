@@ -352,12 +352,15 @@ func (s *Sink) producer() (*producer, error) {
 
 // Send implements [deliver.Sink].
 func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// The client takes it better when its context is cancelled than when it has a deadline.
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(outer))
+	defer cancel(nil)
+	defer context.AfterFunc(outer, func() { cancel(context.Cause(outer)) })()
 	go func() {
 		select {
 		case <-s.closed:
-			cancel()
+			cancel(errClosed)
 		case <-ctx.Done():
 		}
 	}()
@@ -366,7 +369,7 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 		return s.result(verdict{outcome: deliver.Retry, reason: err.Error()})
 	}
 	defer p.end()
-	a := &attempt{sink: s, producer: p, batch: b, states: make([]state, len(b.Items))}
+	a := &attempt{sink: s, producer: p, batch: b, states: make([]state, len(b.Items)), ended: func() error { return context.Cause(ctx) }}
 	a.prepare(ctx)
 	a.produce(ctx)
 	return a.report()

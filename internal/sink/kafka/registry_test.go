@@ -93,7 +93,7 @@ func TestRegistrySaysNo(t *testing.T) {
 		"login":            {answer(401, `hunter2`), "does not let the sink in (status 401)"},
 		"what it was told": {answer(403, `{"message":"hunter2 and YWxpY2U6aHVudGVyMg=="}`), `(status 403): "<secret> and <secret>"`},
 		"fails":            {answer(500, `oops`), "answers with status 500"},
-		"redirects":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://169.254.169.254/", 302) }, "redirects (status 302), which is not followed"},
+		"redirects":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://169.254.169.254/", http.StatusFound) }, "redirects (status 302), which is not followed"},
 		"no JSON":          {answer(200, `<html>`), "no JSON"},
 		"no id":            {answer(200, `{"version":1}`), "no id"},
 		"negative id":      {answer(200, `{"id":-1}`), "no id"},

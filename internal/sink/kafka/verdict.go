@@ -56,6 +56,9 @@ func (a *attempt) judge(topic string, err error) verdict {
 		v.status = int(code.Code)
 	}
 	mechanism := a.sink.o.SASL.Mechanism
+	if errors.Is(err, context.Canceled) && a.ended() != nil {
+		err = a.ended()
+	}
 	switch {
 	case errors.Is(err, errClosed), errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled):
 		v.reason = "interrupted"
