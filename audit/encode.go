@@ -32,17 +32,8 @@ func (w *writer) release() {
 	writers.Put(w)
 }
 
-// encode returns a writer with the members of an event behind its sequence; it is to be
-// released. The event is complete.
-func (c *encoder) encode(e *Event) (*writer, error) {
-	w := writers.Get().(*writer)
-	if err := c.write(w, e); err != nil {
-		w.release()
-		return nil, err
-	}
-	return w, nil
-}
-
+// write writes the members of an event behind its sequence into w. The event is complete, and
+// is changed.
 func (c *encoder) write(w *writer, e *Event) error {
 	if err := e.check(); err != nil {
 		return err

@@ -208,6 +208,7 @@ type writer struct {
 	changes                *Changes
 	truncated              []Truncation
 	keys                   []string
+	source                 Event // what is written, so that it takes no memory of its own
 }
 
 // event writes all that follows the sequence, and the end of the object.

@@ -125,14 +125,19 @@ type DeadLetters interface {
 	Count(ctx context.Context) (letters, bytes uint64, err error)
 }
 
+// What [DeadLetter.Cause] can be.
+const (
+	CauseRefused = "refused" // the endpoint said no
+	CauseFailed  = "failed"  // the system could not
+)
+
 // DeadLetter is an event that was given up, with the event itself: the journal may have
 // removed it.
 type DeadLetter struct {
 	ID    uint64
 	Event *event.Event
 	At    position.Position
-	// Cause is "refused" (the endpoint said no) or "failed" (the system could not).
-	Cause string
+	Cause string // CauseRefused or CauseFailed
 	Failure
 }
 

@@ -54,10 +54,12 @@ type Policy struct {
 	MaxDelay time.Duration
 	// Backoff is the pause after failures.
 	Backoff Backoff
-	// Attempts is how often an event may fail as [Doubtful] before it becomes a dead letter;
-	// 0: there is no limit as long as the sink takes no other events either.
+	// Attempts is how often the sink may fail with an event ([Doubtful]) before that becomes a
+	// dead letter. Only attempts with this event alone count. 0: no limit, but an event that
+	// fails again and again while others are delivered is given up after ten attempts.
 	Attempts int
-	// GiveUp is how long an event may fail as [Doubtful]; 0: for ever.
+	// GiveUp is for how long the sink may fail with an event, from the first attempt that
+	// counts; 0: for ever.
 	GiveUp time.Duration
 	// MaxAge is how old an event may be when it is its turn. Older ones become dead letters;
 	// 0: no limit. It is not for replays and redrives.

@@ -18,7 +18,8 @@ type Sink interface {
 	// called concurrently, as often as the policy of the delivery allows. It returns soon
 	// after ctx has ended, or Close was called; what it then cannot know is Retry.
 	//
-	// The events are shared with others and must not be changed. They may be kept.
+	// The events are shared with others and must not be changed. They may be kept; b and its
+	// Items may not be when Send has returned.
 	Send(ctx context.Context, b *Batch) Result
 	// Close releases what the sink holds. It may be called while Send runs, and more than
 	// once.
@@ -68,6 +69,10 @@ type decision struct {
 // Decide says what became of event i, when that is not what Send returns for the batch. Of
 // several calls for one event the last counts. It is called before Send returns, by one
 // goroutine at a time.
+//
+// A sink that goes on behind an event that has to be sent again (Retry, Doubtful) leaves out
+// later ones of the same path and namespace, and decides Retry for them: otherwise they would
+// overtake it.
 func (b *Batch) Decide(i int, r Result) { b.decided = append(b.decided, decision{i, r}) }
 
 // Results returns what became of each event, in their order: what Decide was called with

@@ -20,9 +20,10 @@ import (
 
 // Failure is why there is no answer. Its text has no secrets.
 type Failure struct {
-	place   string
+	place   string // empty: nothing was sent anywhere
 	err     error
 	timeout time.Duration
+	tls     bool
 	sent    bool // the whole request went to a connection
 	secrets []string
 }
@@ -69,7 +70,6 @@ func (f *Failure) describe() string {
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
 		proxy     *proxyError
 		timeout   net.Error
 	)
@@ -99,18 +99,36 @@ func (f *Failure) describe() string {
 		return "the certificate of " + f.place + " has expired, or is not valid yet"
 	case errors.As(err, &record):
 		return f.place + " does not speak TLS; is it http://?"
-	case errors.As(err, &alert):
-		return f.place + " has ended the handshake of TLS: " + alert.Error()
+	case operation != nil && operation.Op == "remote error": // an alert of TLS
+		switch text := operation.Err.Error(); {
+		case strings.Contains(text, "certificate required"):
+			return f.place + " wants a client certificate, or another one; set tls.cert and tls.key"
+		case strings.Contains(text, "certificate"):
+			return f.place + " wants a client certificate, or another one; it said " + text
+		default:
+			return f.place + " has ended the handshake (" + text + ")"
+		}
 	case errors.As(err, &timeout) && timeout.Timeout() && dialing:
 		return "no connection to " + f.place + " in time"
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("no answer from %s within %v", f.place, f.timeout)
 	case f.hungUp():
 		return f.place + " has closed the connection without an answer"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case closedEarly(err) && f.tls:
+		return f.place + " has closed the connection before it had the request; it may be that it wants a client certificate, or another one"
+	case closedEarly(err):
 		return f.place + " has closed the connection before it had the request"
 	}
+	if f.place == "" {
+		return f.err.Error()
+	}
 	return f.place + ": " + cut(hide(f.secrets, f.err.Error()), 2*maxQuoted)
+}
+
+// closedEarly says whether a connection has ended. HTTP/2 keeps the reason to itself.
+func closedEarly(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "client conn could not be established")
 }
 
 const (

@@ -185,7 +185,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	body.hold()
 	defer body.drop()
 
-	fail := func(err error) (*Answer, error) { return nil, &Failure{place: place(r.URL), err: err} }
+	fail := func(err error) (*Answer, error) { return nil, &Failure{err: err} }
 	if c.life.Err() != nil {
 		return fail(errClosed)
 	}
@@ -209,7 +209,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	case err != nil && c.life.Err() != nil:
 		return fail(errClosed)
 	case err != nil:
-		return nil, &Failure{place: place(r.URL), err: err, timeout: c.timeout, sent: body.sent(), secrets: secrets.all(r)}
+		return nil, &Failure{place: place(r.URL), err: err, timeout: c.timeout, tls: r.URL.Scheme == "https", sent: body.sent(), secrets: secrets.all(r)}
 	}
 	answer := &Answer{Status: response.StatusCode, Header: response.Header}
 	answer.read(response, cancel)

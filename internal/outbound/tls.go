@@ -59,7 +59,8 @@ func (t *TLS) config(m material) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tls: the client certificate and its key cannot be used: %w", err)
 		}
-		c.Certificates = []tls.Certificate{pair}
+		// Also when the receiver does not name its authority: its answer says more than ours could.
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return c, nil
 }

@@ -475,7 +475,11 @@ func (q *Queue) load() error {
 			q.log.Error("a part of a file of the queue cannot be read; the file is kept aside", "file", s.path, "events", h.to-h.from, "error", h.why)
 		}
 	}
-	if after := q.o.After.NextOrdinal(); after > q.next {
+	known, err := q.after()
+	if err != nil {
+		return err
+	}
+	if after := known.NextOrdinal(); after > q.next {
 		q.log.Error("the queue has lost events that were delivered already, or its files were removed", "events", after-q.next)
 		if n := len(d.segments); n > 0 {
 			s := d.segments[n-1]

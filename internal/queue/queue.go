@@ -67,9 +67,12 @@ type Options struct {
 	WhenFull WhenFull
 	// Readers are the names of those that have to pass an entry before it goes.
 	Readers []string
-	// After is the last position that a reader knows. Entries get later ones, whatever is in
-	// the directory.
-	After position.Position
+	// After is asked, when the directory is locked, for the last position that a reader knows.
+	// Entries get later ones, whatever is in the directory. Nil: none is known.
+	After func() (position.Position, error)
+	// Progress is asked, by a queue in memory that has no room, to call Passed with what is
+	// known. It may be nil.
+	Progress func()
 	// Decode makes the event of an entry. It may be called more than once for an entry, and
 	// concurrently; it must not change the bytes, nor keep them. An error makes the entry be reported
 	// and left out.
@@ -93,11 +96,13 @@ type Queue struct {
 	room    chan struct{} // closed when there may be room; nil: nobody waits
 	news    chan struct{} // closed when there is something to read; nil: nobody waits
 	drops   drops
+	dropped time.Time // when, last
 	stats   Stats
 	chunks  []*chunk // memory: all entries; disk: those that were synced last
 	bytes   int64    // of chunks
 	decoded [decodedChunks]*decodedChunk
-	turn    int // in decoded
+	turn    int       // in decoded
+	asked   time.Time // when Progress was called last
 
 	disk *disk // nil: in memory
 }
@@ -154,14 +159,22 @@ func Open(o Options) (*Queue, error) {
 	}
 	if o.Dir == "" {
 		q.o.MaxBytes = max(o.MaxBytes, MinMemoryBytes)
-		q.next = o.After.NextOrdinal()
-		return q, nil
+		after, err := q.after()
+		q.next = after.NextOrdinal()
+		return q, err
 	}
 	q.o.MaxBytes = max(o.MaxBytes, MinDiskBytes)
 	if err := q.openDisk(); err != nil {
 		return nil, err
 	}
 	return q, nil
+}
+
+func (q *Queue) after() (position.Position, error) {
+	if q.o.After == nil {
+		return position.Position{}, nil
+	}
+	return q.o.After()
 }
 
 // Append adds an entry. In memory it returns at once unless the queue is full. On disk it
@@ -174,7 +187,11 @@ func (q *Queue) Append(ctx context.Context, entry []byte) error {
 		return fmt.Errorf("an entry of %d bytes cannot be queued, at most %d are possible", len(entry), MaxEntryBytes)
 	}
 	q.mu.Lock()
-	for {
+	for asked := false; ; asked = false {
+		if !q.closed && q.disk == nil && q.o.Progress != nil && !q.hasRoom(len(entry)) {
+			q.progress()
+			asked = true
+		}
 		switch {
 		case q.closed:
 			q.mu.Unlock()
@@ -206,8 +223,14 @@ func (q *Queue) Append(ctx context.Context, entry []byte) error {
 		}
 		room := q.room
 		q.mu.Unlock()
+		var again <-chan time.Time
+		if asked {
+			again = time.After(progressEvery)
+		}
 		select {
 		case <-room:
+			q.mu.Lock()
+		case <-again:
 			q.mu.Lock()
 		case <-ctx.Done():
 			q.mu.Lock()
@@ -217,6 +240,21 @@ func (q *Queue) Append(ctx context.Context, entry []byte) error {
 			return err
 		}
 	}
+}
+
+// progressEvery is how often Progress is asked while there is no room.
+const progressEvery = 2 * time.Millisecond
+
+// progress asks for what is passed, not too often. q.mu is held, and released meanwhile.
+func (q *Queue) progress() {
+	now := time.Now()
+	if now.Sub(q.asked) < progressEvery {
+		return
+	}
+	q.asked = now
+	q.mu.Unlock()
+	q.o.Progress()
+	q.mu.Lock()
 }
 
 // hasRoom reports whether an entry is taken. q.mu is held.
@@ -269,7 +307,7 @@ func (q *Queue) drop(n uint64) {
 		q.log.Error("the queue is full: what comes is dropped until there is room", "waits_for", q.slowest())
 	}
 	q.drops.count += n
-	q.drops.last = now
+	q.drops.last, q.dropped = now, now
 	q.stats.Dropped += n
 }
 
@@ -392,6 +430,36 @@ func (q *Queue) readable() uint64 {
 		return q.disk.synced
 	}
 	return q.next
+}
+
+// Begin returns the position before the oldest entry that there is.
+func (q *Queue) Begin() position.Position {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	begin := q.readable()
+	if q.disk != nil && len(q.disk.segments) > 0 {
+		begin = min(begin, q.disk.segments[0].first)
+	} else if q.disk == nil && len(q.chunks) > 0 {
+		begin = q.chunks[0].first
+	}
+	return positionBefore(begin)
+}
+
+// LastDrop returns when an entry was dropped last, zero when none was.
+func (q *Queue) LastDrop() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped
+}
+
+// TellDrops adds the entry that tells what was dropped now, without waiting for one that is
+// taken. It may exceed the bounds a little.
+func (q *Queue) TellDrops() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed && q.drops.count > 0 && (q.disk == nil || q.disk.trouble == nil) {
+		q.noteDrops()
+	}
 }
 
 // Close ends the queue when what was appended is synced. Readers return [ErrClosed].

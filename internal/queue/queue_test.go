@@ -304,7 +304,7 @@ func TestFilesGone(t *testing.T) {
 		}
 	}
 	o := options(dir)
-	o.After = end
+	o.After = func() (position.Position, error) { return end, nil }
 	q = open(t, o)
 	add(t, q, "d")
 	if got := texts(readAll(t, q, q.Read(end), end)); got != "d" {

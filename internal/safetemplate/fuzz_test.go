@@ -9,12 +9,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/jsonvalue"
 )
 
 // values returns data whose texts are all s.
 func values(s string) map[string]any {
 	return map[string]any{
-		"A": s, "B": s, "N": int64(3), "F": 0.5, "Null": Null(nil), "Yes": true, "Time": time.Unix(0, 0),
+		"A": s, "B": s, "N": int64(3), "F": 0.5, "Null": jsonvalue.Null(nil), "Yes": true, "Time": time.Unix(0, 0),
 		"L": []any{s, int64(1), s}, "O": map[string]any{"k": s, "l": []any{s}}, "Fields": map[string]any{"x": s},
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"text/template"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/jsonvalue"
 )
 
 // run is an execution of a template, used again for others. The functions of the template
@@ -97,7 +99,7 @@ func (r *run) charge(n int) error {
 // rangeOver lets range begin, over nothing for null and for what is missing.
 func (r *run) rangeOver(number int, v any) (any, error) {
 	switch v := v.(type) {
-	case nil, Null:
+	case nil, jsonvalue.Null:
 		return []any(nil), nil
 	case string, bool, Literal, Raw, time.Time:
 		return nil, r.fault(number, errNoRange)
@@ -156,7 +158,7 @@ func (r *run) writeKey(number int, v any) (string, error) {
 	}
 	return r.write(number, v, func(dst []byte, v any) ([]byte, error) {
 		switch v := v.(type) {
-		case Null:
+		case jsonvalue.Null:
 			return dst, errNull
 		case Raw:
 			return append(dst, v...), nil

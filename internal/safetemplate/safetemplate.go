@@ -255,7 +255,7 @@ func (t *Template) explain(err error) error {
 	return p
 }
 
-var typeNames = strings.NewReplacer("safetemplate.Null", "null", "map[string]interface {}", "an object", "[]interface {}", "a list", "interface {}", "any value")
+var typeNames = strings.NewReplacer("jsonvalue.Null", "null", "map[string]interface {}", "an object", "[]interface {}", "a list", "interface {}", "any value")
 
 func shorten(s string) string {
 	s = strings.Join(strings.Fields(s), " ")

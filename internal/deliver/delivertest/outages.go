@@ -32,6 +32,7 @@ func failing(mode Mode) func(x *trial) {
 		x.wantEach(slices.Concat(before, events), mode != Closes)
 
 		// A sink that is made while the receiver does not work is as good as any.
+		x.close(sink)
 		x.receiver.Set(mode)
 		other, later := x.open(), Events(200, 2)
 		for _, part := range x.parts(later) {
@@ -65,14 +66,19 @@ func hanging(x *trial) {
 			x.wantLater(x.send(sink, timeout, part...), part, deliver.Retry)
 		}
 	}
+	x.receiver.Set(Works)
+	x.sendUntil(sink, events)
+	x.close(sink)
+
 	// Also one that has no connection yet.
-	other := x.open()
-	for _, part := range x.parts(events)[:1] {
+	x.receiver.Set(Hangs)
+	other, later := x.open(), Events(200, 4)
+	for _, part := range x.parts(later)[:1] {
 		x.wantLater(x.send(other, timeout, part...), part, deliver.Retry)
 	}
 	x.receiver.Set(Works)
-	x.sendUntil(sink, events)
-	x.wantEach(slices.Concat(before, events), false)
+	x.sendUntil(other, later)
+	x.wantEach(slices.Concat(before, events, later), false)
 }
 
 // hangingLarge sends more than the buffers of a connection take to a receiver that does not

@@ -1,4 +1,7 @@
-package hub
+// Package filter says which events somebody wants: boolean expressions over events, as
+// subscriptions have them, and the selections of sinks, which are made of globs, pairs of
+// noun and verb, and such an expression.
+package filter
 
 import (
 	"fmt"
@@ -13,14 +16,14 @@ import (
 )
 
 const (
-	// MaxFilterBytes bounds the text of a filter.
-	MaxFilterBytes = 4096
-	// maxFilterSteps bounds the work of the parser, which quadruples with each
+	// MaxBytes bounds the text of a filter.
+	MaxBytes = 4096
+	// maxSteps bounds the work of the parser, which quadruples with each
 	// level of parentheses: enough for six levels, and at most some 50 ms.
-	maxFilterSteps = 2_000_000
-	// maxFilterProgram bounds the instructions of all regular expressions of a
+	maxSteps = 2_000_000
+	// maxProgram bounds the instructions of all regular expressions of a
 	// filter together: matching may take a step for each of them at each character.
-	maxFilterProgram = 1000
+	maxProgram = 1000
 )
 
 // Filter is a boolean expression over an event, in the language of
@@ -34,28 +37,28 @@ type Filter struct {
 	match func(*event.Event) bool
 }
 
-// FilterError says why a filter is refused.
-type FilterError struct{ Reason string }
+// Error says why a filter is refused.
+type Error struct{ Reason string }
 
-func (e *FilterError) Error() string { return "filter: " + e.Reason }
+func (e *Error) Error() string { return "filter: " + e.Reason }
 
-// CompileFilter returns the filter of an expression, nil for one of only white
-// space, which selects everything. The error is a [*FilterError].
-func CompileFilter(text string) (*Filter, error) {
+// Compile returns the filter of an expression, nil for one of only white
+// space, which selects everything. The error is a [*Error].
+func Compile(text string) (*Filter, error) {
 	text = strings.TrimSpace(text)
 	switch {
 	case text == "":
 		return nil, nil
-	case len(text) > MaxFilterBytes:
-		return nil, &FilterError{fmt.Sprintf("is %d bytes long, at most %d are allowed", len(text), MaxFilterBytes)}
+	case len(text) > MaxBytes:
+		return nil, &Error{fmt.Sprintf("is %d bytes long, at most %d are allowed", len(text), MaxBytes)}
 	}
-	tree, err := grammar.Parse("", []byte(text), grammar.MaxExpressions(maxFilterSteps))
+	tree, err := grammar.Parse("", []byte(text), grammar.MaxExpressions(maxSteps))
 	if err != nil {
-		return nil, &FilterError{"cannot be parsed: " + firstLine(err.Error())}
+		return nil, &Error{"cannot be parsed: " + firstLine(err.Error())}
 	}
 	expression, ok := tree.(grammar.Expression)
 	if !ok {
-		return nil, &FilterError{"cannot be parsed"}
+		return nil, &Error{"cannot be parsed"}
 	}
 	match, err := new(compiler).compile(expression)
 	if err != nil {
@@ -120,9 +123,9 @@ func (c *compiler) compile(x grammar.Expression) (func(*event.Event) bool, error
 	case *grammar.MatchExpression:
 		return c.compileMatch(x)
 	case *grammar.CollectionExpression:
-		return nil, &FilterError{fmt.Sprintf("%s is not a collection, so any and all do not apply to it", x.Selector)}
+		return nil, &Error{fmt.Sprintf("%s is not a collection, so any and all do not apply to it", x.Selector)}
 	}
-	return nil, &FilterError{fmt.Sprintf("has an unknown expression %T", x)}
+	return nil, &Error{fmt.Sprintf("has an unknown expression %T", x)}
 }
 
 func (c *compiler) compileMatch(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
@@ -140,7 +143,7 @@ func (c *compiler) compileMatch(x *grammar.MatchExpression) (func(*event.Event) 
 		known = append(known, name)
 	}
 	slices.Sort(known)
-	return nil, &FilterError{fmt.Sprintf("has an unknown selector %q; there are %s", strings.Join(x.Selector.Path, "."), strings.Join(known, ", "))}
+	return nil, &Error{fmt.Sprintf("has an unknown selector %q; there are %s", strings.Join(x.Selector.Path, "."), strings.Join(known, ", "))}
 }
 
 func (c *compiler) compileText(x *grammar.MatchExpression, get func(*event.Event) string) (func(*event.Event) bool, error) {
@@ -175,14 +178,14 @@ func (c *compiler) compileText(x *grammar.MatchExpression, get func(*event.Event
 func (c *compiler) compileRegexp(text string) (*regexp.Regexp, error) {
 	tree, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
-		return nil, &FilterError{fmt.Sprintf("has an invalid regular expression: %v", err)}
+		return nil, &Error{fmt.Sprintf("has an invalid regular expression: %v", err)}
 	}
 	program, err := syntax.Compile(tree.Simplify())
 	if err != nil {
-		return nil, &FilterError{fmt.Sprintf("has an invalid regular expression: %v", err)}
+		return nil, &Error{fmt.Sprintf("has an invalid regular expression: %v", err)}
 	}
-	if c.program += len(program.Inst); c.program > maxFilterProgram {
-		return nil, &FilterError{fmt.Sprintf("has too large regular expressions: together they may have about %d characters, counting x{0,500} as 500", maxFilterProgram)}
+	if c.program += len(program.Inst); c.program > maxProgram {
+		return nil, &Error{fmt.Sprintf("has too large regular expressions: together they may have about %d characters, counting x{0,500} as 500", maxProgram)}
 	}
 	return regexp.Compile(text)
 }
@@ -193,14 +196,14 @@ func compileLocal(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
 	}
 	value, err := strconv.ParseBool(x.Value.Raw)
 	if err != nil {
-		return nil, &FilterError{fmt.Sprintf("compares %s with %q, which is neither true nor false", localSelector, x.Value.Raw)}
+		return nil, &Error{fmt.Sprintf("compares %s with %q, which is neither true nor false", localSelector, x.Value.Raw)}
 	}
 	want := value == (x.Operator == grammar.MatchEqual)
 	return func(e *event.Event) bool { return (e.Plugin != nil && e.Plugin.IsLocal) == want }, nil
 }
 
 func notApplicable(x *grammar.MatchExpression) error {
-	return &FilterError{fmt.Sprintf("the operator %q does not apply to %s", strings.ToLower(x.Operator.String()), x.Selector)}
+	return &Error{fmt.Sprintf("the operator %q does not apply to %s", strings.ToLower(x.Operator.String()), x.Selector)}
 }
 
 func firstLine(s string) string {
