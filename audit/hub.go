@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -21,16 +20,12 @@ import (
 	"github.com/tocsin-events/tocsin/internal/deliver"
 )
 
-// HubOptions say how a hub is reached. One of Token, TokenFile and TokenFunc is usually
-// needed.
+// HubOptions say how a hub is reached.
 type HubOptions struct {
-	// Token is sent in the header X-Vault-Token, never in the URL. Its policies need the
-	// capability "create" on the paths of the events.
-	Token string
-	// TokenFile is a file with the token, read again for each request.
-	TokenFile string
-	// TokenFunc is asked for the token of each request.
-	TokenFunc func(context.Context) (string, error)
+	// Token is sent in the header X-Vault-Token, never in the URL: [SecretFile], [SecretEnv] or
+	// a function of your own, asked for each request. Its policies need the capability "create" on the paths
+	// of the events.
+	Token Secret
 	// Namespace is that of the request; empty for root. Events that have a namespace of their own
 	// keep it.
 	Namespace string
@@ -66,15 +61,6 @@ func newHubSink(hub string, o HubOptions) (*hubSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	given := 0
-	for _, yes := range []bool{o.Token != "", o.TokenFile != "", o.TokenFunc != nil} {
-		if yes {
-			given++
-		}
-	}
-	if given > 1 {
-		return nil, errors.New("only one of Token, TokenFile and TokenFunc can be used")
-	}
 	s := &hubSink{options: o, host: u.Host}
 	if o.HTTPClient != nil {
 		client := *o.HTTPClient
@@ -103,25 +89,18 @@ func newHubSink(hub string, o HubOptions) (*hubSink, error) {
 	u.RawQuery = "partial=true"
 	s.target = u.String()
 	s.life, s.end = context.WithCancel(context.Background())
-	if _, err := s.token(s.life); err != nil && o.TokenFile != "" {
+	if _, err := s.token(); err != nil {
 		s.end()
-		return nil, err
+		return nil, fmt.Errorf("read the token: %w", err)
 	}
 	return s, nil
 }
 
-func (s *hubSink) token(ctx context.Context) (string, error) {
-	switch o := &s.options; {
-	case o.TokenFunc != nil:
-		return o.TokenFunc(ctx)
-	case o.TokenFile != "":
-		b, err := os.ReadFile(o.TokenFile)
-		if err != nil {
-			return "", fmt.Errorf("read the token: %w", err)
-		}
-		return strings.TrimSpace(string(b)), nil
+func (s *hubSink) token() (string, error) {
+	if s.options.Token == nil {
+		return "", nil
 	}
-	return s.options.Token, nil
+	return s.options.Token()
 }
 
 // maxAnswerBytes bounds the body of an answer.
@@ -141,7 +120,7 @@ func (s *hubSink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 	retry := func(format string, args ...any) deliver.Result {
 		return deliver.Result{Outcome: deliver.Retry, Reason: printable(fmt.Sprintf(format, args...))}
 	}
-	token, err := s.token(ctx)
+	token, err := s.token()
 	if err != nil {
 		return retry("no token: %v", innermost(err))
 	}

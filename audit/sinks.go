@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -106,8 +107,19 @@ func ToWriter(name string, w io.Writer, f Format) Output {
 // have the secret.
 type Secret = func() (string, error)
 
-// SecretFrom returns a secret that never changes.
-func SecretFrom(text string) Secret { return func() (string, error) { return text, nil } }
+// SecretText returns a secret that never changes.
+func SecretText(text string) Secret { return func() (string, error) { return text, nil } }
+
+// SecretEnv returns what an environment variable has.
+func SecretEnv(name string) Secret {
+	return func() (string, error) {
+		text, ok := os.LookupEnv(name)
+		if !ok {
+			return "", fmt.Errorf("the environment variable %s is not set", name)
+		}
+		return text, nil
+	}
+}
 
 // SecretFile returns what is in a file, without white space around it, read again for each request.
 func SecretFile(path string) Secret {
