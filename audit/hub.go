@@ -252,6 +252,11 @@ func printable(s string) string {
 	return alwaysMasked(s)
 }
 
+// String and GoString show nothing that belongs to connections.
+func (s *hubSink) String() string { return "hub at " + s.host }
+
+func (s *hubSink) GoString() string { return s.String() }
+
 // Close implements [deliver.Sink].
 func (s *hubSink) Close() error {
 	s.end()
