@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/filter"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/policy"
@@ -135,12 +136,12 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 			request.Format = hub.VaultJSON
 		}
 	}
-	filter, err := hub.CompileFilter(query.Get("filter"))
+	expression, err := filter.Compile(query.Get("filter"))
 	if err != nil {
 		// Vault says no more than the first line.
 		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
 	}
-	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: filter}
+	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: expression}
 	switch name := query.Get("format"); name {
 	case "":
 	case "json":

@@ -146,6 +146,30 @@ traces:
     - {name: collector, type: otlp_grpc, url: "http://collector:4317", headers: [{name: key, secret: {env: KEY}}], insecure_allow_http: true}
     - {name: hc, type: honeycomb, api_key: {env: HONEYCOMB_API_KEY}, dataset: vault, region: eu}
     - {name: out, type: stdout, format: otlp}
+delivery:
+  allow: [10.1.2.0/24, alerts.internal, "::1"]
+  proxy_url: http://proxy:3128
+  files_below: /var/spool/tocsin
+  secrets_key: {file: /etc/tocsin/sinks-key}
+  attempts: 50
+  dead_letter_bytes: 1GiB
+  max_sinks: 20
+  stop_timeout: 5s
+sinks:
+  - name: archive
+    type: file
+    disabled: true
+    events: {types: [kv-v2/*], pairs: ['flag:*'], namespaces: [root, team-*], filter: 'operation == "write"'}
+    from: start
+    order: all
+    concurrency: 1
+    batch: {events: 1000, bytes: 4MiB, delay: 0}
+    retry: {first: 2s, most: 1h, attempts: 10, give_up: 0, max_age: 7d}
+    rate: {events: 100, per: 1m}
+    timeout: 5s
+    file: {path: /var/log/tocsin/events.jsonl, format: raw, mode: "0600", sync: always, rotate_bytes: 100MiB, rotate_age: 1d, keep: 7, keep_age: 30d, gzip: true}
+  - {name: out, type: stdout, order: none, stdout: {format: pretty}}
+  - {name: hook, type: webhook, webhook: {url: "https://hooks.example.com/tocsin", allow: [hooks.example.com], signing_keys: [{file: /etc/tocsin/hook-key}]}}
 plugins:
   storage_key: {file: /etc/tocsin/plugin-key}
   directory: /usr/lib/tocsin/plugins
@@ -225,7 +249,8 @@ func fullConfig() Config {
 			},
 		},
 		Traces:       fullTraces(),
-		Delivery:     defaultDelivery(),
+		Delivery:     fullDelivery(),
+		Sinks:        fullSinks(),
 		AuditMetrics: AuditMetrics{MaxSeries: 500, Buckets: []Duration{Duration(time.Millisecond), Duration(time.Second)}},
 		Plugins:      fullPlugins(),
 		Log:          Log{Level: "debug", Format: "json"},

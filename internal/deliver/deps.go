@@ -51,7 +51,8 @@ func (g *Gap) Error() string { return g.Err.Error() }
 func (g *Gap) Unwrap() error { return g.Err }
 
 // Store keeps durably what a delivery must know after a restart. What was stored when a
-// method returned nil is synced. It is safe for concurrent use.
+// method returned nil is synced. It is safe for concurrent use. A method returns soon after
+// its ctx has ended.
 type Store interface {
 	// Load returns the state saved last, false when there is none.
 	Load(ctx context.Context) (State, bool, error)
@@ -71,25 +72,39 @@ type State struct {
 	Redrives []RedriveState
 }
 
+// What [Held.By] can be.
+const (
+	HeldPaused   = "paused"
+	HeldDisabled = "disabled"
+)
+
 // Held is why nothing is sent.
 type Held struct {
-	By     string // "" (nobody: it runs), "paused", "disabled"
+	By     string // "" (nobody: it runs), HeldPaused, HeldDisabled
 	Reason string
 	Since  time.Time
+	// ByEndpoint says that the endpoint wanted it, with an answer that means [Gone].
+	ByEndpoint bool
 }
 
 // ReplayState is a range of the journal that is sent once more.
 type ReplayState struct {
 	ID             string
+	Begun          time.Time
 	Through, Until position.Position // what comes after Through is still to be sent, up to Until
 	Sent, SetAside uint64
+	Missed         uint64 // events that the journal did not have any more
 }
 
-// RedriveState is a range of dead letters that are tried once more: those with ids from
-// Next to Last.
+// RedriveState is dead letters that are tried once more: those with ids from Next to Last,
+// and, if there are IDs, only these, which are sorted.
 type RedriveState struct {
 	ID         string
+	Begun      time.Time
 	Next, Last uint64
+	IDs        []uint64
+	// Sent were delivered and are no dead letters any more; Refused are dead letters again.
+	Sent, Refused uint64
 }
 
 // DeadLetters are the events of one sink that were given up. Ids are in the order in which
@@ -110,14 +125,19 @@ type DeadLetters interface {
 	Count(ctx context.Context) (letters, bytes uint64, err error)
 }
 
+// What [DeadLetter.Cause] can be.
+const (
+	CauseRefused = "refused" // the endpoint said no
+	CauseFailed  = "failed"  // the system could not
+)
+
 // DeadLetter is an event that was given up, with the event itself: the journal may have
 // removed it.
 type DeadLetter struct {
 	ID    uint64
 	Event *event.Event
 	At    position.Position
-	// Cause is "refused" (the endpoint said no) or "failed" (the system could not).
-	Cause string
+	Cause string // CauseRefused or CauseFailed
 	Failure
 }
 

@@ -7,4 +7,10 @@ var (
 	ErrFull = errors.New("no room for dead letters")
 	// ErrNoLetter means that there is no dead letter with an id.
 	ErrNoLetter = errors.New("no such dead letter")
+	// ErrNoReplay means that no replay and no redrive with an id is under way.
+	ErrNoReplay = errors.New("no such replay or redrive is under way")
+	// ErrBusy means that as many replays and redrives are under way as there may be.
+	ErrBusy = errors.New("too many replays and redrives are under way; wait for one to end, or cancel one")
+	// ErrEnded means that a delivery does nothing any more, because its Run has returned.
+	ErrEnded = errors.New("the delivery has ended")
 )

@@ -18,7 +18,8 @@ type Sink interface {
 	// called concurrently, as often as the policy of the delivery allows. It returns soon
 	// after ctx has ended, or Close was called; what it then cannot know is Retry.
 	//
-	// The events are shared with others and must not be changed. They may be kept.
+	// The events are shared with others and must not be changed. They may be kept; b and its
+	// Items may not be when Send has returned.
 	Send(ctx context.Context, b *Batch) Result
 	// Close releases what the sink holds. It may be called while Send runs, and more than
 	// once.
@@ -26,7 +27,8 @@ type Sink interface {
 }
 
 // Syncer is a sink whose events are delivered durably only after Sync, such as a file. It is
-// called before the progress of a delivery is stored.
+// called before the progress of a delivery is stored. When it fails, what was delivered since
+// it succeeded last may be lost, and has to be sent again.
 type Syncer interface {
 	Sync(ctx context.Context) error
 }
@@ -67,7 +69,24 @@ type decision struct {
 // Decide says what became of event i, when that is not what Send returns for the batch. Of
 // several calls for one event the last counts. It is called before Send returns, by one
 // goroutine at a time.
+//
+// A sink that goes on behind an event that has to be sent again (Retry, Doubtful) leaves out
+// later ones of the same path and namespace, and decides Retry for them: otherwise they would
+// overtake it.
 func (b *Batch) Decide(i int, r Result) { b.decided = append(b.decided, decision{i, r}) }
+
+// Results returns what became of each event, in their order: what Decide was called with
+// last, and rest, which Send returned, for the others.
+func (b *Batch) Results(rest Result) []Result {
+	results := make([]Result, len(b.Items))
+	for i := range results {
+		results[i] = rest
+	}
+	for _, d := range b.decided {
+		results[d.item] = d.result
+	}
+	return results
+}
 
 // Outcome is what became of an attempt.
 type Outcome uint8

@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/filter"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/websocket"
 	"go.uber.org/goleak"
@@ -247,7 +248,7 @@ func replayThenLive(t *testing.T, j testJournal) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	types := []string{"kv-v2/data-write", "kv-v2/data-delete", "kv-v1/write", "database/creds-create"}
 	namespaces := []string{"", "ns1/", "ns1/sub/", "other/"}
-	filter, err := CompileFilter(`operation == "data-write" and event_type contains "-v"`)
+	f, err := filter.Compile(`operation == "data-write" and event_type contains "-v"`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +257,7 @@ func replayThenLive(t *testing.T, j testJournal) {
 		{Type: "kv*", Namespaces: []string{"", "*"}},
 		{Type: "*", Namespaces: []string{""}},
 		{Type: "*write", Namespaces: []string{"ns1*"}},
-		{Type: "*", Namespaces: []string{"", "*"}, Filter: filter},
+		{Type: "*", Namespaces: []string{"", "*"}, Filter: f},
 		{Type: "database/*", Namespaces: []string{"other"}},
 		{Type: "e*d", Namespaces: []string{""}},
 	}

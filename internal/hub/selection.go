@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/filter"
 )
 
 // Bounds of what a subscription may ask for.
@@ -29,7 +30,7 @@ type Selection struct {
 	// selected.
 	Namespaces []string
 	// Filter further restricts the events; nil does not.
-	Filter *Filter
+	Filter *filter.Filter
 }
 
 // Namespaces returns the globs that a request in the namespace request with these
@@ -68,7 +69,7 @@ func (s *Selection) check() error {
 type matcher struct {
 	types      event.Glob
 	namespaces []event.Glob
-	filter     *Filter
+	filter     *filter.Filter
 	allow      func(*event.Event) bool // nil allows everything
 }
 
