@@ -39,7 +39,7 @@ const (
 	denied   = trail + " request_path count"
 	mounted  = trail + " plugin mount_class mount_path mount_accessor"
 	hosted   = mounted + " sha256"
-	flipt    = change + " action entity_type flipt_version status key id flag_key segment_key namespace_key authentication remote_address display_name email repeat_of imported"
+	audited  = change + " action entity_type flipt_version status key id flag_key segment_key namespace_key authentication remote_address display_name email repeat_of imported"
 )
 
 // builtIns are all types that the program emits or that a plugin of Vault is known to
@@ -211,33 +211,33 @@ var builtIns = []builtIn{
 	{"ssh/role-delete", "A role was removed.", "", "", ""},
 
 	// Audit events of Flipt servers, package source/fliptaudit.
-	{"flipt/namespace/created", "A namespace of a Flipt server was made, or that was denied.", "", "flipt/prod/default/namespace/default", flipt},
-	{"flipt/namespace/updated", "A namespace of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/namespace/default", flipt},
-	{"flipt/namespace/deleted", "A namespace of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/namespace/default", flipt},
-	{"flipt/flag/created", "A flag of a Flipt server was made, or that was denied.", "", "flipt/prod/default/flag/new-checkout", flipt},
-	{"flipt/flag/updated", "A flag of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/flag/new-checkout", flipt},
-	{"flipt/flag/deleted", "A flag of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/flag/new-checkout", flipt},
-	{"flipt/variant/created", "A variant of a Flipt server was made, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", flipt},
-	{"flipt/variant/updated", "A variant of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", flipt},
-	{"flipt/variant/deleted", "A variant of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", flipt},
-	{"flipt/segment/created", "A segment of a Flipt server was made, or that was denied.", "", "flipt/prod/default/segment/beta", flipt},
-	{"flipt/segment/updated", "A segment of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/segment/beta", flipt},
-	{"flipt/segment/deleted", "A segment of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/segment/beta", flipt},
-	{"flipt/constraint/created", "A constraint of a Flipt server was made, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", flipt},
-	{"flipt/constraint/updated", "A constraint of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", flipt},
-	{"flipt/constraint/deleted", "A constraint of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", flipt},
-	{"flipt/rule/created", "A rule of a Flipt server was made, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", flipt},
-	{"flipt/rule/updated", "A rule of a Flipt server was changed, or the order of those of a flag, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", flipt},
-	{"flipt/rule/deleted", "A rule of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", flipt},
-	{"flipt/distribution/created", "A distribution of a Flipt server was made, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", flipt},
-	{"flipt/distribution/updated", "A distribution of a Flipt server was changed, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", flipt},
-	{"flipt/distribution/deleted", "A distribution of a Flipt server was removed, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", flipt},
-	{"flipt/rollout/created", "A rollout of a Flipt server was made, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", flipt},
-	{"flipt/rollout/updated", "A rollout of a Flipt server was changed, or the order of those of a flag, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", flipt},
-	{"flipt/rollout/deleted", "A rollout of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", flipt},
-	{"flipt/token/created", "A token of a Flipt server was made, or that was denied.", "", "flipt/prod/~/token/ci", flipt},
-	{"flipt/token/updated", "A token of a Flipt server was changed, or that was denied.", "", "flipt/prod/~/token/ci", flipt},
-	{"flipt/token/deleted", "A token of a Flipt server was removed, or that was denied.", "", "flipt/prod/~/token/ci", flipt},
+	{"flipt/namespace/created", "A namespace of a Flipt server was made, or that was denied.", "", "flipt/prod/default/namespace/default", audited},
+	{"flipt/namespace/updated", "A namespace of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/namespace/default", audited},
+	{"flipt/namespace/deleted", "A namespace of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/namespace/default", audited},
+	{"flipt/flag/created", "A flag of a Flipt server was made, or that was denied.", "", "flipt/prod/default/flag/new-checkout", audited},
+	{"flipt/flag/updated", "A flag of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/flag/new-checkout", audited},
+	{"flipt/flag/deleted", "A flag of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/flag/new-checkout", audited},
+	{"flipt/variant/created", "A variant of a Flipt server was made, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", audited},
+	{"flipt/variant/updated", "A variant of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", audited},
+	{"flipt/variant/deleted", "A variant of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", audited},
+	{"flipt/segment/created", "A segment of a Flipt server was made, or that was denied.", "", "flipt/prod/default/segment/beta", audited},
+	{"flipt/segment/updated", "A segment of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/segment/beta", audited},
+	{"flipt/segment/deleted", "A segment of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/segment/beta", audited},
+	{"flipt/constraint/created", "A constraint of a Flipt server was made, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", audited},
+	{"flipt/constraint/updated", "A constraint of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", audited},
+	{"flipt/constraint/deleted", "A constraint of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", audited},
+	{"flipt/rule/created", "A rule of a Flipt server was made, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", audited},
+	{"flipt/rule/updated", "A rule of a Flipt server was changed, or the order of those of a flag, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", audited},
+	{"flipt/rule/deleted", "A rule of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", audited},
+	{"flipt/distribution/created", "A distribution of a Flipt server was made, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", audited},
+	{"flipt/distribution/updated", "A distribution of a Flipt server was changed, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", audited},
+	{"flipt/distribution/deleted", "A distribution of a Flipt server was removed, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", audited},
+	{"flipt/rollout/created", "A rollout of a Flipt server was made, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", audited},
+	{"flipt/rollout/updated", "A rollout of a Flipt server was changed, or the order of those of a flag, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", audited},
+	{"flipt/rollout/deleted", "A rollout of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", audited},
+	{"flipt/token/created", "A token of a Flipt server was made, or that was denied.", "", "flipt/prod/~/token/ci", audited},
+	{"flipt/token/updated", "A token of a Flipt server was changed, or that was denied.", "", "flipt/prod/~/token/ci", audited},
+	{"flipt/token/deleted", "A token of a Flipt server was removed, or that was denied.", "", "flipt/prod/~/token/ci", audited},
 	{"flipt/quarantined", "What a Flipt server sent and is no audit event, with its bytes as data.", "", "flipt/prod", "path reason size sha256 imported"},
 
 	// The hub itself, package trail.
