@@ -188,19 +188,9 @@ func appendQuotedDetails(dst []byte, e *Event) []byte {
 func appendData(dst []byte, e *Event) []byte {
 	switch payloadKind(e.DataContentType) {
 	case payloadJSON:
-		r, err := newJSONReader(e.Data)
-		if err != nil {
-			break
+		if d, ok := e.AppendJSONData(append(dst, `,"data":`...)); ok {
+			return d
 		}
-		value, err := r.value(maxDataDepth)
-		if err != nil || r.end() != nil {
-			break
-		}
-		dst = append(dst, `,"data":`...)
-		if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 {
-			return append(dst, value...)
-		}
-		return appendCompact(dst, value)
 	case payloadText:
 		if utf8.Valid(e.Data) {
 			return appendString(append(dst, `,"data":`...), e.Data)
@@ -209,6 +199,28 @@ func appendData(dst []byte, e *Event) []byte {
 	dst = append(dst, `,"data_base64":"`...)
 	dst = base64.StdEncoding.AppendEncode(dst, e.Data)
 	return append(dst, '"')
+}
+
+// AppendJSONData appends the payload as one JSON value on one line and returns true, if
+// it is one: the content type is JSON or empty, and Data is JSON nested at most 102
+// levels deep. White space around it is left out, and all insignificant white space of
+// a value on several lines. Otherwise dst is returned as it was.
+func (e *Event) AppendJSONData(dst []byte) ([]byte, bool) {
+	if payloadKind(e.DataContentType) != payloadJSON {
+		return dst, false
+	}
+	r, err := newJSONReader(e.Data)
+	if err != nil {
+		return dst, false
+	}
+	value, err := r.value(maxDataDepth)
+	if err != nil || r.end() != nil {
+		return dst, false
+	}
+	if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 {
+		return append(dst, value...), true
+	}
+	return appendCompact(dst, value), true
 }
 
 const (

@@ -147,6 +147,11 @@ func appendTime(dst []byte, t time.Time) []byte {
 	return t.AppendFormat(dst[:start], time.RFC3339Nano)
 }
 
+// AppendJSON appends f as a JSON object on one line, {} for nil, in the form that the
+// CloudEvents of [AppendCloudEvent] have it. It is for fields that passed
+// [Limits.Check].
+func (f Fields) AppendJSON(dst []byte) []byte { return appendFields(dst, f, false) }
+
 // appendFields appends f as a JSON object. Typed values are appended verbatim,
 // or with HTML escapes when safe is set.
 func appendFields(dst []byte, f Fields, safe bool) []byte {

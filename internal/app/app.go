@@ -26,6 +26,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/api"
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/deliver/manager"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
@@ -33,6 +34,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/metrics"
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
+	"github.com/tocsin-events/tocsin/internal/sink/stdout"
 	"github.com/tocsin-events/tocsin/internal/systemd"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/vaultplugin"
@@ -43,7 +45,7 @@ type Options struct {
 	Config  config.Config
 	Logger  *slog.Logger
 	Version string
-	// Stdout is where an exporter of type stdout writes; default os.Stdout.
+	// Stdout is where exporters and sinks of type stdout write; default os.Stdout.
 	Stdout  io.Writer
 	Systemd *systemd.Service // that started the process; nil: none has
 
@@ -62,6 +64,7 @@ const stopTimeout = 10 * time.Second
 type App struct {
 	log       *slog.Logger
 	config    config.Config
+	version   string
 	registry  *prometheus.Registry
 	health    health.Registry
 	journal   *journal.Journal
@@ -78,8 +81,10 @@ type App struct {
 	receivers map[string]*receiving // by the name of their source
 	imports   *imports
 	traces    traces
+	sinks     *manager.Manager
 	meter     auditMeter
 	systemd   *systemd.Service
+	stdout    *stdout.Output // of sinks
 
 	stops []stop // in the order of creation
 	once  sync.Once
@@ -115,6 +120,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
+	a.version = o.Version
 	c := o.Config
 	common := metrics.New(a.registry)
 
@@ -159,10 +165,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.onStop("trail", a.stopTrail)
 
+	// What comes in until the others end can still be sent on.
+	a.onStop("sinks", a.stopSinks)
+
 	// What sources take in until they end can still be exported.
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
+	a.stdout = stdout.NewOutput(o.Stdout)
 	if err := a.makeTraces(common, o.Version, o.Stdout); err != nil {
 		return nil, err
 	}
@@ -173,6 +183,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.onStop("audit metrics", a.meter.stop)
 
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
+		return nil, err
+	}
+	if err := a.openSinks(ctx); err != nil {
 		return nil, err
 	}
 	secrets, err := a.secretRules(c.Publish.Secrets)
@@ -226,12 +239,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Logins:         a.logins,
 		Intake:         a.intake,
 		AuditLogs:      a.imports,
+		Flipt:          a.makeFlipt(common),
 		Plugins:        a.plugins,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
 		GRPC:           calls,
 		EventTypes:     a.catalog,
+		Sinks:          a.sinks,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/terminal"
 )
 
 // Exit codes. They are part of the interface and documented in the help.
@@ -33,6 +33,9 @@ const (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+	// Hangups makes SIGHUP something that is received instead of the end of the program;
+	// nil: that is not possible.
+	Hangups func() <-chan struct{}
 }
 
 // Run executes one command line (without the program's name) and returns its exit
@@ -200,16 +203,7 @@ func doubleDashes(root *cobra.Command, args []string) []string {
 }
 
 // isTerminal reports whether w is a terminal, so that a person is looking.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
-}
+func isTerminal(w any) bool { return terminal.Is(w) }
 
-// colours reports whether output to w may be coloured (no-color.org).
-func colours(w any) bool {
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
-}
+// colours reports whether output to w may be coloured.
+func colours(w any) bool { return terminal.Colours(w) }

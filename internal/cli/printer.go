@@ -2,12 +2,11 @@ package cli
 
 import (
 	"bytes"
-	"fmt"
 	"io"
-	"strings"
 
 	"github.com/tocsin-events/tocsin/client"
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/terminal"
 )
 
 // printer writes events, one per line. Each line is one write, so that a reader
@@ -44,60 +43,18 @@ func (p *printer) line(text []byte) error {
 	return err
 }
 
-const (
-	dim   = "\x1b[2m"
-	bold  = "\x1b[1m"
-	reset = "\x1b[0m"
-)
-
 // pretty prints the parts that a person looks for first: when, what, where.
 func (p *printer) pretty(e *event.Event, position string, sequence bool) error {
-	b := p.buf[:0]
-	b = p.styled(b, dim, e.Time.Local().Format("2006-01-02 15:04:05.000"))
-	b = append(b, "  "...)
-	b = p.styled(b, bold, fmt.Sprintf("%-22s", visible(e.Type)))
-	path := e.Path
-	if dataPath, ok := e.Metadata.Text(event.MetadataDataPath); ok {
-		path = dataPath
+	if !sequence {
+		position = ""
 	}
-	b = append(b, "  "...)
-	b = append(b, visible(e.Namespace+path)...)
-	for f := range e.Metadata.All() {
-		switch f.Key {
-		case event.MetadataPath, event.MetadataDataPath, event.MetadataOperation, event.MetadataModified:
-			continue // told by type and path
-		}
-		b = append(b, "  "...)
-		b = p.styled(b, dim, visible(f.Key)+"=")
-		b = append(b, visible(f.Value)...)
-	}
-	if sequence && position != "" {
-		b = append(b, "  "...)
-		b = p.styled(b, dim, position)
-	}
-	p.buf = append(b, '\n')
+	p.buf = append(terminal.AppendEvent(p.buf[:0], e, position, p.colours), '\n')
 	_, err := p.w.Write(p.buf)
 	return err
 }
 
-func (p *printer) styled(b []byte, style, text string) []byte {
-	if !p.colours {
-		return append(b, text...)
-	}
-	return append(append(append(b, style...), text...), reset...)
-}
-
-// visible replaces what would move the cursor or hide text on a terminal: names
-// in events come from whoever could write them to the server.
-func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' ||
-			r >= '\u2066' && r <= '\u2069' || r == '\u200e' || r == '\u200f' || r == '\u061c' { // all that changes the direction
-			return '\ufffd'
-		}
-		return r
-	}, s)
-}
+// visible makes a text that others have written fit for a terminal.
+func visible(s string) string { return terminal.Visible(s) }
 
 // withoutMember returns a JSON object without its member of this name, and the
 // other bytes as they are. The text must be valid JSON; what is not found is not

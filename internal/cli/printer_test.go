@@ -125,7 +125,7 @@ func TestPrettyInColour(t *testing.T) {
 	if err := p.pretty(testEvent(), "", false); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), bold+"kv-v2/data-write") {
+	if !strings.Contains(out.String(), "\x1b[1mkv-v2/data-write") {
 		t.Errorf("printed %q", out.String())
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // terminal opens a pseudo-terminal: what is written to keyboard is typed on the screen.
-func terminal(t *testing.T) (keyboard, screen *os.File) {
+func openTerminal(t *testing.T) (keyboard, screen *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -47,7 +47,7 @@ func echoes(t *testing.T, screen *os.File) bool {
 func TestTypedToken(t *testing.T) {
 	for name, typed := range map[string]string{"typed": "hvs.typed\n", "interrupted": ""} {
 		t.Run(name, func(t *testing.T) {
-			keyboard, screen := terminal(t)
+			keyboard, screen := openTerminal(t)
 			if !echoes(t, screen) {
 				t.Fatal("the terminal does not show what is typed")
 			}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -144,8 +145,8 @@ func Parse(name string, text []byte) (Config, error) {
 		return Config{}, Error{{File: name, Message: fmt.Sprintf("is larger than the limit of %s", Size(maxFileBytes))}}
 	}
 	c := Default()
-	d := decoder{file: name, at: make(map[string]position), wrong: make(map[string]bool)}
-	d.document(text, &c)
+	d := newDecoder(name)
+	d.document(text, "", reflect.ValueOf(&c).Elem())
 	for _, p := range c.problems() {
 		if !d.wrong[p.Key] {
 			d.problems = append(d.problems, d.locate(p))

@@ -146,6 +146,30 @@ traces:
     - {name: collector, type: otlp_grpc, url: "http://collector:4317", headers: [{name: key, secret: {env: KEY}}], insecure_allow_http: true}
     - {name: hc, type: honeycomb, api_key: {env: HONEYCOMB_API_KEY}, dataset: vault, region: eu}
     - {name: out, type: stdout, format: otlp}
+delivery:
+  allow: [10.1.2.0/24, alerts.internal, "::1"]
+  proxy_url: http://proxy:3128
+  files_below: /var/spool/tocsin
+  secrets_key: {file: /etc/tocsin/sinks-key}
+  attempts: 50
+  dead_letter_bytes: 1GiB
+  max_sinks: 20
+  stop_timeout: 5s
+sinks:
+  - name: archive
+    type: file
+    disabled: true
+    events: {types: [kv-v2/*], pairs: ['flag:*'], namespaces: [root, team-*], filter: 'operation == "write"'}
+    from: start
+    order: all
+    concurrency: 1
+    batch: {events: 1000, bytes: 4MiB, delay: 0}
+    retry: {first: 2s, most: 1h, attempts: 10, give_up: 0, max_age: 7d}
+    rate: {events: 100, per: 1m}
+    timeout: 5s
+    file: {path: /var/log/tocsin/events.jsonl, format: raw, mode: "0600", sync: always, rotate_bytes: 100MiB, rotate_age: 1d, keep: 7, keep_age: 30d, gzip: true}
+  - {name: out, type: stdout, order: none, stdout: {format: pretty}}
+  - {name: hook, type: webhook, webhook: {url: "https://hooks.example.com/tocsin", allow: [hooks.example.com], signing_keys: [{file: /etc/tocsin/hook-key}]}}
 plugins:
   storage_key: {file: /etc/tocsin/plugin-key}
   directory: /usr/lib/tocsin/plugins
@@ -225,7 +249,8 @@ func fullConfig() Config {
 			},
 		},
 		Traces:       fullTraces(),
-		Delivery:     defaultDelivery(),
+		Delivery:     fullDelivery(),
+		Sinks:        fullSinks(),
 		AuditMetrics: AuditMetrics{MaxSeries: 500, Buckets: []Duration{Duration(time.Millisecond), Duration(time.Second)}},
 		Plugins:      fullPlugins(),
 		Log:          Log{Level: "debug", Format: "json"},
@@ -360,6 +385,10 @@ func TestProblems(t *testing.T) {
 		{"journal beyond its events", "journal: {max_bytes: 16MiB}\n", `t.yaml:1:22: journal.max_bytes: 16MiB is too small for limits.max_event of 1MiB, which needs at least 16400KiB, or 0 for no limit`},
 		{"nameless source", "sources:\n  - path: a\n", `t.yaml:2:5: sources[0]: has no name; add for example "name: vault"`},
 		{"pathless source", "sources:\n  - name: a\n", `t.yaml:2:5: sources[0]: has no path; add "path:" with the audit file`},
+		{"flipt without a secret", "sources: [{name: a, type: flipt}]\n", `t.yaml:1:11: sources[0]: has no signing_secrets, so nothing could be received; add the signing_secret of the Flipt server, or say with unsigned who may send without`},
+		{"flipt with a path", "sources: [{name: a, type: flipt, unsigned: token, path: p}]\n", `t.yaml:1:57: sources[0].path: is not for sources of type flipt, which receive on listen.address; remove it`},
+		{"flipt, who", "sources: [{name: a, type: flipt, unsigned: all}]\n", `t.yaml:1:44: sources[0].unsigned: "all" is not one of refuse, loopback, token`},
+		{"signatures of a file", "sources: [{name: a, path: p, unsigned: token}]\n", `t.yaml:1:11: sources[0].signing_secrets: is for sources of type flipt, as is unsigned`},
 		{"bad name", "sources: [{name: Böse, path: a}]\n", `t.yaml:1:18: sources[0].name: "Böse" must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit`},
 		{"same name", "sources: [{name: a, path: a}, {name: a, path: b}]\n", `t.yaml:1:38: sources[1].name: "a" is already the name of sources[0]`},
 		{"same path", "sources: [{name: a, path: a}, {name: b, path: a}]\n", `t.yaml:1:47: sources[1].path: "a" is already read by sources[0]`},
@@ -369,7 +398,7 @@ func TestProblems(t *testing.T) {
 		{"networks of a local socket", "sources: [{name: a, type: vault_audit_socket, address: unix:/a, allow: [10.0.0.1]}]\n", `t.yaml:1:72: sources[0].allow: is for tcp and udp; unix_socket says who may send to a socket of this machine`},
 		{"secret in a strange header", "sources: [{name: a, type: vault_audit_http, address: tcp:127.0.0.1:90, secret: {file: a}, secret_header: X Y}]\n", `t.yaml:1:106: sources[0].secret_header: "X Y" is no name of a header`},
 		{"same socket", "sources: [{name: a, type: vault_audit_socket, address: unix:/a}, {name: b, type: vault_audit_syslog, address: unix:/a}]\n", `t.yaml:1:111: sources[1].address: "unix:/a" is already read by sources[0]`},
-		{"source type", "sources: [{name: a, path: a, type: vault-audit-file}]\n", `t.yaml:1:36: sources[0].type: "vault-audit-file" is not one of vault_audit_file, vault_audit_socket, vault_audit_syslog, vault_audit_http; did you mean "vault_audit_file"?`},
+		{"source type", "sources: [{name: a, path: a, type: vault-audit-file}]\n", `t.yaml:1:36: sources[0].type: "vault-audit-file" is not one of vault_audit_file, vault_audit_socket, vault_audit_syslog, vault_audit_http, flipt; did you mean "vault_audit_file"?`},
 		{"kv version", "sources: [{name: a, path: a, kv_versions: {secret/: 3}}]\n", `t.yaml:1:53: sources[0].kv_versions.secret/: must be 1 or 2, but is "3"`},
 		{"kv versions list", "sources: [{name: a, path: a, kv_versions: [1]}]\n", `t.yaml:1:43: sources[0].kv_versions: must map mount paths to versions, for example {secret/: 2}, but is a list`},
 		{"secret action", "publish: {secrets: {action: mask it}}\n", `t.yaml:1:29: publish.secrets.action: "mask it" is not one of refuse, mask, allow`},

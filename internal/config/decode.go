@@ -24,6 +24,11 @@ type decoder struct {
 	problems []Problem
 	at       map[string]position // of every value seen, by dotted path
 	wrong    map[string]bool     // values with a problem and the sections that they are in
+	values   bool                // secrets are given by value and not by reference
+}
+
+func newDecoder(file string) *decoder {
+	return &decoder{file: file, at: make(map[string]position), wrong: make(map[string]bool)}
 }
 
 // report adds a problem of the value at key. What the rules for the finished
@@ -54,8 +59,8 @@ func parent(key string) string {
 	return key[:max(0, strings.LastIndexAny(key, ".["))]
 }
 
-// document decodes the one document that text must hold into c.
-func (d *decoder) document(text []byte, c *Config) {
+// document decodes the one document that text must hold into v, whose dotted path is key.
+func (d *decoder) document(text []byte, key string, v reflect.Value) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
@@ -66,7 +71,7 @@ func (d *decoder) document(text []byte, c *Config) {
 		return
 	}
 	if len(doc.Content) == 1 && !isNull(doc.Content[0]) {
-		d.value("", doc.Content[0], reflect.ValueOf(c).Elem())
+		d.value(key, doc.Content[0], v)
 	}
 	var second yaml.Node
 	switch err := dec.Decode(&second); {
@@ -297,6 +302,10 @@ func (d *decoder) texts(key string, n *yaml.Node, v reflect.Value) {
 // secret decodes a reference, or {} for none. A value written into the file is refused, and its
 // text does not appear in the problem.
 func (d *decoder) secret(key string, n *yaml.Node, v reflect.Value) {
+	if d.values {
+		d.secretValue(key, n, v)
+		return
+	}
 	const form = "secrets are not written into the configuration; write {env: NAME} or {file: PATH}"
 	if n.Kind != yaml.MappingNode {
 		d.report(key, n, form)
@@ -327,6 +336,40 @@ func (d *decoder) secret(key string, n *yaml.Node, v reflect.Value) {
 	case file != "":
 		v.Set(reflect.ValueOf(SecretFromFile(file)))
 	case len(n.Content) == 0:
+		v.SetZero() // said to be none
+	}
+}
+
+// secretValue decodes a secret that is given by value, [Redacted] for one that is known
+// already, or {} for none. References are refused: who gives the value must not be able to
+// have the files and the environment of the program read.
+func (d *decoder) secretValue(key string, n *yaml.Node, v reflect.Value) {
+	const form = "a secret is given by value here; write {value: SECRET}"
+	if n.Kind == yaml.ScalarNode && n.Value == Redacted {
+		v.Set(reflect.ValueOf(SecretValue(Redacted)))
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		d.report(key, n, "%s, or %q to keep the one that there is", form, Redacted)
+		return
+	}
+	for name, value := range d.pairs(key, n) {
+		switch {
+		case name.Value == "env" || name.Value == "file":
+			d.report(key, name, "%s; %s would be read on the machine of the hub, which only its configuration file can say", form, name.Value)
+		case name.Value != "value":
+			d.report(key, name, "unknown key %q; %s", shorten(name.Value), form)
+		case value.Kind != yaml.ScalarNode || isNull(value):
+			d.report(key, value, "the value must be text")
+		case value.Value == "":
+			d.report(key, value, "the value is empty; write {} for no secret")
+		case len(value.Value) > maxSecretBytes:
+			d.report(key, value, "the value is larger than %s", Size(maxSecretBytes))
+		default:
+			v.Set(reflect.ValueOf(SecretValue(value.Value)))
+		}
+	}
+	if len(n.Content) == 0 {
 		v.SetZero() // said to be none
 	}
 }

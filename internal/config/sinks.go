@@ -1,12 +1,16 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/filter"
 )
 
 // Delivery is the section "delivery": what holds for all sinks.
@@ -143,9 +147,13 @@ func (s Sink) concerned(key string) bool {
 	return true
 }
 
+// IsSinkName says whether a sink can have a name.
+func IsSinkName(name string) bool { return sinkName.MatchString(name) }
+
 var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 func (v *validator) sinks(sinks []Sink, d Delivery) {
+	v.delivery(d)
 	if len(sinks) > d.MaxSinks {
 		v.report("sinks", "has %d elements, delivery.max_sinks is %d", len(sinks), d.MaxSinks)
 	}
@@ -158,6 +166,48 @@ func (v *validator) sinks(sinks []Sink, d Delivery) {
 		names[s.Name] = i
 		v.sink(key, s)
 	}
+	files := make(map[string]int)
+	for i := range sinks {
+		if sinks[i].Type != SinkTypeFile || sinks[i].File.Path == "" {
+			continue
+		}
+		path := filepath.Clean(sinks[i].File.Path)
+		if first, seen := files[path]; seen {
+			v.report(fmt.Sprintf("sinks[%d].file.path", i), "%q is already written by sinks[%d]; give each a file of its own", shorten(path), first)
+			continue
+		}
+		files[path] = i
+	}
+}
+
+// delivery checks the section.
+func (v *validator) delivery(d Delivery) {
+	v.outbound(d)
+	if d.FilesBelow != "" && !filepath.IsAbs(d.FilesBelow) {
+		v.report("delivery.files_below", "%q must begin with /", shorten(d.FilesBelow))
+	}
+}
+
+// Selection returns the events as those who select them have them.
+func (e SinkEvents) Selection() filter.Selection {
+	return filter.Selection{Types: e.Types, Pairs: e.Pairs, Namespaces: e.Namespaces, Filter: e.Filter}
+}
+
+// sinkEvents checks the section at key.
+func (v *validator) sinkEvents(key string, e *SinkEvents) {
+	_, err := e.Selection().Compile()
+	if err == nil {
+		return
+	}
+	if part, ok := errors.AsType[*filter.SelectionError](err); ok {
+		key += "." + part.Part
+		if part.Index >= 0 {
+			key += fmt.Sprintf("[%d]", part.Index)
+		}
+		v.report(key, "%s", part.Reason)
+		return
+	}
+	v.report(key+".filter", "%s", strings.TrimPrefix(err.Error(), "filter: "))
 }
 
 // sink checks what holds between the fields of a sink.
@@ -178,6 +228,7 @@ func (v *validator) sink(key string, s *Sink) {
 			v.report(key+"."+name, "is not for sinks of type %s; remove it, or change the type", s.Type)
 		}
 	}
+	v.sinkEvents(key+".events", &s.Events)
 	if s.Retry.First > s.Retry.Most {
 		v.report(key+".retry.most", "%s is less than retry.first, which is %s", s.Retry.Most, s.Retry.First)
 	}

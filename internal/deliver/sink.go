@@ -75,6 +75,19 @@ type decision struct {
 // overtake it.
 func (b *Batch) Decide(i int, r Result) { b.decided = append(b.decided, decision{i, r}) }
 
+// Results returns what became of each event, in their order: what Decide was called with
+// last, and rest, which Send returned, for the others.
+func (b *Batch) Results(rest Result) []Result {
+	results := make([]Result, len(b.Items))
+	for i := range results {
+		results[i] = rest
+	}
+	for _, d := range b.decided {
+		results[d.item] = d.result
+	}
+	return results
+}
+
 // Outcome is what became of an attempt.
 type Outcome uint8
 

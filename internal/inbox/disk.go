@@ -3,7 +3,6 @@ package inbox
 import (
 	"errors"
 	"os"
-	"syscall"
 
 	"github.com/tocsin-events/tocsin/internal/directory"
 )
@@ -51,7 +50,7 @@ func (d directoryDisk) create(name string, size int64) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := allocate(f, size); err != nil {
+	if err := directory.Allocate(f, size); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(d.path(name)))
 	}
 	return systemFile{f}, nil
@@ -71,7 +70,7 @@ func (d directoryDisk) sync() error                  { return directory.Sync(str
 
 type systemFile struct{ *os.File }
 
-func (f systemFile) Sync() error { return syncData(f.File) }
+func (f systemFile) Sync() error { return directory.SyncData(f.File) }
 
 func (f systemFile) Size() (int64, error) {
 	info, err := f.Stat()
@@ -79,22 +78,4 @@ func (f systemFile) Size() (int64, error) {
 		return 0, err
 	}
 	return info.Size(), nil
-}
-
-// writeZeros takes space from a file system that cannot promise it otherwise.
-func writeZeros(f *os.File, size int64) error {
-	zeros := make([]byte, 256<<10)
-	for at := int64(0); at < size; {
-		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at)
-		if err != nil {
-			return err
-		}
-		at += int64(n)
-	}
-	return nil
-}
-
-// tooManyFiles reports whether err says nothing about the file.
-func tooManyFiles(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }

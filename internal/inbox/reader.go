@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/directory"
 )
 
 // batchLines is how many lines a batch has at most.
@@ -399,7 +401,7 @@ const maxFailures = 6
 func (r *reader) unreadable(ctx context.Context, why error) error {
 	r.failed++
 	r.scan.buf = nil
-	if r.failed > maxFailures && !tooManyFiles(why) {
+	if r.failed > maxFailures && !directory.TooManyFiles(why) {
 		r.damaged(why)
 		r.scan.at = r.scan.end
 		r.failed = 0

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/directory"
 )
 
 // State says where lines are put.
@@ -122,7 +124,7 @@ func (x *Inbox) Health() error {
 	case why == nil:
 	case errors.Is(why, errQuota):
 		advice = "see why the journal does not take the entries, or raise max_bytes of the spool"
-	case !isFull(why):
+	case !directory.IsFull(why):
 		advice = "see to the disk"
 	}
 	switch x.state() {

@@ -238,6 +238,45 @@ func (b *block) giveBody() []byte {
 // shrinks by an eighth.
 const minCompressedBody = 512
 
+// EncodeEvent returns an event in its stored form, a record of one, for those who keep
+// events beside the journal. What the limits allow can always be encoded.
+func EncodeEvent(e *event.Event) []byte {
+	var b block
+	b.add(e)
+	recorded := e.Recorded
+	if recorded.IsZero() {
+		recorded = time.Unix(0, 0)
+	}
+	plain := b.complete(0, recorded)
+	if packed, ok := compress(nil, plain); ok {
+		return packed
+	}
+	return plain
+}
+
+// DecodeEvent is the inverse of [EncodeEvent]. It never changes b, which must not be changed
+// either. The error wraps [ErrVersion] when a newer version of the program wrote it.
+func DecodeEvent(b []byte) (*event.Event, error) {
+	rec, err := parseRecord(0, b)
+	if err == nil && rec.header.count != 1 {
+		err = fmt.Errorf("%w: %d events, want one", errRecordCorrupt, rec.header.count)
+	}
+	if err == nil {
+		err = rec.load()
+	}
+	if version := recordVersionError(0); errors.As(err, &version) {
+		err = fmt.Errorf("%w: %w", ErrVersion, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decode event: %w", err)
+	}
+	e := &rec.events[0]
+	if e.Recorded.Equal(time.Unix(0, 0)) {
+		e.Recorded = time.Time{}
+	}
+	return e, nil
+}
+
 // compress appends the compressed form of the uncompressed record plain to dst.
 // It returns false, and a dst of no use, when that does not pay.
 func compress(dst, plain []byte) ([]byte, bool) {

@@ -239,14 +239,14 @@ func (w *writer) resume(r restored) {
 
 // checkSpace keeps a reserve, so that a full disk is met here, where it can be
 // told to producers, and not by the server in the middle of a write.
-func (w *writer) checkSpace(size int) error {
-	free, err := w.dir.free()
+func (j *Journal) checkSpace(size int) error {
+	free, err := j.dir.free()
 	if err != nil {
 		return err
 	}
-	if need := w.config.reserve() + int64(size); free < need {
+	if need := j.config.reserve() + int64(size); free < need {
 		return fmt.Errorf("%s has %d MiB left, %d MiB are kept in reserve; free some space or let the journal keep less",
-			w.dir.path, free>>20, w.config.reserve()>>20)
+			j.dir.path, free>>20, j.config.reserve()>>20)
 	}
 	return nil
 }

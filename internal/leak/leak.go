@@ -338,3 +338,13 @@ func (r *Rules) Counts() []Count {
 	}
 	return counts
 }
+
+// MaskedValue returns a text that stands under a name, or [MaskOf] the detector that finds
+// something in the text or by the name, whatever the action. It is for texts that are no
+// events, and counts nothing.
+func (r *Rules) MaskedValue(name, text string) string {
+	if found := r.value(name, text); found != nil {
+		return MaskOf(found.name)
+	}
+	return text
+}

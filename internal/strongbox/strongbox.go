@@ -23,6 +23,7 @@
 package strongbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -55,10 +56,11 @@ var (
 )
 
 const (
-	keyringBucket = "tocsin-plugin-keys"
-	keyringKey    = "data-key"
-	// bucketPrefix goes before the name of a compartment.
-	bucketPrefix = "tocsin-plugin-storage-"
+	keyringKey = "data-key"
+
+	// Defaults of a [Config].
+	defaultPrefix = "tocsin-plugin-"
+	defaultWhat   = "the storage of plugins"
 
 	// callTimeout bounds each call of a bucket.
 	callTimeout = 10 * time.Second
@@ -75,6 +77,11 @@ type Config struct {
 	Keys []Key
 	// From says where the keys come from, for errors: "the file /etc/tocsin/plugin-key".
 	From string
+	// Prefix goes before the names of buckets; default "tocsin-plugin-". Boxes with
+	// different ones have nothing in common.
+	Prefix string
+	// What says what the box is, for errors; default "the storage of plugins".
+	What string
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
 }
@@ -102,12 +109,13 @@ func Open(ctx context.Context, c Config) (*Box, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Prefix, c.What = cmp.Or(c.Prefix, defaultPrefix), cmp.Or(c.What, defaultWhat)
 	if len(c.Keys) == 0 {
-		return nil, errors.New("open the storage of plugins: no key is given")
+		return nil, fmt.Errorf("open %s: no key is given", c.What)
 	}
-	kv, err := c.State(ctx, keyringBucket)
+	kv, err := c.State(ctx, c.Prefix+"keys")
 	if err != nil {
-		return nil, fmt.Errorf("open the storage of plugins: %w", err)
+		return nil, fmt.Errorf("open %s: %w", c.What, err)
 	}
 	b := &Box{config: c, open: make(map[string]*Compartment)}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -116,13 +124,13 @@ func Open(ctx context.Context, c Config) (*Box, error) {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		err = b.create(ctx, kv)
 		if err != nil {
-			return nil, fmt.Errorf("make the storage of plugins: %w", err)
+			return nil, fmt.Errorf("make %s: %w", c.What, err)
 		}
 	case err != nil:
-		return nil, fmt.Errorf("read the key of the storage of plugins: %w", err)
+		return nil, fmt.Errorf("read the key of %s: %w", c.What, err)
 	default:
 		if err := b.unlock(ctx, kv, entry); err != nil {
-			return nil, fmt.Errorf("open the storage of plugins: %w", err)
+			return nil, fmt.Errorf("open %s: %w", c.What, err)
 		}
 	}
 	return b, nil
@@ -165,8 +173,8 @@ func (b *Box) unlock(ctx context.Context, kv jetstream.KeyValue, entry jetstream
 		if _, err := kv.Update(ctx, keyringKey, record, entry.Revision()); err != nil {
 			return fmt.Errorf("encrypt its key by the new one: %w", err)
 		}
-		b.config.Logger.Info("The storage of plugins is now opened by the newest key; the older ones are not needed any more.",
-			"key", b.config.Keys[0].ID(), "was", stored.Key)
+		b.config.Logger.Info("What is encrypted is now opened by the newest key; the older ones are not needed any more.",
+			"what", b.config.What, "key", b.config.Keys[0].ID(), "was", stored.Key)
 		return nil
 	}
 	ids := make([]string, len(b.config.Keys))
@@ -189,6 +197,29 @@ func (b *Box) wrap() ([]byte, error) {
 
 // Secret returns 32 bytes that nobody outside can know, always the same for one purpose.
 func (b *Box) Secret(purpose string) []byte { return b.derive("secret " + purpose) }
+
+// Seal encrypts a value that is kept elsewhere, under a name that [Box.Unseal] must be given
+// as well, so that it cannot be taken for another one.
+func (b *Box) Seal(name string, value []byte) []byte {
+	c := newGCM(b.derive("seal"))
+	out := make([]byte, 1+c.NonceSize(), 1+c.NonceSize()+len(value)+c.Overhead())
+	out[0] = format
+	rand.Read(out[1:])
+	return c.Seal(out, out[1:], value, []byte(name))
+}
+
+// Unseal is the inverse of [Box.Seal]. The error wraps [ErrDamaged].
+func (b *Box) Unseal(name string, sealed []byte) ([]byte, error) {
+	c := newGCM(b.derive("seal"))
+	if len(sealed) < 1+c.NonceSize() || sealed[0] != format {
+		return nil, fmt.Errorf("decrypt %q: %w", name, ErrDamaged)
+	}
+	value, err := c.Open(nil, sealed[1:1+c.NonceSize()], sealed[1+c.NonceSize():], []byte(name))
+	if err != nil {
+		return nil, fmt.Errorf("decrypt %q: %w", name, ErrDamaged)
+	}
+	return value, nil
+}
 
 // derive returns a key for one purpose.
 func (b *Box) derive(purpose string) []byte {
@@ -225,7 +256,7 @@ func (b *Box) Compartment(ctx context.Context, name string) (*Compartment, error
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	kv, err := b.config.State(ctx, bucketPrefix+name)
+	kv, err := b.config.State(ctx, b.config.Prefix+"storage-"+name)
 	if err != nil {
 		return nil, fmt.Errorf("open compartment %s: %w", name, err)
 	}
@@ -249,7 +280,7 @@ func (b *Box) Remove(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	if err := b.config.Remove(ctx, bucketPrefix+name); err != nil {
+	if err := b.config.Remove(ctx, b.config.Prefix+"storage-"+name); err != nil {
 		return fmt.Errorf("remove compartment %s: %w", name, err)
 	}
 	delete(b.open, name)

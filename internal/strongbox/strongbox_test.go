@@ -227,7 +227,7 @@ func TestTampering(t *testing.T) {
 	put(t, c, "two", "2")
 	put(t, other, "one", "other")
 	kvOf := func(name string) jetstream.KeyValue {
-		kv, err := j.State(t.Context(), bucketPrefix+name)
+		kv, err := j.State(t.Context(), defaultPrefix+"storage-"+name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,6 +266,46 @@ func TestTampering(t *testing.T) {
 		t.Errorf("a name of another compartment: %v", err)
 	}
 }
+
+// What is sealed is opened only by the box that sealed it, under its name; boxes with other
+// prefixes have other keys.
+func TestSeal(t *testing.T) {
+	j := openJournal(t, t.TempDir())
+	key := NewKey()
+	b := openBox(t, j, key)
+	other := config(j, key)
+	other.Prefix, other.What = "tocsin-sink-", "the secrets of sinks"
+	c, err := Open(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := b.Seal("slack", []byte("s3cret"))
+	if bytes.Contains(sealed, []byte("s3cret")) || bytes.Equal(sealed, b.Seal("slack", []byte("s3cret"))) {
+		t.Errorf("sealed is %q", sealed)
+	}
+	if got, err := openBox(t, j, key).Unseal("slack", sealed); err != nil || string(got) != "s3cret" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	cut := bytes.Clone(sealed)
+	cut[len(cut)-1] ^= 1
+	for what, err := range map[string]error{
+		"another name": second(b.Unseal("pager", sealed)),
+		"another box":  second(c.Unseal("slack", sealed)),
+		"changed":      second(b.Unseal("slack", cut)),
+		"short":        second(b.Unseal("slack", sealed[:5])),
+		"empty":        second(b.Unseal("slack", nil)),
+	} {
+		if !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	other.Keys = []Key{NewKey()}
+	if _, err := Open(t.Context(), other); !errors.Is(err, ErrWrongKey) || !strings.Contains(err.Error(), "the secrets of sinks") {
+		t.Errorf("another key: %v", err)
+	}
+}
+
+func second(_ []byte, err error) error { return err }
 
 func TestBounds(t *testing.T) {
 	c := compartment(t, openBox(t, openJournal(t, t.TempDir()), NewKey()), "a")
