@@ -17,11 +17,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -372,6 +374,24 @@ func TestStandard(t *testing.T) {
 		if json.Unmarshal([]byte(got), &a) != nil || json.Unmarshal([]byte(tt.want), &b) != nil || fmt.Sprint(a) != fmt.Sprint(b) {
 			t.Errorf("%s\nwant\n%s", got, tt.want)
 		}
+	}
+}
+
+// standardType is what types may be.
+var standardType = regexp.MustCompile(`^[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*$`)
+
+func checkStandard(t *testing.T, b []byte, eventType string) {
+	t.Helper()
+	var got struct {
+		Type, Timestamp string
+		EventType       string `json:"event_type"`
+		Data            json.RawMessage
+	}
+	if err := json.Unmarshal(b, &got); err != nil || bytes.ContainsAny(b, "\r\n") {
+		t.Fatalf("%q: %v", b, err)
+	}
+	if !standardType.MatchString(got.Type) || got.Data == nil || utf8.ValidString(eventType) && got.EventType != eventType {
+		t.Fatalf("%q", b)
 	}
 }
 
