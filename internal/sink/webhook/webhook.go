@@ -204,7 +204,9 @@ func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Re
 	}
 	if s.body == One {
 		e := b.Items[p.items[0]].Event
-		h.setEncoded(headerEventID, e.ID)
+		if e.ID != id {
+			h.setEncoded(headerEventID, e.ID)
+		}
 		h.setEncoded(headerEventType, e.Type)
 	} else {
 		h.set(headerEvents, strconv.Itoa(len(p.items)))

@@ -316,8 +316,8 @@ func TestHeaders(t *testing.T) {
 	}
 	common := map[string]string{"Content-Type": "application/json", "User-Agent": "tocsin/test", "Authorization": "Bearer " + bearer, "Webhook-Timestamp": "1772600767"}
 	wants := []map[string]string{
-		{"Tocsin-Attempt": "1", "Tocsin-Event-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4"},
-		{"Tocsin-Attempt": "2", "Tocsin-Event-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4",
+		{"Tocsin-Attempt": "1", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4"},
+		{"Tocsin-Attempt": "2", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4",
 			"Tocsin-Replay": "r%201", "Tocsin-Redriven": "true"},
 		{"Tocsin-Attempt": "1", "Tocsin-Event-Id": "order%201.%22%C3%BC%22%0D%0AX:%20y", "Tocsin-Event-Type": "shop/100%25", "Webhook-Id": event.DeriveID("webhook event", "/orders", e.ID)},
 	}
