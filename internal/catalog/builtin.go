@@ -40,7 +40,8 @@ const (
 	mounted  = trail + " plugin mount_class mount_path mount_accessor"
 	hosted   = mounted + " sha256"
 	sink     = trail + " sink"
-	outage   = sink + " sink_type reason since attempts status count"
+	outage   = sink + " sink_type reason since attempts response_status count"
+	audited  = change + " action entity_type flipt_version status key id flag_key segment_key namespace_key authentication remote_address display_name email repeat_of imported"
 )
 
 // builtIns are all types that the program emits or that a plugin of Vault is known to
@@ -210,6 +211,36 @@ var builtIns = []builtIn{
 	{"ssh/sign", "A key was signed.", "", "", ""},
 	{"ssh/role-write", "A role was written.", "", "", ""},
 	{"ssh/role-delete", "A role was removed.", "", "", ""},
+
+	// Audit events of Flipt servers, package source/fliptaudit.
+	{"flipt/namespace/created", "A namespace of a Flipt server was made, or that was denied.", "", "flipt/prod/default/namespace/default", audited},
+	{"flipt/namespace/updated", "A namespace of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/namespace/default", audited},
+	{"flipt/namespace/deleted", "A namespace of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/namespace/default", audited},
+	{"flipt/flag/created", "A flag of a Flipt server was made, or that was denied.", "", "flipt/prod/default/flag/new-checkout", audited},
+	{"flipt/flag/updated", "A flag of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/flag/new-checkout", audited},
+	{"flipt/flag/deleted", "A flag of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/flag/new-checkout", audited},
+	{"flipt/variant/created", "A variant of a Flipt server was made, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", audited},
+	{"flipt/variant/updated", "A variant of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", audited},
+	{"flipt/variant/deleted", "A variant of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/variant/new-checkout/4198cd1b", audited},
+	{"flipt/segment/created", "A segment of a Flipt server was made, or that was denied.", "", "flipt/prod/default/segment/beta", audited},
+	{"flipt/segment/updated", "A segment of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/segment/beta", audited},
+	{"flipt/segment/deleted", "A segment of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/segment/beta", audited},
+	{"flipt/constraint/created", "A constraint of a Flipt server was made, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", audited},
+	{"flipt/constraint/updated", "A constraint of a Flipt server was changed, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", audited},
+	{"flipt/constraint/deleted", "A constraint of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/constraint/beta/64df137c", audited},
+	{"flipt/rule/created", "A rule of a Flipt server was made, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", audited},
+	{"flipt/rule/updated", "A rule of a Flipt server was changed, or the order of those of a flag, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", audited},
+	{"flipt/rule/deleted", "A rule of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/rule/new-checkout/263ed890", audited},
+	{"flipt/distribution/created", "A distribution of a Flipt server was made, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", audited},
+	{"flipt/distribution/updated", "A distribution of a Flipt server was changed, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", audited},
+	{"flipt/distribution/deleted", "A distribution of a Flipt server was removed, or that was denied.", "", "flipt/prod/~/distribution/6708a42c", audited},
+	{"flipt/rollout/created", "A rollout of a Flipt server was made, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", audited},
+	{"flipt/rollout/updated", "A rollout of a Flipt server was changed, or the order of those of a flag, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", audited},
+	{"flipt/rollout/deleted", "A rollout of a Flipt server was removed, or that was denied.", "", "flipt/prod/default/rollout/new-checkout/e2f38c12", audited},
+	{"flipt/token/created", "A token of a Flipt server was made, or that was denied.", "", "flipt/prod/~/token/ci", audited},
+	{"flipt/token/updated", "A token of a Flipt server was changed, or that was denied.", "", "flipt/prod/~/token/ci", audited},
+	{"flipt/token/deleted", "A token of a Flipt server was removed, or that was denied.", "", "flipt/prod/~/token/ci", audited},
+	{"flipt/quarantined", "What a Flipt server sent and is no audit event, with its bytes as data.", "", "flipt/prod", "path reason size sha256 imported"},
 
 	// The hub itself, package trail.
 	{"tocsin/token-create", "A token of the hub was made.", "", "auth/token/create", target},
@@ -397,14 +428,27 @@ var meanings = map[string]struct{ meaning, example string }{
 	"request_id":   {"id of the request", exampleID},
 	"mount_point":  {"path of the mount", "secret/"},
 	"mount_type":   {"type of the mount", "kv"},
-	"imported":     {"true for an entry of an old log that was imported", "true"},
+	"imported":     {"true for what came from an old log that was imported", "true"},
 	"lines":        {"how many lines are missing; left out when that is not known", "120"},
 	"bytes":        {"how many bytes the missing lines had; left out when that is not known", "96000"},
 	"from":         {"when the first of them came", "2026-11-21T06:00:00Z"},
 	"to":           {"when the last of them came", "2026-11-21T06:00:02Z"},
 	"redacted":     {"true when values in the data were hashed by Tocsin", "false"},
-	"size":         {"bytes of the whole line, when the data is only its beginning", "70000000"},
+	"size":         {"bytes of the whole, when the data is only its beginning, or is elsewhere", "70000000"},
 	"torn":         {"true for a line whose end was never written", "true"},
+
+	"action":         {"what was done: created, updated, deleted", "created"},
+	"entity_type":    {"the kind of thing: flag, segment, rule, ...", "flag"},
+	"flipt_version":  {"version of the audit event", "0.2"},
+	"status":         {"success or denied", "success"},
+	"key":            {"key of the thing, or the name of a token", "new-checkout"},
+	"id":             {"id of the thing", exampleID},
+	"flag_key":       {"the flag that it belongs to", "new-checkout"},
+	"segment_key":    {"the segment that it belongs to", "beta"},
+	"namespace_key":  {"namespace of the Flipt server", "default"},
+	"authentication": {"how the actor was authenticated: none, or the method", "oidc"},
+	"email":          {"address of mail of the actor", "bob@example.com"},
+	"repeat_of":      {"id of an event that this one may be a repeat of", exampleID},
 
 	"outcome":             {"done or refused", "done"},
 	"error":               {"why it was refused", ""},
@@ -426,7 +470,7 @@ var meanings = map[string]struct{ meaning, example string }{
 	"mount_accessor":      {"name of the mount that stays the same for its life", "kv_957bb7d8"},
 	"mounts":              {"the mounts that were started anew, separated by spaces", "secret/"},
 	"command":             {"executable of the plugin, below the directory of plugins", "vault-plugin-secrets-kv"},
-	"sha256":              {"checksum of the executable, in hexadecimal digits", "3931d990d9c2d71694dcfd86fae911eb1b11aa4039ab5093a517bcb68d00089e"},
+	"sha256":              {"checksum of the executable, or of the bytes, in hexadecimal digits", "3931d990d9c2d71694dcfd86fae911eb1b11aa4039ab5093a517bcb68d00089e"},
 	"count":               {"how many this event stands for", ""},
 	"since":               {"time of the first of them", "2026-01-01T00:00:00Z"},
 	"subscription_id":     {"id of the subscription, the same at its end", exampleID},
@@ -442,7 +486,7 @@ var meanings = map[string]struct{ meaning, example string }{
 	"event_id":            {"id of the event; missing for a list", exampleID},
 	"missed":              {"how many events are missing; 0 when that is not known", "120"},
 	"attempts":            {"how many attempts have failed", "7"},
-	"status":              {"status of the last response, if there was one", "503"},
+	"response_status":     {"status of the last response, if there was one", "503"},
 	"replay":              {"id of the replay or redrive", "1"},
 	"after":               {"position after which it begins; missing for the beginning of the journal", ""},
 	"until":               {"position of the last event", ""},
