@@ -97,10 +97,11 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Intake, AuditLogs, Payloads, EventTypes, Sinks, Health and Metrics may be nil; their paths are then
+	// Intake, AuditLogs, Flipt, Payloads, EventTypes, Sinks, Health and Metrics may be nil; their paths are then
 	// unknown.
 	Intake     *publish.Intake
-	AuditLogs  AuditLogs // needs Intake
+	AuditLogs  AuditLogs    // needs Intake
+	Flipt      FliptSources // needs Intake
 	Payloads   Payloads
 	EventTypes *catalog.Catalog
 	Sinks      *manager.Manager
@@ -135,6 +136,7 @@ type API struct {
 	plugins   *pluginhost.Host
 	payloads  Payloads
 	auditLogs AuditLogs
+	flipt     FliptSources
 	types     *catalog.Catalog
 	sinks     *manager.Manager
 	health    *health.Registry
@@ -167,7 +169,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, types: o.EventTypes, sinks: o.Sinks, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -189,6 +191,11 @@ func New(o Options) *API {
 	}
 	if o.AuditLogs != nil {
 		a.mux.HandleFunc("/api/v1/audit/{server}/entries", a.importEntries)
+	}
+	if o.Flipt != nil {
+		a.mux.HandleFunc("/api/v1/ingest/flipt", a.fliptWebhook)
+		a.mux.HandleFunc("/api/v1/ingest/flipt/{source}", a.fliptWebhook)
+		a.mux.HandleFunc("/api/v1/ingest/flipt/{source}/entries", a.fliptEntries)
 	}
 	if o.Payloads != nil {
 		a.mux.Handle("/api/v1/payloads/{name...}", getOnly(http.HandlerFunc(a.payload)))

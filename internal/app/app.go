@@ -239,6 +239,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Logins:         a.logins,
 		Intake:         a.intake,
 		AuditLogs:      a.imports,
+		Flipt:          a.makeFlipt(common),
 		Plugins:        a.plugins,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
