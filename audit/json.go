@@ -488,11 +488,11 @@ func (e *Event) check() error {
 	case e.Target.Type == "":
 		return fmt.Errorf("%w: it has no Target.Type; say what it was done to, such as \"order\"", ErrInvalid)
 	case !isName(e.Action):
-		return fmt.Errorf("%w: the Action %q must be 1 to %d letters, digits, -, _ and .", ErrInvalid, cut(e.Action, 80), maxNameBytes)
+		return fmt.Errorf("%w: the Action %q must be 1 to %d letters, digits, \"-\", \"_\" and \".\"", ErrInvalid, cut(e.Action, 80), maxNameBytes)
 	case !isName(e.Target.Type):
-		return fmt.Errorf("%w: the Target.Type %q must be 1 to %d letters, digits, -, _ and .", ErrInvalid, cut(e.Target.Type, 80), maxNameBytes)
+		return fmt.Errorf("%w: the Target.Type %q must be 1 to %d letters, digits, \"-\", \"_\" and \".\"", ErrInvalid, cut(e.Target.Type, 80), maxNameBytes)
 	case e.Service != "" && !isName(e.Service):
-		return fmt.Errorf("%w: the Service %q must be 1 to %d letters, digits, -, _ and .", ErrInvalid, cut(e.Service, 80), maxNameBytes)
+		return fmt.Errorf("%w: the Service %q must be 1 to %d letters, digits, \"-\", \"_\" and \".\"", ErrInvalid, cut(e.Service, 80), maxNameBytes)
 	case len(e.ID) > 128 || !isVisible(e.ID):
 		return fmt.Errorf("%w: the ID %q must be at most 128 visible ASCII characters; leave it out to have one made", ErrInvalid, cut(e.ID, 130))
 	case e.Time.UTC().Year() < 0 || e.Time.UTC().Year() > 9999:
