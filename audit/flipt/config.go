@@ -192,10 +192,10 @@ func (c *Config) Open(o OpenOptions) (sinks []Sink, err error) {
 	}()
 	s := &c.Sinks
 	if s.Cloud.Enabled {
-		return nil, errors.New("Flipt's cloud has no audit sink any more; disable sinks.cloud")
+		return nil, errors.New("sinks.cloud: the cloud of Flipt has no audit sink any more; disable it")
 	}
 	if s.Kafka.Enabled {
-		return nil, errors.New("kafka is a sink of a Tocsin hub; send the events there, and disable sinks.kafka")
+		return nil, errors.New("sinks.kafka: Kafka is a sink of a Tocsin hub; send the events there, and disable it")
 	}
 	if s.Log.Enabled {
 		log, err := NewLogSink(LogOptions{File: s.Log.File, Encoding: s.Log.Encoding, ServerEncoding: o.LogEncoding, Output: o.Output})

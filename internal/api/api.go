@@ -38,6 +38,10 @@
 //	GET     /api/v1/payloads/{name}            bytes that events refer to by dataref; root only
 //	GET     /api/v1/event-types                the catalogue, see eventtypes.go
 //	GET     /api/v1/event-types/{type}         one of it, with example and schema
+//	GET     /api/v1/sinks                      the sinks, see sinks.go; also /api/v1/sink-kinds
+//	GET     /api/v1/sinks/{name}               also PUT, DELETE, and below it POST test, pause,
+//	                                           disable, resume, replay, GET attempts, replays,
+//	                                           dead-letters, POST dead-letters/redrive
 //	GET   * /api/v1/health                     all checks; 200 when all pass, else 503
 //	GET   * /api/v1/health/live                the same, 200 when live; also /ready
 //	GET   * /metrics                           Prometheus
@@ -65,6 +69,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/catalog"
+	"github.com/tocsin-events/tocsin/internal/deliver/manager"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
@@ -92,12 +97,14 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Intake, AuditLogs, Payloads, EventTypes, Health and Metrics may be nil; their paths are then
+	// Intake, AuditLogs, Flipt, Payloads, EventTypes, Sinks, Health and Metrics may be nil; their paths are then
 	// unknown.
 	Intake     *publish.Intake
-	AuditLogs  AuditLogs // needs Intake
+	AuditLogs  AuditLogs    // needs Intake
+	Flipt      FliptSources // needs Intake
 	Payloads   Payloads
 	EventTypes *catalog.Catalog
+	Sinks      *manager.Manager
 	Health     *health.Registry
 	Metrics    http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
@@ -129,7 +136,9 @@ type API struct {
 	plugins   *pluginhost.Host
 	payloads  Payloads
 	auditLogs AuditLogs
+	flipt     FliptSources
 	types     *catalog.Catalog
+	sinks     *manager.Manager
 	health    *health.Registry
 	grpc      *grpcapi.Server
 	websocket websocket.Options
@@ -160,7 +169,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, types: o.EventTypes, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -183,12 +192,20 @@ func New(o Options) *API {
 	if o.AuditLogs != nil {
 		a.mux.HandleFunc("/api/v1/audit/{server}/entries", a.importEntries)
 	}
+	if o.Flipt != nil {
+		a.mux.HandleFunc("/api/v1/ingest/flipt", a.fliptWebhook)
+		a.mux.HandleFunc("/api/v1/ingest/flipt/{source}", a.fliptWebhook)
+		a.mux.HandleFunc("/api/v1/ingest/flipt/{source}/entries", a.fliptEntries)
+	}
 	if o.Payloads != nil {
 		a.mux.Handle("/api/v1/payloads/{name...}", getOnly(http.HandlerFunc(a.payload)))
 	}
 	if o.EventTypes != nil {
 		a.mux.Handle("/api/v1/event-types", getOnly(http.HandlerFunc(a.eventTypes)))
 		a.mux.Handle("/api/v1/event-types/{type...}", getOnly(http.HandlerFunc(a.eventType)))
+	}
+	if o.Sinks != nil {
+		a.handleSinks()
 	}
 	if o.Health != nil {
 		a.mux.Handle("/api/v1/health", getOnly(o.Health.Handler()))

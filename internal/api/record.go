@@ -46,13 +46,17 @@ const beyond = "beyond own rights"
 // status it gives them.
 const loginRefused = "login"
 
+// wrongSignature is why a webhook is refused that has no signature or a wrong one, with a
+// status that makes its sender try again.
+const wrongSignature = "signature"
+
 // recordRefusal records a denial, and nothing of refusals for other reasons. Of those of
 // one address it records as many as may fail to authenticate, and counts the others: else
 // everybody who has a token, even one without rights, could fill the journal until
 // retention removes what others did.
 func (a *API) recordRefusal(t attempt, refused *refusal) {
 	switch {
-	case refused.why == beyond, refused.why == loginRefused:
+	case refused.why == beyond, refused.why == loginRefused, refused.why == wrongSignature:
 	case refused.why != "", refused.status != http.StatusForbidden:
 		return
 	}

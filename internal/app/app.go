@@ -26,6 +26,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/api"
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/deliver/manager"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
@@ -80,6 +81,7 @@ type App struct {
 	receivers map[string]*receiving // by the name of their source
 	imports   *imports
 	traces    traces
+	sinks     *manager.Manager
 	meter     auditMeter
 	systemd   *systemd.Service
 	stdout    *stdout.Output // of sinks
@@ -163,6 +165,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	a.onStop("trail", a.stopTrail)
 
+	// What comes in until the others end can still be sent on.
+	a.onStop("sinks", a.stopSinks)
+
 	// What sources take in until they end can still be exported.
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
@@ -178,6 +183,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.onStop("audit metrics", a.meter.stop)
 
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
+		return nil, err
+	}
+	if err := a.openSinks(ctx); err != nil {
 		return nil, err
 	}
 	secrets, err := a.secretRules(c.Publish.Secrets)
@@ -231,12 +239,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Logins:         a.logins,
 		Intake:         a.intake,
 		AuditLogs:      a.imports,
+		Flipt:          a.makeFlipt(common),
 		Plugins:        a.plugins,
 		Failures:       failures(c.Listen.FailedLogins),
 		Version:        o.Version,
 		Payloads:       payloads{a.journal},
 		GRPC:           calls,
 		EventTypes:     a.catalog,
+		Sinks:          a.sinks,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

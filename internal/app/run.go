@@ -87,6 +87,7 @@ func (a *App) Run(ctx context.Context) error {
 	if a.plugins != nil {
 		a.plugins.Start()
 	}
+	a.sinks.Start()
 	running.Go(func() { a.systemd.Watch(ctx, func() bool { return a.health.Report().Live }) })
 	a.tell("READY=1")
 	a.log.Info("Ready.", "address", a.URL(), "data_dir", a.config.DataDir, "sources", len(a.config.Sources))

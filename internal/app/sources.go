@@ -87,10 +87,13 @@ func (a *App) makeSources(ctx context.Context, common *metrics.Metrics) error {
 	return nil
 }
 
-// byServer groups the audit devices of each server.
+// byServer groups the audit devices of each server of Vault.
 func byServer(sources []config.Source) (groups [][]config.Source) {
 	at := make(map[string]int)
 	for _, c := range sources {
+		if c.Type == config.Flipt {
+			continue
+		}
 		i, ok := at[c.ServerName()]
 		if !ok {
 			i = len(groups)

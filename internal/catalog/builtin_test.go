@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tocsin-events/tocsin/audit/flipt"
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/derivation"
+	"github.com/tocsin-events/tocsin/internal/fliptevent"
 	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 )
 
@@ -139,7 +141,16 @@ func emitted(t *testing.T) map[string]bool {
 	for name := range literals(hub, regexp.MustCompile(`^tocsin/.`)) {
 		all[name] = true
 	}
+	for name := range literals(sources(t, "../api", "../deliver/manager"), regexp.MustCompile(`^sink-[a-z-]+$`)) {
+		all["tocsin/"+name] = true
+	}
 	all["tocsin/trail-lost"] = true // trail.LostType
+	for _, noun := range flipt.Flipt.Nouns {
+		for _, verb := range flipt.Flipt.Verbs {
+			all[fliptevent.TypePrefix+noun+"/"+verb] = true
+		}
+	}
+	all[fliptevent.TypeQuarantined] = true
 	return all
 }
 
@@ -305,7 +316,7 @@ func TestEventTypesPage(t *testing.T) {
 		if !ok || line[0] != '|' {
 			continue
 		}
-		for _, name := range regexp.MustCompile("`([a-z0-9-]+/[a-z0-9-]+)`").FindAllStringSubmatch(first, -1) {
+		for _, name := range regexp.MustCompile("`([a-z0-9-]+(?:/[a-z0-9-]+)+)`").FindAllStringSubmatch(first, -1) {
 			documented[name[1]] = true
 			if knownTypes[name[1]] == nil {
 				t.Errorf("%s is documented, and not in the catalogue", name[1])

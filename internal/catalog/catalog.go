@@ -14,6 +14,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -296,9 +298,13 @@ func (t *Type) key(name string) *Key {
 	return &t.Metadata[i]
 }
 
-// makeExample returns an example, which has placeholders for values, except of built-in
-// types.
+// makeExample returns an example as a CloudEvent.
 func (t *Type) makeExample() json.RawMessage {
+	return event.AppendCloudEvent(nil, t.sample(), "")
+}
+
+// sample returns an example, which has placeholders for values, except of built-in types.
+func (t *Type) sample() *event.Event {
 	e := t.example
 	if e == nil {
 		e = &event.Event{ID: exampleID, Type: t.Name, Source: "SOURCE", Time: exampleTime, Metadata: event.Fields{}}
@@ -318,7 +324,38 @@ func (t *Type) makeExample() json.RawMessage {
 			e.Data = []byte(`"DATA"`)
 		}
 	}
-	return event.AppendCloudEvent(nil, e, "")
+	return e
+}
+
+// Samples returns an example of each type that is known, in the order of their names. They
+// must not be changed.
+func (c *Catalog) Samples() []*event.Event {
+	types, _ := c.List(Query{Sees: func(string) bool { return true }, Limit: math.MaxInt})
+	var list []*event.Event
+	for i := range types {
+		if !strings.Contains(types[i].Name, "*") {
+			list = append(list, types[i].sample())
+		}
+	}
+	return list
+}
+
+// Describe says what a built-in type means, "" for any other.
+func Describe(name string) string {
+	if t := knownTypes[name]; t != nil {
+		return t.Description
+	}
+	return ""
+}
+
+// BuiltInSamples returns an example of each built-in type, in the order of their names. They
+// must not be changed.
+func BuiltInSamples() []*event.Event {
+	list := make([]*event.Event, 0, len(knownTypes))
+	for _, name := range slices.Sorted(maps.Keys(knownTypes)) {
+		list = append(list, knownTypes[name].sample())
+	}
+	return list
 }
 
 var placeholders = map[string]string{

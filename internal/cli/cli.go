@@ -33,6 +33,9 @@ const (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+	// Hangups makes SIGHUP something that is received instead of the end of the program;
+	// nil: that is not possible.
+	Hangups func() <-chan struct{}
 }
 
 // Run executes one command line (without the program's name) and returns its exit

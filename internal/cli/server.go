@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,7 +21,8 @@ import (
 )
 
 const serverLong = `Run the hub with a configuration file until SIGTERM or SIGINT. It then stops in good
-order within 10 seconds; a second signal ends it at once.
+order within 10 seconds; a second signal ends it at once. SIGHUP makes sinks of type file
+begin their files anew, for those who have moved them away.
 
 Under systemd, use Type=notify: readiness, stopping and the watchdog are announced.`
 
@@ -39,6 +42,10 @@ func newServer(s *Streams) *cobra.Command {
 			if file == "" {
 				return usagef(cmd, "--config FILE is missing; \"tocsin config show\" prints one to start from")
 			}
+			var hangups <-chan struct{}
+			if s.Hangups != nil {
+				hangups = s.Hangups() // from now on, so that an early one does not end the hub
+			}
 			c, err := config.Load(file)
 			if err != nil {
 				return err
@@ -54,12 +61,32 @@ func newServer(s *Streams) *cobra.Command {
 			if err := writeAddress(addressFile, a); err != nil {
 				return errors.Join(err, a.Close())
 			}
-			return a.Run(cmd.Context())
+			return runServer(cmd.Context(), a, hangups)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `file`")
 	cmd.Flags().StringVar(&addressFile, "address-file", "", "write the URL that the hub listens on to this `file` when it is ready")
 	return cmd
+}
+
+// runServer runs the hub, and reopens what it writes to whenever it is told.
+func runServer(ctx context.Context, a *app.App, hangups <-chan struct{}) error {
+	ended := make(chan struct{})
+	var reopening sync.WaitGroup
+	reopening.Go(func() {
+		for {
+			select {
+			case <-hangups:
+				a.Reopen()
+			case <-ended:
+				return
+			}
+		}
+	})
+	err := a.Run(ctx)
+	close(ended)
+	reopening.Wait()
+	return err
 }
 
 func newLogger(w io.Writer, c config.Log) *slog.Logger {

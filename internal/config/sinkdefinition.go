@@ -47,6 +47,7 @@ func ParseSink(name string, text []byte) (Sink, error) {
 	}
 	for _, p := range v.problems {
 		if !d.wrong[p.Key] {
+			p.Message = strings.ReplaceAll(p.Message, "{env: NAME} or {file: PATH}", "{value: SECRET}")
 			d.problems = append(d.problems, d.locate(p))
 		}
 	}
@@ -159,8 +160,8 @@ func appendText(dst []byte, s string) []byte {
 func (s Sink) Secrets() map[string]string {
 	all := make(map[string]string)
 	eachSecret("", reflect.ValueOf(&s).Elem(), func(key string, v reflect.Value) {
-		if value := v.Interface().(Secret).literal; value != nil {
-			all[key] = *value
+		if s := v.Interface().(Secret); s.literal != nil && !s.kept() {
+			all[key] = *s.literal
 		}
 	})
 	return all

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"reflect"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/filter"
 )
 
 // Delivery is the section "delivery": what holds for all sinks.
@@ -144,6 +147,9 @@ func (s Sink) concerned(key string) bool {
 	return true
 }
 
+// IsSinkName says whether a sink can have a name.
+func IsSinkName(name string) bool { return sinkName.MatchString(name) }
+
 var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 func (v *validator) sinks(sinks []Sink, d Delivery) {
@@ -182,44 +188,26 @@ func (v *validator) delivery(d Delivery) {
 	}
 }
 
-// Longest texts of a selection.
-const (
-	maxSelectors     = 1000
-	maxSelectorBytes = 256
-	maxFilterBytes   = 16 << 10
-)
+// Selection returns the events as those who select them have them.
+func (e SinkEvents) Selection() filter.Selection {
+	return filter.Selection{Types: e.Types, Pairs: e.Pairs, Namespaces: e.Namespaces, Filter: e.Filter}
+}
 
-// sinkEvents checks the section at key. Whether the filter can be read is found out by who
-// makes the sink.
+// sinkEvents checks the section at key.
 func (v *validator) sinkEvents(key string, e *SinkEvents) {
-	for _, of := range []struct {
-		name string
-		list []string
-	}{{"types", e.Types}, {"pairs", e.Pairs}, {"namespaces", e.Namespaces}} {
-		name, list := of.name, of.list
-		if len(list) > maxSelectors {
-			v.report(key+"."+name, "has %d elements, at most %d are allowed", len(list), maxSelectors)
-			continue
-		}
-		for i, text := range list {
-			at := fmt.Sprintf("%s.%s[%d]", key, name, i)
-			switch {
-			case text == "" && name == "namespaces":
-				v.report(at, "is empty; write root for the root namespace, or * for all")
-			case text == "":
-				v.report(at, "is empty; leave it out, or write * for all")
-			case len(text) > maxSelectorBytes:
-				v.report(at, "is longer than %d bytes", maxSelectorBytes)
-			case name == "pairs":
-				if noun, verb, ok := strings.Cut(text, ":"); !ok || noun == "" || verb == "" || strings.Contains(verb, ":") {
-					v.report(at, "%q is not a noun and a verb; write for example flag:created, or *:deleted", shorten(text))
-				}
-			}
-		}
+	_, err := e.Selection().Compile()
+	if err == nil {
+		return
 	}
-	if len(e.Filter) > maxFilterBytes {
-		v.report(key+".filter", "is longer than %s", Size(maxFilterBytes))
+	if part, ok := errors.AsType[*filter.SelectionError](err); ok {
+		key += "." + part.Part
+		if part.Index >= 0 {
+			key += fmt.Sprintf("[%d]", part.Index)
+		}
+		v.report(key, "%s", part.Reason)
+		return
 	}
+	v.report(key+".filter", "%s", strings.TrimPrefix(err.Error(), "filter: "))
 }
 
 // sink checks what holds between the fields of a sink.

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// Source is one element of "sources": one audit device of one server.
+// Source is one element of "sources": one audit device of one server, or one Flipt server.
 type Source struct {
 	Name          string      `yaml:"name" doc:"Names the source in metrics, logs and health, and, unless server is set, in events (vault://NAME). Lower-case letters, digits, - and _. Changing it makes the source start again."`
-	Type          SourceType  `yaml:"type" oneof:"vault_audit_file,vault_audit_socket,vault_audit_syslog,vault_audit_http" doc:"vault_audit_file follows the file of an audit device of Vault or OpenBao; vault_audit_socket, _syslog and _http receive what the device of that kind sends."`
+	Type          SourceType  `yaml:"type" oneof:"vault_audit_file,vault_audit_socket,vault_audit_syslog,vault_audit_http,flipt" doc:"vault_audit_file follows the file of an audit device of Vault or OpenBao; vault_audit_socket, _syslog and _http receive what the device of that kind sends. flipt receives the webhooks of a Flipt server at /api/v1/ingest/flipt/NAME."`
 	Server        string      `yaml:"server" doc:"The server (or cluster) that the device belongs to: events have the source vault://SERVER. What arrives over several devices of one server is one: an entry that came over one of them is recognised when it comes over another. Empty: the name."`
 	Path          string      `yaml:"path" doc:"File: the file, or a pattern such as /var/log/openbao/audit-*.log. Files may be missing, rotated, truncated or replaced at any time."`
 	Paths         []string    `yaml:"paths" doc:"File: further files or patterns."`
@@ -35,6 +35,9 @@ type Source struct {
 	OmitCaller    bool        `yaml:"omit_caller" doc:"true leaves out of notifications who made the request (display name, entity, hashed accessor, address)."`
 	KVVersions    Versions    `yaml:"kv_versions" doc:"Version of kv mounts for which the log does not tell it: mount path (with its namespace) to 1 or 2."`
 	Vault         VaultServer `yaml:"vault" doc:"The API of the server, asked for what the log hides: versions of kv mounts, hashes of small numbers. Nothing waits for it. See docs/enrichment.md."`
+
+	SigningSecrets []Secret `yaml:"signing_secrets" doc:"Flipt: the signing_secret of the server, as {env: NAME} or {file: PATH}. While it is changed, both: a request needs the signature of one of them."`
+	Unsigned       Unsigned `yaml:"unsigned" oneof:"refuse,loopback,token" doc:"Flipt: who may send without a signature: nobody (refuse), this machine (loopback), or who sends a token with the capability create on sys/events/publish/flipt/... (token), as templates of webhooks can."`
 }
 
 // SourceType is the kind of a source.
@@ -116,6 +119,8 @@ func DefaultSource() Source {
 		},
 		MaxLine: 64 << 20,
 		Vault:   VaultServer{Interval: Duration(5 * time.Minute)},
+
+		Unsigned: UnsignedRefuse,
 	}
 }
 
@@ -129,7 +134,12 @@ func (s *Source) ServerName() string {
 
 // concerned says which fields a type has; see the writer.
 func (s Source) concerned(key string) bool {
+	if s.Type == Flipt {
+		return slices.Contains(fliptFields, key)
+	}
 	switch key {
+	case "signing_secrets", "unsigned":
+		return false
 	case "path", "paths", "from":
 		return s.Type == VaultAuditFile
 	case "address", "max_connections", "spool":
@@ -211,6 +221,13 @@ func (v *validator) sources(sources []Source, listen string) {
 			v.report(key+".name", "%q is already the name of sources[%d]", s.Name, first)
 		default:
 			names[s.Name] = i
+		}
+		if s.Type == Flipt {
+			v.fliptSource(key, s)
+			continue
+		}
+		if len(s.SigningSecrets) > 0 || s.Unsigned != UnsignedRefuse {
+			v.report(key+".signing_secrets", "is for sources of type flipt, as is unsigned")
 		}
 		if s.Server != "" && !sourceName.MatchString(s.Server) {
 			v.report(key+".server", "%q must be 1 to 63 lower-case letters, digits, - and _, and begin with a letter or digit", shorten(s.Server))

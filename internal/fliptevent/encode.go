@@ -166,7 +166,7 @@ func appendRaw(dst, raw []byte, escape bool) []byte {
 		switch {
 		case escape && (c == '<' || c == '>' || c == '&'):
 			dst = append(dst, `\u00`...)
-			dst = append(dst, hex[c>>4], hex[c&15])
+			dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
 			continue
 		case c == '\\' && i+1 < len(raw):
 			if !escape && i+6 <= len(raw) {
@@ -185,4 +185,4 @@ func appendRaw(dst, raw []byte, escape bool) []byte {
 	return dst
 }
 
-const hex = "0123456789abcdef"
+const hexDigits = "0123456789abcdef"

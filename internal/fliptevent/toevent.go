@@ -1,6 +1,8 @@
 package fliptevent
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"net/url"
 	"strconv"
@@ -287,4 +289,21 @@ func clean(s string, most int) string {
 // Repeats says in the metadata of ev that it may be a repeat of the event with an id.
 func Repeats(ev *event.Event, id string) {
 	ev.Metadata.Set(MetadataRepeatOf, id)
+}
+
+// Metadata keys of quarantined events whose bytes are elsewhere.
+const (
+	MetadataSize   = "size"   // in bytes
+	MetadataSHA256 = "sha256" // in hexadecimal digits
+)
+
+// Oversized returns a quarantined event without its bytes, with their size and hash instead.
+func Oversized(ev *event.Event) *event.Event {
+	small := *ev
+	sum := sha256.Sum256(ev.Data)
+	small.Data, small.DataContentType = nil, ""
+	small.Metadata = ev.Metadata.Clone()
+	small.Metadata.Set(MetadataSize, strconv.Itoa(len(ev.Data)))
+	small.Metadata.Set(MetadataSHA256, hex.EncodeToString(sum[:]))
+	return &small
 }

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -53,11 +54,18 @@ type entry struct {
 }
 
 // Register adds a check. Checks are reported in the order of their registration;
-// the same name may be used by several.
-func (r *Registry) Register(name string, kind Kind, check Check) {
+// the same name may be used by several. What it returns removes the check.
+func (r *Registry) Register(name string, kind Kind, check Check) (remove func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.checks = append(r.checks, &entry{name: name, kind: kind, check: check})
+	e := &entry{name: name, kind: kind, check: check}
+	r.checks = append(r.checks, e)
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		// Reports that run have the old list.
+		r.checks = slices.DeleteFunc(slices.Clone(r.checks), func(other *entry) bool { return other == e })
+	}
 }
 
 // Report is what all checks together say.

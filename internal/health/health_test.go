@@ -80,3 +80,19 @@ func TestZeroRegistryIsHealthy(t *testing.T) {
 		t.Errorf("%+v", report)
 	}
 }
+
+func TestRemove(t *testing.T) {
+	var r Registry
+	bad := func() error { return errors.New("bad") }
+	r.Register("a", Degradation, func() error { return nil })
+	remove := r.Register("b", Degradation, bad)
+	r.Register("b", Degradation, func() error { return nil })
+	if r.Report().OK() {
+		t.Error("ok with a check that fails")
+	}
+	remove()
+	remove()
+	if report := r.Report(); !report.OK() || len(report.Checks) != 2 {
+		t.Errorf("after it was removed: %+v", report)
+	}
+}

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tocsin-events/tocsin/internal/jsonvalue"
 )
 
 // names are the functions that templates may use. Of those of text/template, html and js
@@ -133,7 +135,7 @@ func test2(f func(string, string) bool) func(any, any) (bool, error) {
 // orElse is v, unless that is missing, null or "".
 func orElse(v, otherwise any) any {
 	switch v := v.(type) {
-	case nil, Null:
+	case nil, jsonvalue.Null:
 		return otherwise
 	case map[string]any:
 		if v == nil {
@@ -205,7 +207,7 @@ func (r *run) fromJSON(v any) (any, error) {
 	if err := r.charge(16 * len(s)); err != nil { // of small values, this much memory
 		return nil, err
 	}
-	return Decode([]byte(s))
+	return jsonvalue.Decode([]byte(s))
 }
 
 func (r *run) replace(old, with string, v any) (string, error) {
@@ -306,7 +308,7 @@ func listOf(v any) ([]any, error) {
 			list[i] = s
 		}
 		return list, nil
-	case nil, Null:
+	case nil, jsonvalue.Null:
 		return nil, nil
 	}
 	return nil, errors.New("is not a list")
@@ -502,7 +504,7 @@ func equal(a any, others ...any) (bool, error) {
 	return false, nil
 }
 
-func isNull(v any) bool { _, ok := v.(Null); return ok }
+func isNull(v any) bool { _, ok := v.(jsonvalue.Null); return ok }
 
 func isBool(v any) bool { _, ok := v.(bool); return ok }
 

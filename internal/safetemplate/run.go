@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"text/template"
 	"time"
+
+	"github.com/tocsin-events/tocsin/internal/jsonvalue"
 )
 
 // run is an execution of a template, used again for others. The functions of the template
@@ -15,8 +17,9 @@ type run struct {
 	text  *template.Template
 	out   []byte
 	start int // of what this execution appends
-	// value is where the last JSON value ended.
+	// value is where the last JSON value ended, and quoted where there are literals.
 	value  int
+	quoted [][2]int
 	steps  int
 	made   int // bytes of texts
 	before time.Time
@@ -45,6 +48,7 @@ func (t *Template) newRun() *run {
 
 func (r *run) begin(dst []byte) {
 	r.out, r.start, r.value = dst, len(dst), -1
+	r.quoted = r.quoted[:0]
 	r.steps, r.made, r.before = 0, 0, time.Now().Add(MaxTime)
 }
 
@@ -97,7 +101,7 @@ func (r *run) charge(n int) error {
 // rangeOver lets range begin, over nothing for null and for what is missing.
 func (r *run) rangeOver(number int, v any) (any, error) {
 	switch v := v.(type) {
-	case nil, Null:
+	case nil, jsonvalue.Null:
 		return []any(nil), nil
 	case string, bool, Literal, Raw, time.Time:
 		return nil, r.fault(number, errNoRange)
@@ -130,8 +134,18 @@ func (r *run) writeValue(number int, v any) (string, error) {
 	if _, ok := v.(Raw); !ok && !r.mayBegin() {
 		return "", r.fault(number, errBehind)
 	}
+	if of, ok := v.(Valuer); ok {
+		var err error
+		if v, err = of.TemplateValue(); err != nil {
+			return "", r.fault(number, err)
+		}
+	}
+	begin := len(r.out)
 	_, err := r.write(number, v, appendJSON)
 	r.value = len(r.out)
+	if _, ok := v.(Literal); ok && r.value > begin {
+		r.quoted = append(r.quoted, [2]int{begin - r.start, r.value - r.start})
+	}
 	return "", err
 }
 
@@ -156,7 +170,7 @@ func (r *run) writeKey(number int, v any) (string, error) {
 	}
 	return r.write(number, v, func(dst []byte, v any) ([]byte, error) {
 		switch v := v.(type) {
-		case Null:
+		case jsonvalue.Null:
 			return dst, errNull
 		case Raw:
 			return append(dst, v...), nil

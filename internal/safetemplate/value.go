@@ -1,30 +1,24 @@
 package safetemplate
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tocsin-events/tocsin/internal/jsonvalue"
 )
 
-// Values that templates work with: nil (missing), Null, bool, int64, float64,
-// json.Number (where the others are not exact), string, time.Time, []any and
-// map[string]any. A nil map[string]any is missing, too: but its fields can be asked for,
-// and are missing as well. Others are those that follow, and types that implement
-// [Valuer].
+// Values that templates work with: nil (missing), those of package jsonvalue, time.Time, and
+// types that implement [Valuer]. A nil map[string]any is missing, too: but its fields can be
+// asked for, and are missing as well.
 type (
-	// Null is the null of JSON: it is always nil. It is false for if and with, and its fields
-	// are missing.
-	Null map[string]any
 	// Literal is JSON. Outside of quotes it is written as it is, inside of them as text.
 	Literal string
 	// Raw is written as it is, wherever.
@@ -45,84 +39,6 @@ func isMissing(v any) bool {
 	return ok && m == nil
 }
 
-var errNoValue = errors.New("is not a single JSON value")
-
-// Decode makes a value of JSON. Numbers are exact: those that neither int64 nor float64
-// has exactly are a json.Number.
-func Decode(b []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		return nil, errNoValue
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errNoValue
-	}
-	return convert(v), nil
-}
-
-func convert(v any) any {
-	switch v := v.(type) {
-	case nil:
-		return Null(nil)
-	case json.Number:
-		return number(v)
-	case []any:
-		for i := range v {
-			v[i] = convert(v[i])
-		}
-	case map[string]any:
-		for k, e := range v {
-			v[k] = convert(e)
-		}
-	}
-	return v
-}
-
-// number returns the simplest type that has a number exactly.
-func number(n json.Number) any {
-	s := string(n)
-	if i, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return i
-	}
-	if !strings.ContainsAny(s, ".eE") {
-		return n
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil {
-		return n
-	}
-	digits, exponent, ok := decimal(s)
-	again, exponentAgain, _ := decimal(strconv.FormatFloat(f, 'e', -1, 64))
-	if !ok || digits != again || exponent != exponentAgain {
-		return n
-	}
-	return f
-}
-
-// decimal returns the digits of a number without zeros around them, and the power of ten
-// of the last of them.
-func decimal(s string) (digits string, exponent int, ok bool) {
-	s = strings.TrimPrefix(s, "-")
-	mantissa := s
-	if i := strings.IndexAny(s, "eE"); i >= 0 {
-		e, err := strconv.ParseInt(strings.TrimPrefix(s[i+1:], "+"), 10, 32)
-		if err != nil {
-			return "", 0, false
-		}
-		mantissa, exponent = s[:i], int(e)
-	}
-	whole, fraction, _ := strings.Cut(mantissa, ".")
-	digits = strings.TrimLeft(whole+fraction, "0")
-	exponent -= len(fraction)
-	trimmed := strings.TrimRight(digits, "0")
-	if trimmed == "" {
-		return "", 0, true
-	}
-	return trimmed, exponent + len(digits) - len(trimmed), true
-}
-
 // appendJSON appends a value as JSON.
 func appendJSON(dst []byte, v any) ([]byte, error) {
 	if len(dst) > MaxTextBytes {
@@ -131,7 +47,7 @@ func appendJSON(dst []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
 	case nil:
 		return dst, errIsMissing
-	case Null:
+	case jsonvalue.Null:
 		return append(dst, "null"...), nil
 	case Raw:
 		return append(dst, v...), nil

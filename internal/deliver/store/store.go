@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,9 @@ func New(o Options) *Store {
 	}
 }
 
-func (s *Store) key() string { return "sink/" + s.sink }
+const keyPrefix = "sink/"
+
+func (s *Store) key() string { return keyPrefix + s.sink }
 
 func (s *Store) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	if kv := s.kv.Load(); kv != nil {
@@ -242,4 +245,29 @@ func checkVersion(b []byte, newest int) error {
 		return fmt.Errorf("%w: it has version %d, this one knows up to %d", ErrVersion, stored.Version, newest)
 	}
 	return nil
+}
+
+// Names returns the sinks that have a state in the journal, in no order.
+func Names(ctx context.Context, j *journal.Journal) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	kv, err := j.State(ctx, Bucket)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := kv.ListKeys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the states of sinks: %w", err)
+	}
+	defer func() { _ = keys.Stop() }()
+	var names []string
+	for key := range keys.Keys() {
+		if name, ok := strings.CutPrefix(key, keyPrefix); ok {
+			names = append(names, name)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("list the states of sinks: %w", err)
+	}
+	return names, nil
 }

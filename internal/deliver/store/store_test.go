@@ -130,6 +130,9 @@ func TestState(t *testing.T) {
 	if _, ok, err := New(Options{Journal: j, Sink: "other"}).Load(t.Context()); ok || err != nil {
 		t.Errorf("another sink: %v, %v", ok, err)
 	}
+	if names, err := Names(t.Context(), j); err != nil || !reflect.DeepEqual(names, []string{"slack"}) {
+		t.Errorf("names: %v, %v", names, err)
+	}
 	shut(t, j)
 	j = open(t, dir)
 	s = newStore(j, 1<<20)
@@ -141,6 +144,9 @@ func TestState(t *testing.T) {
 	}
 	if _, ok, err := s.Load(t.Context()); ok || err != nil {
 		t.Errorf("after Drop: %v, %v", ok, err)
+	}
+	if names, err := Names(t.Context(), j); err != nil || len(names) != 0 {
+		t.Errorf("names after Drop: %v, %v", names, err)
 	}
 }
 

@@ -26,11 +26,13 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace/otlp"
 	"github.com/tocsin-events/tocsin/internal/trace/tracetest"
 )
@@ -171,7 +173,7 @@ func TestHTTPAnswers(t *testing.T) {
 		"401":              {401, text, "unknown API key", "", Answer{Outcome: Retry, Reason: "check the key or the headers of the exporter (HTTP 401 Unauthorized: unknown API key)"}},
 		"404":              {404, text, "", "", Answer{Outcome: Retry, Reason: "check the url and the type of the exporter (HTTP 404 Not Found)"}},
 		"429":              {429, text, "", "7", Answer{Outcome: Retry, After: 7 * time.Second, Reason: "HTTP 429 Too Many Requests"}},
-		"429, for a week":  {429, text, "", "604800", Answer{Outcome: Retry, After: otlp.MaxRetryAfter, Reason: "HTTP 429 Too Many Requests"}},
+		"429, for a week":  {429, text, "", "604800", Answer{Outcome: Retry, After: telemetry.MaxRetryAfter, Reason: "HTTP 429 Too Many Requests"}},
 		"503, RetryInfo":   {503, "application/json", `{"message":"full","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3s"}]}`, "", Answer{Outcome: Retry, After: 3 * time.Second, Reason: "HTTP 503 Service Unavailable: full"}},
 		"500":              {500, "text/html", "<h1>oops</h1>\n<p>", "", Answer{Outcome: Doubtful, Reason: "HTTP 500 Internal Server Error: <h1>oops</h1> <p>"}},
 		"echoes":           {400, text, "key " + secret + " of Bearer " + secret + " is bad", "", Answer{Outcome: Never, Reason: "HTTP 400 Bad Request: key <secret> of <secret> <secret> is bad"}},
@@ -228,7 +230,7 @@ func TestHugeAnswer(t *testing.T) {
 	})
 	e, err := NewZipkin(connection(url))
 	closed(t, e, err)
-	if a := e.Export(t.Context(), e.Encode(tracetest.Spans())); a.Outcome != Never || len(a.Reason) > otlp.MaxText+3 {
+	if a := e.Export(t.Context(), e.Encode(tracetest.Spans())); a.Outcome != Never || len(a.Reason) > telemetry.MaxText+3 {
 		t.Errorf("%+v", a)
 	}
 }
@@ -323,7 +325,7 @@ func TestSecretsChange(t *testing.T) {
 	url, last := receive(t, fine)
 	value, failure := "first", error(nil)
 	c := connection(url)
-	c.Headers = []Header{{"X-Key", func() (string, error) { return value, failure }}}
+	c.Headers = []Header{{Name: "X-Key", Value: func() (string, error) { return value, failure }}}
 	e, err := NewZipkin(c)
 	closed(t, e, err)
 	p := e.Encode(tracetest.Spans())
@@ -375,7 +377,7 @@ func TestHoneycomb(t *testing.T) {
 			e, err = NewHoneycomb(c, h, options)
 		}
 		closed(t, e, err)
-		if url := e.(*httpExporter).endpoint; url != "https://api.honeycomb.io/v1/traces" {
+		if url := e.(*httpExporter).http.Endpoint(); url != "https://api.honeycomb.io/v1/traces" {
 			t.Error(url)
 		}
 	}
@@ -383,7 +385,7 @@ func TestHoneycomb(t *testing.T) {
 	h.EU = true
 	e, err := NewHoneycomb(c, h, options)
 	closed(t, e, err)
-	if url := e.(*httpExporter).endpoint; url != "https://api.eu1.honeycomb.io/v1/traces" {
+	if url := e.(*httpExporter).http.Endpoint(); url != "https://api.eu1.honeycomb.io/v1/traces" {
 		t.Error(url)
 	}
 	if len(c.Headers) != 2 {
@@ -535,7 +537,7 @@ func TestGRPCAnswers(t *testing.T) {
 		"partly":       {func() ([]byte, error) { return partial, nil }, Answer{Rejected: 1, Reason: "too old"}},
 		"invalid":      {fail(codes.InvalidArgument, "bad "+secret), Answer{Outcome: Never, Reason: "gRPC InvalidArgument: bad <secret>"}},
 		"unavailable":  {retry(codes.Unavailable, 3*time.Second), Answer{Outcome: Retry, After: 3 * time.Second, Reason: "gRPC Unavailable: full"}},
-		"a year":       {retry(codes.ResourceExhausted, 365*24*time.Hour), Answer{Outcome: Retry, After: otlp.MaxRetryAfter, Reason: "gRPC ResourceExhausted: full"}},
+		"a year":       {retry(codes.ResourceExhausted, 365*24*time.Hour), Answer{Outcome: Retry, After: telemetry.MaxRetryAfter, Reason: "gRPC ResourceExhausted: full"}},
 		"too large":    {fail(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), Answer{Outcome: TooLarge, Reason: "gRPC ResourceExhausted: grpc: received message larger than max (5 vs. 4)"}},
 		"java":         {fail(codes.ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5000000"), Answer{Outcome: TooLarge, Reason: "gRPC ResourceExhausted: gRPC message exceeds maximum size 4194304: 5000000"}},
 		"rust":         {fail(codes.OutOfRange, "Error, decoded message length too large: found 5 bytes"), Answer{Outcome: TooLarge, Reason: "gRPC OutOfRange: Error, decoded message length too large: found 5 bytes"}},
@@ -575,4 +577,18 @@ func TestWriter(t *testing.T) {
 	if a := e.Export(t.Context(), e.Encode(spans)); a.Outcome != Retry || a.Reason != "gone" {
 		t.Errorf("%+v", a)
 	}
+}
+
+// raw leaves messages as they are.
+type raw struct{}
+
+func (raw) Name() string { return "proto" }
+
+func (raw) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
+}
+
+func (raw) Unmarshal(data mem.BufferSlice, v any) error {
+	*v.(*[]byte) = data.Materialize()
+	return nil
 }

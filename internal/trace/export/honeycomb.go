@@ -36,7 +36,7 @@ func NewHoneycomb(c Connection, h Honeycomb, o otlp.Options) (Exporter, error) {
 			c.URL = "https://api.eu1.honeycomb.io"
 		}
 	}
-	headers := append(c.Headers[:len(c.Headers):len(c.Headers)], Header{"X-Honeycomb-Team", h.Key})
+	headers := append(c.Headers[:len(c.Headers):len(c.Headers)], Header{Name: "X-Honeycomb-Team", Value: h.Key})
 	if h.Dataset != "" {
 		headers = append(headers, Fixed("X-Honeycomb-Dataset", h.Dataset))
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
 	"github.com/tocsin-events/tocsin/internal/trace/lines"
 	"github.com/tocsin-events/tocsin/internal/trace/otlp"
@@ -58,7 +59,7 @@ func (e *writer) Export(_ context.Context, p Payload) Answer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, err := e.w.Write(p.Body); err != nil {
-		return Answer{Outcome: Retry, Reason: reason(nil, "%v", err)}
+		return Answer{Outcome: Retry, Reason: telemetry.Printable(err.Error())}
 	}
 	return Answer{}
 }

@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tocsin-events/tocsin/internal/jsontext"
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
-	"github.com/tocsin-events/tocsin/internal/trace/jsontext"
-	"github.com/tocsin-events/tocsin/internal/trace/otlp"
 )
 
 // AppendText appends a line for people: when the request began, how long it took, how it
@@ -34,9 +34,9 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 	}
 	dst = pad(dst, outcome, 6, false)
 	dst = append(dst, ' ')
-	dst = append(dst, otlp.Printable(otlp.ServiceName(s.Source))...)
+	dst = append(dst, telemetry.Printable(telemetry.ServiceName(s.Source))...)
 	dst = append(dst, "  "...)
-	dst = append(dst, otlp.Printable(s.Name)...)
+	dst = append(dst, telemetry.Printable(s.Name)...)
 	if missing != "" {
 		dst = append(dst, "  ["...)
 		dst = append(dst, missing...)
@@ -44,7 +44,7 @@ func AppendText(dst []byte, s *trace.Span) []byte {
 	}
 	if s.Message != "" {
 		dst = append(dst, "  ("...)
-		dst = append(dst, otlp.Printable(s.Message)...)
+		dst = append(dst, telemetry.Printable(s.Message)...)
 		dst = append(dst, ')')
 	}
 	dst = appendWho(dst, s)
@@ -58,10 +58,10 @@ func appendWho(dst []byte, s *trace.Span) []byte {
 	name, _ := s.Get("user.name")
 	address, _ := s.Get("client.address")
 	if name.Text != "" {
-		dst = append(append(dst, "  by "...), otlp.Printable(name.Text)...)
+		dst = append(append(dst, "  by "...), telemetry.Printable(name.Text)...)
 	}
 	if address.Text != "" {
-		dst = append(append(dst, "  from "...), otlp.Printable(address.Text)...)
+		dst = append(append(dst, "  from "...), telemetry.Printable(address.Text)...)
 	}
 	return dst
 }
@@ -102,7 +102,7 @@ func AppendJSON(dst []byte, s *trace.Span) []byte {
 	dst = append(dst, `","duration_ns":`...)
 	dst = strconv.AppendInt(dst, int64(s.End.Sub(s.Start)), 10)
 	dst = append(dst, `,"service":`...)
-	dst = jsontext.AppendString(dst, otlp.ServiceName(s.Source))
+	dst = jsontext.AppendString(dst, telemetry.ServiceName(s.Source))
 	dst = append(dst, `,"name":`...)
 	dst = jsontext.AppendString(dst, s.Name)
 	dst = append(dst, `,"trace_id":`...)
@@ -133,7 +133,7 @@ func AppendJSON(dst []byte, s *trace.Span) []byte {
 		}
 		dst = jsontext.AppendString(dst, s.Attributes[i].Key)
 		dst = append(dst, ':')
-		dst = jsontext.AppendValue(dst, &s.Attributes[i].Value)
+		dst = s.Attributes[i].Value.AppendJSON(dst)
 	}
 	return append(dst, "}}\n"...)
 }

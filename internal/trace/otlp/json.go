@@ -4,8 +4,9 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/tocsin-events/tocsin/internal/jsontext"
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
-	"github.com/tocsin-events/tocsin/internal/trace/jsontext"
 )
 
 // AppendJSON appends an ExportTraceServiceRequest with these spans in the JSON form of
@@ -21,7 +22,7 @@ func (e *Encoder) AppendJSON(dst []byte, spans []*trace.Span) []byte {
 		}
 		dst = append(dst, `{"resource":{"attributes":[`...)
 		if !e.replaced {
-			name := text("service.name", ServiceName(g.source))
+			name := text("service.name", telemetry.ServiceName(g.source))
 			dst = appendJSONAttribute(dst, &name)
 		}
 		for j := range e.resource {

@@ -73,18 +73,6 @@ func text(key, value string) trace.Attribute {
 	return trace.Attribute{Key: key, Value: trace.Value{Kind: trace.Text, Text: value}}
 }
 
-// ServiceName returns the name of the service whose span it is: the server that the
-// request went to.
-func ServiceName(source string) string {
-	if name, ok := strings.CutPrefix(source, "vault://"); ok && name != "" {
-		return name
-	}
-	if source == "" {
-		return "unknown_service"
-	}
-	return source
-}
-
 // arrange finds the resources of spans, in the order in which they appear, and puts the
 // spans of one together.
 func (e *Encoder) arrange(spans []*trace.Span) {

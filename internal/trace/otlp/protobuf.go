@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"time"
 
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
 )
 
@@ -29,7 +30,7 @@ func (e *Encoder) AppendProtobuf(dst []byte, spans []*trace.Span) []byte {
 		for _, n := range sizes[:g.spans] {
 			scope += delimited(2, n)
 		}
-		name := text("service.name", clean(ServiceName(g.source)))
+		name := text("service.name", clean(telemetry.ServiceName(g.source)))
 		resource := 0
 		if !e.replaced {
 			resource = delimited(1, attributeSize(&name))

@@ -11,9 +11,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tocsin-events/tocsin/internal/jsontext"
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
-	"github.com/tocsin-events/tocsin/internal/trace/jsontext"
-	"github.com/tocsin-events/tocsin/internal/trace/otlp"
 )
 
 // AppendJSON appends the spans as a list. Zipkin counts in microseconds: what was
@@ -47,7 +47,7 @@ func appendSpan(dst []byte, s *trace.Span) []byte {
 	dst = append(dst, `,"duration":`...)
 	dst = strconv.AppendInt(dst, max(int64(s.End.Sub(s.Start)/time.Microsecond), 1), 10)
 	dst = append(dst, `,"localEndpoint":{"serviceName":`...)
-	dst = jsontext.AppendString(dst, otlp.ServiceName(s.Source))
+	dst = jsontext.AppendString(dst, telemetry.ServiceName(s.Source))
 	dst = append(dst, '}')
 	dst = appendRemote(dst, s)
 	dst = append(dst, `,"tags":{`...)
@@ -93,7 +93,7 @@ func appendText(dst []byte, v *trace.Value) []byte {
 		}
 	}
 	dst = append(dst, '"')
-	dst = jsontext.AppendValue(dst, v)
+	dst = v.AppendJSON(dst)
 	return append(dst, '"')
 }
 

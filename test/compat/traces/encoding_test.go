@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 	"github.com/tocsin-events/tocsin/internal/trace"
 	"github.com/tocsin-events/tocsin/internal/trace/otlp"
 	"github.com/tocsin-events/tocsin/internal/trace/tracetest"
@@ -99,18 +100,18 @@ func inBase64(t *testing.T, text []byte) []byte {
 func TestAnswers(t *testing.T) {
 	for _, rejected := range []int64{0, 1, 512, math.MaxInt64} {
 		answer := &service.ExportTraceServiceResponse{PartialSuccess: &service.ExportTracePartialSuccess{RejectedSpans: rejected, ErrorMessage: "too old"}}
-		want := otlp.Partial{Rejected: rejected, Message: "too old"}
+		want := telemetry.Partial{Rejected: rejected, Message: "too old"}
 		b, err := proto.Marshal(answer)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, err := otlp.ParsePartial(b); err != nil || p != want {
+		if p, err := telemetry.ParsePartial(b); err != nil || p != want {
 			t.Errorf("%+v, %v", p, err)
 		}
 		if b, err = protojson.Marshal(answer); err != nil {
 			t.Fatal(err)
 		}
-		if p, err := otlp.ParsePartialJSON(b); err != nil || p != want {
+		if p, err := telemetry.ParsePartialJSON(b); err != nil || p != want {
 			t.Errorf("%s: %+v, %v", b, p, err)
 		}
 	}

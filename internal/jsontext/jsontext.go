@@ -1,4 +1,4 @@
-// Package jsontext appends JSON for the encoders of spans, without reflection and without
+// Package jsontext appends JSON for encoders, without reflection and without
 // allocating. Unlike encoding/json it leaves <, > and & as they are.
 package jsontext
 
@@ -6,8 +6,6 @@ import (
 	"math"
 	"strconv"
 	"unicode/utf8"
-
-	"github.com/tocsin-events/tocsin/internal/trace"
 )
 
 const hexDigits = "0123456789abcdef"
@@ -88,19 +86,4 @@ func AppendFloat(dst []byte, f float64) []byte {
 		return append(dst, `"-Infinity"`...)
 	}
 	return strconv.AppendFloat(dst, f, 'g', -1, 64)
-}
-
-// AppendValue appends the value of an attribute as the JSON that is natural for it.
-func AppendValue(dst []byte, v *trace.Value) []byte {
-	switch v.Kind {
-	case trace.Int:
-		return strconv.AppendInt(dst, int64(v.Num), 10)
-	case trace.Float:
-		return AppendFloat(dst, math.Float64frombits(v.Num))
-	case trace.Bool:
-		return strconv.AppendBool(dst, v.Num != 0)
-	case trace.Texts:
-		return AppendStrings(dst, v.Texts)
-	}
-	return AppendString(dst, v.Text)
 }

@@ -1,4 +1,4 @@
-package export
+package telemetry
 
 import (
 	"crypto/tls"

@@ -1,4 +1,4 @@
-package otlp
+package telemetry
 
 import (
 	"encoding/json"
@@ -25,7 +25,7 @@ const (
 
 // Partial is what a receiver says about a request that it took.
 type Partial struct {
-	// Rejected spans will never be taken. With 0 and a Message, the message is a
+	// Rejected spans, or log records, will never be taken. With 0 and a Message, the message is a
 	// warning.
 	Rejected int64
 	Message  string
@@ -41,8 +41,8 @@ type Failure struct {
 
 var errAnswer = errors.New("the answer is not one of OTLP")
 
-// ParsePartial reads an ExportTraceServiceResponse in its binary form. An empty body
-// means that all spans were taken.
+// ParsePartial reads an ExportTraceServiceResponse, or that of another signal, in its
+// binary form. An empty body means that everything was taken.
 func ParsePartial(body []byte) (p Partial, err error) {
 	err = fields(body, func(field protowire.Number, wire protowire.Type, value []byte, _ uint64) error {
 		if field != 1 || wire != protowire.BytesType {
@@ -61,12 +61,14 @@ func ParsePartial(body []byte) (p Partial, err error) {
 	return p, err
 }
 
-// ParsePartialJSON reads an ExportTraceServiceResponse in its JSON form.
+// ParsePartialJSON reads an ExportTraceServiceResponse or ExportLogsServiceResponse in its
+// JSON form.
 func ParsePartialJSON(body []byte) (Partial, error) {
 	var answer struct {
 		PartialSuccess struct {
-			RejectedSpans number
-			ErrorMessage  string
+			RejectedSpans      number
+			RejectedLogRecords number
+			ErrorMessage       string
 		}
 	}
 	if len(body) == 0 {
@@ -76,7 +78,7 @@ func ParsePartialJSON(body []byte) (Partial, error) {
 		return Partial{}, errAnswer
 	}
 	p := answer.PartialSuccess
-	return Partial{Rejected: max(int64(p.RejectedSpans), 0), Message: Printable(p.ErrorMessage)}, nil
+	return Partial{Rejected: max(int64(p.RejectedSpans), int64(p.RejectedLogRecords), 0), Message: Printable(p.ErrorMessage)}, nil
 }
 
 // number is a number of 64 bits, which may be a string in the JSON of protobuf.
