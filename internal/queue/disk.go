@@ -238,10 +238,10 @@ func (q *Queue) target(g *group) (*segment, error) {
 	if d.total+size > q.o.MaxBytes {
 		return nil, q.noSpace()
 	}
-	number := d.nextFile
+	dir, number := d.dir, d.nextFile
 	d.nextFile++
 	q.mu.Unlock()
-	s, err := createSegment(d.dir, number, g.first, size)
+	s, err := createSegment(dir, number, g.first, size)
 	q.mu.Lock()
 	if err != nil {
 		return nil, fmt.Errorf("begin a file of the queue: %w", err)
