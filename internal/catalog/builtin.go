@@ -40,7 +40,7 @@ const (
 	mounted  = trail + " plugin mount_class mount_path mount_accessor"
 	hosted   = mounted + " sha256"
 	sink     = trail + " sink"
-	outage   = sink + " sink_type reason since attempts status count"
+	outage   = sink + " sink_type reason since attempts response_status count"
 	audited  = change + " action entity_type flipt_version status key id flag_key segment_key namespace_key authentication remote_address display_name email repeat_of imported"
 )
 
@@ -486,7 +486,7 @@ var meanings = map[string]struct{ meaning, example string }{
 	"event_id":            {"id of the event; missing for a list", exampleID},
 	"missed":              {"how many events are missing; 0 when that is not known", "120"},
 	"attempts":            {"how many attempts have failed", "7"},
-	"status":              {"status of the last response, if there was one", "503"},
+	"response_status":     {"status of the last response, if there was one", "503"},
 	"replay":              {"id of the replay or redrive", "1"},
 	"after":               {"position after which it begins; missing for the beginning of the journal", ""},
 	"until":               {"position of the last event", ""},

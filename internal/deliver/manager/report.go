@@ -145,7 +145,7 @@ func (s *sink) record(r report) trail.Record {
 		set("reason", r.Outage.Reason)
 		set("since", r.Outage.Since.UTC().Format(time.RFC3339))
 		number("attempts", r.Outage.Attempts)
-		number("status", r.Outage.Status)
+		number("response_status", r.Outage.Status)
 	case deliver.ChangeHeld:
 		rec.What, rec.Operation = "sink-disabled", "disable"
 		set("reason", r.Held.Reason)
