@@ -92,7 +92,7 @@ type Queue struct {
 	mu      sync.Mutex
 	next    uint64            // number of the next entry
 	passed  map[string]uint64 // by reader: entries before this one
-	sealed  bool // takes no more entries
+	sealed  bool              // takes no more entries
 	closed  bool
 	room    chan struct{} // closed when there may be room; nil: nobody waits
 	news    chan struct{} // closed when there is something to read; nil: nobody waits
