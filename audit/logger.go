@@ -231,9 +231,11 @@ func (l *Logger) open() (err error) {
 	}
 	for i := range o.Outputs {
 		out, running := &o.Outputs[i], l.outputs[i]
-		if running.sink, err = out.make(l); err != nil {
+		sink, err := out.make(l)
+		if err != nil {
 			return fmt.Errorf("sink %s: %w", out.Name, err)
 		}
+		running.sink = sink
 		running.delivery = deliver.New(deliver.Options{
 			Name: out.Name, Sink: running.sink, Match: out.Filter.match(l.log), Policy: out.policy(), From: deliver.FromStart,
 			Journal: l.queue, Store: passingStore{running.store, l.queue, out.Name}, Logger: l.log,

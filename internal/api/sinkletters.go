@@ -215,7 +215,7 @@ func (c *sinkCall) replay() (any, int, error) {
 		return nil, 0, err
 	}
 	answer := SinkReplayed{ID: id, After: r.After.String(), Until: r.Until.String()}
-	if err := c.commit(c.record("sink-replay", "replay", "replay", id, "from", answer.After, "to", answer.Until), "the replay is under way"); err != nil {
+	if err := c.commit(c.record("sink-replay", "replay", "replay", id, "after", answer.After, "until", answer.Until), "the replay is under way"); err != nil {
 		return nil, 0, err
 	}
 	return answer, http.StatusAccepted, nil

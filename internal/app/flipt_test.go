@@ -17,13 +17,13 @@ import (
 	"github.com/tocsin-events/tocsin/internal/fliptevent"
 )
 
-// webhook is a request of a real Flipt server.
-type webhook struct {
+// fliptWebhook is a request of a real Flipt server.
+type fliptWebhook struct {
 	Method, Path, Body, Scenario string
 	Headers                      [][2]string
 }
 
-func recordedWebhooks(t *testing.T) (all []webhook) {
+func recordedWebhooks(t *testing.T) (all []fliptWebhook) {
 	t.Helper()
 	f, err := os.Open("../fliptevent/testdata/webhooks.jsonl")
 	if err != nil {
@@ -32,7 +32,7 @@ func recordedWebhooks(t *testing.T) (all []webhook) {
 	defer f.Close()
 	s := bufio.NewScanner(f)
 	for s.Buffer(nil, 1<<20); s.Scan(); {
-		var w webhook
+		var w fliptWebhook
 		if err := json.Unmarshal(s.Bytes(), &w); err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func recordedWebhooks(t *testing.T) (all []webhook) {
 }
 
 // send sends a request as it was recorded, and returns the status of the answer.
-func (w *webhook) send(t *testing.T, url string) (status int, answer string) {
+func (w *fliptWebhook) send(t *testing.T, url string) (status int, answer string) {
 	t.Helper()
 	r, err := http.NewRequest(w.Method, url, strings.NewReader(w.Body))
 	if err != nil {
@@ -68,7 +68,7 @@ func (w *webhook) send(t *testing.T, url string) (status int, answer string) {
 	return response.StatusCode, string(b)
 }
 
-func (w *webhook) signed() bool {
+func (w *fliptWebhook) signed() bool {
 	for _, h := range w.Headers {
 		if h[0] == "X-Flipt-Webhook-Signature" {
 			return true
@@ -105,7 +105,7 @@ func TestFliptWebhooksWithTheRightSecret(t *testing.T) {
 	o.Config.Sources = append(o.Config.Sources, fliptSource("prod", config.UnsignedLoopback, "the next one", "s3crET-recorded"))
 	a, _ := start(t, o)
 	url := a.URL() + "/api/v1/ingest/flipt"
-	var posted []webhook
+	var posted []fliptWebhook
 	for i, w := range recordedWebhooks(t) {
 		to := url
 		if i%2 == 0 {
@@ -228,7 +228,7 @@ func TestFliptWebhookAdmission(t *testing.T) {
 		{"/unknown", "POST", []string{"X-Vault-Token", root}, 503},
 		{"", "POST", nil, 503}, // which of them?
 	} {
-		w := webhook{Method: c.method, Body: body}
+		w := fliptWebhook{Method: c.method, Body: body}
 		for i := 0; i+1 < len(c.header); i += 2 {
 			w.Headers = append(w.Headers, [2]string{c.header[i], c.header[i+1]})
 		}
@@ -245,7 +245,7 @@ func TestFliptWebhookAdmission(t *testing.T) {
 	if n := len(fliptEvents(t, a, 3)); n != 3 {
 		t.Error(n)
 	}
-	large := webhook{Method: "POST", Body: strings.Repeat("x", 9<<20)}
+	large := fliptWebhook{Method: "POST", Body: strings.Repeat("x", 9<<20)}
 	if status, _ := large.send(t, a.URL()+"/api/v1/ingest/flipt/local"); status != 503 {
 		t.Errorf("a body of 9 MiB is answered %d", status)
 	}
@@ -326,7 +326,7 @@ func TestFliptSecretIsRotated(t *testing.T) {
 	o := options(t)
 	o.Config.Sources = c.Sources
 	a, _ := start(t, o)
-	var signed *webhook
+	var signed *fliptWebhook
 	for _, w := range recordedWebhooks(t) {
 		if w.signed() {
 			signed = &w
@@ -364,7 +364,7 @@ func TestFliptEntries(t *testing.T) {
 	}
 	post := func(path, token string, b string) (int, string) {
 		t.Helper()
-		w := webhook{Method: "POST", Body: b, Headers: [][2]string{{"X-Vault-Token", token}}}
+		w := fliptWebhook{Method: "POST", Body: b, Headers: [][2]string{{"X-Vault-Token", token}}}
 		return w.send(t, a.URL()+"/api/v1/ingest/flipt/"+path)
 	}
 	may := policyToken(t, a, `path "sys/flipt/old" { capabilities = ["update", "sudo"] }`)

@@ -1,12 +1,35 @@
 package app
 
 import (
-	"errors"
+	"time"
 
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/sink/otlplogs"
+	"github.com/tocsin-events/tocsin/internal/telemetry"
 )
 
 func (a *App) makeOTLPLogsSink(c config.Sink) (deliver.Sink, error) {
-	return nil, errors.ErrUnsupported
+	o := c.OTLPLogs
+	options := otlplogs.Options{
+		URL: o.URL, Gzip: o.Compression == "gzip", Timeout: time.Duration(c.Timeout), Version: a.version,
+		TLS:      otlplogs.TLS{CA: reveal(o.TLS.CA), Cert: reveal(o.TLS.Cert), Key: reveal(o.TLS.Key), ServerName: o.TLS.ServerName},
+		Resource: o.Resource,
+	}
+	switch {
+	case o.Protocol == config.OTLPOverGRPC:
+		options.Protocol = otlplogs.GRPC
+	case o.Encoding == "json":
+		options.Protocol = otlplogs.HTTPJSON
+	default:
+		options.Protocol = otlplogs.HTTP
+	}
+	for _, h := range o.Headers {
+		if h.Secret.IsSet() {
+			options.Headers = append(options.Headers, telemetry.Header{Name: h.Name, Value: h.Secret.Reveal})
+		} else {
+			options.Headers = append(options.Headers, telemetry.Fixed(h.Name, h.Value))
+		}
+	}
+	return otlplogs.New(options)
 }

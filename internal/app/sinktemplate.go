@@ -1,12 +1,13 @@
 package app
 
 import (
-	"strings"
+	"fmt"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/filter"
 	"github.com/tocsin-events/tocsin/internal/sink/template"
 )
 
@@ -47,20 +48,15 @@ func (a *App) makeTemplateSink(c config.Sink) (deliver.Sink, error) {
 // samples returns examples of the types that a sink selects. Namespaces are no matter:
 // events of a type look the same in all of them.
 func (a *App) samples(c config.SinkEvents) ([]*event.Event, error) {
+	selected, err := filter.Selection{Types: c.Types, Pairs: c.Pairs, Filter: c.Filter}.Compile()
+	if err != nil {
+		return nil, fmt.Errorf("events: %w", err)
+	}
 	var list []*event.Event
 	for _, e := range a.catalog.Samples() {
-		if e = template.Sample(e); selects(c, e.Type) {
+		if e = template.Sample(e); selected(e) {
 			list = append(list, e)
 		}
 	}
 	return list, nil
-}
-
-// selects says whether types and pairs select a type.
-func selects(c config.SinkEvents, eventType string) bool {
-	typed := len(c.Types) == 0 && !strings.HasPrefix(eventType, "tocsin/sink-")
-	for _, t := range c.Types {
-		typed = typed || event.CompileGlob(t).Match(eventType)
-	}
-	return typed
 }

@@ -39,6 +39,8 @@ const (
 	denied   = trail + " request_path count"
 	mounted  = trail + " plugin mount_class mount_path mount_accessor"
 	hosted   = mounted + " sha256"
+	sink     = trail + " sink"
+	outage   = sink + " sink_type reason since attempts response_status count"
 	audited  = change + " action entity_type flipt_version status key id flag_key segment_key namespace_key authentication remote_address display_name email repeat_of imported"
 )
 
@@ -262,6 +264,22 @@ var builtIns = []builtIn{
 	{"tocsin/plugin-restart", "The plugin of a mount runs again.", "", "sys/mounts/secret", hosted},
 	{"tocsin/subscription-start", "A subscription has begun.", "", "sys/events/subscribe/kv*", story},
 	{"tocsin/subscription-end", "A subscription has ended.", "", "sys/events/subscribe/kv*", story + " delivered duration_seconds reason"},
+	{"tocsin/sink-create", "A sink was added while the hub runs.", "", "sys/sinks/slack", sink + " sink_type"},
+	{"tocsin/sink-update", "A sink was replaced while the hub runs.", "", "sys/sinks/slack", sink + " sink_type"},
+	{"tocsin/sink-delete", "A sink that was added at run time was removed.", "", "sys/sinks/slack", sink + " kept dead_letters"},
+	{"tocsin/sink-test", "A test event was handed to a sink.", "", "sys/sinks/slack", sink + " result event_type"},
+	{"tocsin/sink-paused", "A sink is sent nothing until somebody resumes it.", "", "sys/sinks/slack", sink + " reason"},
+	{"tocsin/sink-resumed", "A sink is sent events again.", "", "sys/sinks/slack", sink},
+	{"tocsin/sink-disabled", "A sink is sent nothing any more: somebody wanted that, or its endpoint, which has answered 410.", "", "sys/sinks/slack", sink + " sink_type reason count"},
+	{"tocsin/sink-failing", "Nothing can be delivered to a sink. It is tried again.", "", "sys/sinks/slack", outage},
+	{"tocsin/sink-recovered", "A sink takes events again.", "", "sys/sinks/slack", outage + " duration_seconds"},
+	{"tocsin/sink-gap", "The journal had removed events before they were sent to a sink.", "", "sys/sinks/slack", sink + " sink_type reason missed count"},
+	{"tocsin/sink-full", "There is no room for more dead letters of a sink, which waits until some are redriven or removed.", "", "sys/sinks/slack", sink + " sink_type reason count"},
+	{"tocsin/sink-letters-read", "Somebody has looked at dead letters.", "", "sys/sinks/slack", sink + " event_id"},
+	{"tocsin/sink-redrive", "Dead letters are tried once more.", "", "sys/sinks/slack", sink + " dead_letters replay"},
+	{"tocsin/sink-purge", "Dead letters were removed for good.", "", "sys/sinks/slack", sink + " dead_letters"},
+	{"tocsin/sink-replay", "A part of the journal is sent to a sink once more.", "", "sys/sinks/slack", sink + " replay after until"},
+	{"tocsin/sink-replay-cancel", "A replay or redrive was ended early.", "", "sys/sinks/slack", sink + " replay"},
 	{"tocsin/trail-lost", "Records of the hub about itself could not be kept.", "", "sys/trail", trail + " count since"},
 }
 
@@ -460,6 +478,18 @@ var meanings = map[string]struct{ meaning, example string }{
 	"namespaces":          {"namespaces that were asked for", ""},
 	"filter":              {"filter that was asked for", ""},
 	"format":              {"format of the events", "vault"},
+	"sink":                {"name of the sink", "slack"},
+	"sink_type":           {"type of the sink", "webhook"},
+	"kept":                {"true when its place in the journal and its dead letters stay", "true"},
+	"dead_letters":        {"how many dead letters are concerned", "12"},
+	"result":              {"what became of the test event", "delivered"},
+	"event_id":            {"id of the event; missing for a list", exampleID},
+	"missed":              {"how many events are missing; 0 when that is not known", "120"},
+	"attempts":            {"how many attempts have failed", "7"},
+	"response_status":     {"status of the last response, if there was one", "503"},
+	"replay":              {"id of the replay or redrive", "1"},
+	"after":               {"position after which it begins; missing for the beginning of the journal", ""},
+	"until":               {"position of the last event", ""},
 	"delivered":           {"events that were sent", "17"},
 	"duration_seconds":    {"how long it lasted", "3600.000"},
 }

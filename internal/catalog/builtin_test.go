@@ -141,6 +141,9 @@ func emitted(t *testing.T) map[string]bool {
 	for name := range literals(hub, regexp.MustCompile(`^tocsin/.`)) {
 		all[name] = true
 	}
+	for name := range literals(sources(t, "../api", "../deliver/manager"), regexp.MustCompile(`^sink-[a-z-]+$`)) {
+		all["tocsin/"+name] = true
+	}
 	all["tocsin/trail-lost"] = true // trail.LostType
 	for _, noun := range flipt.Flipt.Nouns {
 		for _, verb := range flipt.Flipt.Verbs {

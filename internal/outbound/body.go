@@ -1,71 +1,61 @@
 package outbound
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptrace"
 	"sync/atomic"
 )
 
-// body is the bytes of a request, which the transport may read more than once, and still
-// after it has returned. release is called when nobody does any more.
-type body struct {
+// sending is the body of a request on its way. The transport may read it more than once, and
+// still after it has returned. It is a bytes.Reader and nothing else because the transport
+// knows those: it sends what it does not know in packets of their own, behind the headers.
+type sending struct {
 	bytes   []byte
-	release func()
-	holders atomic.Int32
-	opened  atomic.Int32
-	ended   atomic.Bool // somebody has read all of it
+	reader  bytes.Reader
+	trace   httptrace.ClientTrace
+	opened  atomic.Int32 // how often it was given to the transport
+	written atomic.Int32 // how often the transport was done with it
+	whole   atomic.Bool  // at least once with all of it
 }
 
 var errReplays = errors.New("the connection was closed again and again")
 
-func (b *body) hold() { b.holders.Add(1) }
-
-func (b *body) drop() {
-	if b.holders.Add(-1) == 0 && b.release != nil {
-		b.release()
-	}
+func newSending(b []byte) *sending {
+	s := &sending{bytes: b}
+	s.trace.WroteRequest = s.wrote
+	return s
 }
 
-// open returns a reader of it all.
-func (b *body) open() io.ReadCloser {
-	b.hold()
-	b.opened.Add(1)
-	return &bodyReader{body: b, rest: b.bytes}
+func (s *sending) wrote(info httptrace.WroteRequestInfo) {
+	if info.Err == nil {
+		s.whole.Store(true)
+	}
+	s.written.Add(1)
+}
+
+// attach makes it the body of a request.
+func (s *sending) attach(r *http.Request) {
+	s.opened.Add(1)
+	r.Body, r.ContentLength = http.NoBody, int64(len(s.bytes))
+	if len(s.bytes) > 0 {
+		s.reader.Reset(s.bytes)
+		r.Body, r.GetBody = io.NopCloser(&s.reader), s.again
+	}
 }
 
 // again is what the transport calls to send the request over another connection.
-func (b *body) again() (io.ReadCloser, error) {
-	if b.opened.Load() > replays {
+func (s *sending) again() (io.ReadCloser, error) {
+	if s.opened.Add(1) > 1+replays {
 		return nil, errReplays
 	}
-	return b.open(), nil
+	return io.NopCloser(bytes.NewReader(s.bytes)), nil
 }
 
 // sent says whether all of it went to a connection at least once.
-func (b *body) sent() bool { return b.ended.Load() || len(b.bytes) == 0 }
+func (s *sending) sent() bool { return s.whole.Load() }
 
-type bodyReader struct {
-	body   *body
-	rest   []byte
-	closed atomic.Bool
-}
-
-func (r *bodyReader) Read(p []byte) (int, error) {
-	if r.closed.Load() {
-		return 0, errors.New("read of a body that is closed")
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	if len(r.rest) == 0 {
-		r.body.ended.Store(true)
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (r *bodyReader) Close() error {
-	if !r.closed.Swap(true) {
-		r.body.drop()
-	}
-	return nil
-}
+// done says whether it is certain that nobody reads it any more.
+func (s *sending) done() bool { return s.opened.Load() == s.written.Load() }

@@ -9,14 +9,17 @@ package outbound
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -85,19 +88,21 @@ type Client struct {
 	timeout time.Duration
 	proxy   *url.URL // nil: none
 	dialer  net.Dialer
-	life    context.Context // until Close
-	end     context.CancelFunc
+
+	userAgent []string
+	checked   atomic.Pointer[url.URL] // by the guard, last
 
 	mu        sync.Mutex
 	transport *http.Transport
-	loaded    material  // what the transport has
-	looked    time.Time // when that was compared last
+	loaded    [sha256.Size]byte               // the hash of what the transport has
+	looked    time.Time                       // when that was compared last
+	running   map[*sending]context.CancelFunc // nil: closed
 }
 
 // New returns a client. It reads the files of secrets once, so that what is wrong with them
 // is told at once, but does not connect. An error names the option.
 func New(o Options) (*Client, error) {
-	c := &Client{options: o, timeout: o.Timeout}
+	c := &Client{options: o, timeout: o.Timeout, userAgent: []string{o.UserAgent}, running: make(map[*sending]context.CancelFunc)}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
 	}
@@ -127,7 +132,6 @@ func New(o Options) (*Client, error) {
 	if _, err := c.current(time.Now()); err != nil {
 		return nil, err
 	}
-	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
 }
 
@@ -136,13 +140,13 @@ var errClosed = errors.New("the sink was closed")
 // Request is what to send.
 type Request struct {
 	Method string // empty: POST
-	// URL is as [ParseURL] returns it. It is not changed.
+	// URL is as [ParseURL] returns it. Nobody changes it.
 	URL *url.URL
 	// Header becomes the client's, which adds to it what the options say.
 	Header http.Header
 	Body   []byte
-	// Release, if set, is called once when nobody reads Body any more. That may be after
-	// [Client.Do] has returned, and on another goroutine.
+	// Release, if set, is called before [Client.Do] returns if Body is not in use any more, so
+	// that its memory may be used again. Otherwise, as after some failures, it is not called.
 	Release func()
 	// Secrets are further texts that a reason must not repeat.
 	Secrets []string
@@ -181,16 +185,18 @@ func (c *Client) Result(ctx context.Context, r *Request, answer *Answer, err err
 // sign whether it has read the request. Then the request is sent over another one, at
 // most twice: it has the id of its event, so that a receiver can tell.
 func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
-	body := &body{bytes: r.Body, release: r.Release}
-	body.hold()
-	defer body.drop()
-
+	body := newSending(r.Body)
+	defer func() {
+		if r.Release != nil && body.done() {
+			r.Release()
+		}
+	}()
 	fail := func(err error) (*Answer, error) { return nil, &Failure{err: err} }
-	if c.life.Err() != nil {
-		return fail(errClosed)
-	}
-	if err := c.options.Guard.CheckURL(r.URL); err != nil {
-		return fail(err)
+	if c.checked.Load() != r.URL {
+		if err := c.options.Guard.CheckURL(r.URL); err != nil {
+			return fail(err)
+		}
+		c.checked.Store(r.URL)
 	}
 	secrets, err := c.credentials()
 	if err != nil {
@@ -200,13 +206,17 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	if err != nil {
 		return fail(err)
 	}
-	attempt, cancel := context.WithTimeout(ctx, c.timeout)
+	attempt, cancel := c.bound(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
-
-	response, err := transport.RoundTrip(c.request(r, secrets, body).WithContext(attempt))
+	if !c.begin(body, cancel) {
+		return fail(errClosed)
+	}
+	defer c.finish(body)
+	request := c.request(httptrace.WithClientTrace(attempt, &body.trace), r, secrets)
+	body.attach(request)
+	response, err := transport.RoundTrip(request)
 	switch {
-	case err != nil && c.life.Err() != nil:
+	case err != nil && attempt.Err() != nil && c.isClosed():
 		return fail(errClosed)
 	case err != nil:
 		return nil, &Failure{place: place(r.URL), err: err, timeout: c.timeout, tls: r.URL.Scheme == "https", sent: body.sent(), secrets: secrets.all(r)}
@@ -219,19 +229,28 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 	return answer, nil
 }
 
+// bound makes a request end in time. Most who send have a deadline of their own.
+func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if at, ok := ctx.Deadline(); ok && time.Until(at) <= c.timeout {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
+// blank is what all requests have in common.
+var blank = http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+
 // request makes the request.
-func (c *Client) request(r *Request, secrets credentials, body *body) *http.Request {
+func (c *Client) request(ctx context.Context, r *Request, secrets credentials) *http.Request {
 	header := r.Header
 	if header == nil {
 		header = make(http.Header, 4+len(secrets.headers))
 	}
-	header["User-Agent"] = []string{c.options.UserAgent}
-	request := &http.Request{
-		Method: r.Method, URL: r.URL, Host: r.URL.Host, Header: header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	if request.Method == "" {
-		request.Method = http.MethodPost
+	header["User-Agent"] = c.userAgent
+	request := blank.WithContext(ctx) // a copy
+	request.URL, request.Host, request.Header = r.URL, r.URL.Host, header
+	if r.Method != "" {
+		request.Method = r.Method
 	}
 	if secrets.authorization != "" {
 		header["Authorization"] = []string{secrets.authorization}
@@ -246,11 +265,6 @@ func (c *Client) request(r *Request, secrets credentials, body *body) *http.Requ
 	// Not sent: it lets the transport use another connection, should the receiver have closed
 	// this one while it was idle.
 	header["Idempotency-Key"] = nil
-	request.Body, request.ContentLength = http.NoBody, int64(len(r.Body))
-	if len(r.Body) > 0 {
-		request.Body = body.open()
-		request.GetBody = body.again
-	}
 	return request
 }
 
@@ -289,11 +303,37 @@ func (a *Answer) read(response *http.Response, cancel context.CancelFunc) {
 	}
 }
 
-// Close ends the requests that are on their way, and releases the connections.
-func (c *Client) Close() error {
-	c.end()
+// begin remembers how to end a request; it is false when the client is closed.
+func (c *Client) begin(s *sending, cancel context.CancelFunc) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.running == nil {
+		return false
+	}
+	c.running[s] = cancel
+	return true
+}
+
+func (c *Client) finish(s *sending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.running, s)
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running == nil
+}
+
+// Close ends the requests that are on their way, and releases the connections.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cancel := range c.running {
+		cancel()
+	}
+	c.running = nil
 	c.transport.CloseIdleConnections()
 	return nil
 }
@@ -324,7 +364,6 @@ func (c *Client) newTransport(m material) (*http.Transport, error) {
 		DialContext:            c.dial,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    min(maxDial, c.timeout),
-		ResponseHeaderTimeout:  c.timeout,
 		MaxIdleConns:           4 * keep,
 		MaxIdleConnsPerHost:    keep,
 		IdleConnTimeout:        idleConns,

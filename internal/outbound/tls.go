@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -22,6 +23,11 @@ type TLS struct {
 
 // material is what the secrets of a [TLS] say.
 type material struct{ ca, cert, key string }
+
+// sum stands for the material where that is kept.
+func (m *material) sum() [sha256.Size]byte {
+	return sha256.Sum256([]byte(m.ca + "\x00" + m.cert + "\x00" + m.key))
+}
 
 // lookAgain is how often the files are read.
 const lookAgain = 5 * time.Second
@@ -79,7 +85,7 @@ func (c *Client) current(now time.Time) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.transport == nil || m != c.loaded {
+	if sum := m.sum(); c.transport == nil || sum != c.loaded {
 		next, err := c.newTransport(m)
 		if err != nil {
 			return nil, err
@@ -87,7 +93,7 @@ func (c *Client) current(now time.Time) (*http.Transport, error) {
 		if c.transport != nil {
 			c.transport.CloseIdleConnections()
 		}
-		c.transport, c.loaded = next, m
+		c.transport, c.loaded = next, sum
 	}
 	c.looked = now
 	return c.transport, nil

@@ -7,9 +7,10 @@ import (
 	"fmt"
 )
 
-// Check says what is wrong with b as one JSON value: that it is none, or that an object has
-// a key twice, of which receivers take one or the other. It quotes nothing of b.
-func Check(b []byte) error {
+// check says what is wrong with b as one JSON value: that it is none, or that an object has
+// a key twice, of which receivers take one or the other. Only what stands in quoted, ranges in
+// their order, may have that: it is JSON that somebody else made. It quotes nothing of b.
+func check(b []byte, quoted [][2]int) error {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return errors.New("it is empty")
 	}
@@ -22,7 +23,7 @@ func Check(b []byte) error {
 		}
 		return errors.New("it is not valid JSON")
 	}
-	return checkKeys(b)
+	return checkKeys(b, quoted)
 }
 
 // object is the keys of an object so far.
@@ -55,9 +56,14 @@ func (o *object) has(key []byte) bool {
 }
 
 // checkKeys looks for keys that are twice in an object of valid JSON.
-func checkKeys(b []byte) error {
+func checkKeys(b []byte, quoted [][2]int) error {
 	var open []object
 	for i := 0; i < len(b); i++ {
+		if len(quoted) > 0 && i == quoted[0][0] {
+			i = quoted[0][1] - 1
+			quoted = quoted[1:]
+			continue
+		}
 		switch b[i] {
 		case '{', '[':
 			open = append(open, object{isObject: b[i] == '{', keyNext: b[i] == '{'})

@@ -17,8 +17,9 @@ type run struct {
 	text  *template.Template
 	out   []byte
 	start int // of what this execution appends
-	// value is where the last JSON value ended.
+	// value is where the last JSON value ended, and quoted where there are literals.
 	value  int
+	quoted [][2]int
 	steps  int
 	made   int // bytes of texts
 	before time.Time
@@ -47,6 +48,7 @@ func (t *Template) newRun() *run {
 
 func (r *run) begin(dst []byte) {
 	r.out, r.start, r.value = dst, len(dst), -1
+	r.quoted = r.quoted[:0]
 	r.steps, r.made, r.before = 0, 0, time.Now().Add(MaxTime)
 }
 
@@ -132,8 +134,18 @@ func (r *run) writeValue(number int, v any) (string, error) {
 	if _, ok := v.(Raw); !ok && !r.mayBegin() {
 		return "", r.fault(number, errBehind)
 	}
+	if of, ok := v.(Valuer); ok {
+		var err error
+		if v, err = of.TemplateValue(); err != nil {
+			return "", r.fault(number, err)
+		}
+	}
+	begin := len(r.out)
 	_, err := r.write(number, v, appendJSON)
 	r.value = len(r.out)
+	if _, ok := v.(Literal); ok && r.value > begin {
+		r.quoted = append(r.quoted, [2]int{begin - r.start, r.value - r.start})
+	}
 	return "", err
 }
 

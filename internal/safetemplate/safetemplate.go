@@ -45,7 +45,7 @@ const (
 // Bounds of templates and of executing one.
 const (
 	MaxTemplateBytes = 64 << 10
-	MaxOutputBytes   = 1 << 20
+	MaxOutputBytes   = 4 << 20
 	MaxSteps         = 100_000         // rounds of range, and templates that are called
 	MaxTextBytes     = 32 << 20        // all texts that functions make
 	MaxTime          = 2 * time.Second // of one execution
@@ -210,7 +210,8 @@ func (t *Template) at(source string, pos parse.Pos, action, format string, args 
 	return p
 }
 
-// Execute appends what the template makes of data. Errors are a [*Problem]; what was
+// Execute appends what the template makes of data; in the form JSON that is one valid value
+// in which no object has a key twice. Errors are a [*Problem]; what was
 // appended until then is cut off. It tells nothing of the values.
 func (t *Template) Execute(dst []byte, data any) (out []byte, err error) {
 	r := t.runs.Get().(*run)
@@ -223,6 +224,11 @@ func (t *Template) Execute(dst []byte, data any) (out []byte, err error) {
 	}()
 	err = r.text.Execute(r, data)
 	out = r.out
+	if err == nil && t.form == JSON {
+		if wrong := check(out[len(dst):], r.quoted); wrong != nil {
+			err = &Problem{Source: t.name, Reason: "what it makes cannot be sent: " + wrong.Error()}
+		}
+	}
 	r.out = nil
 	t.runs.Put(r)
 	if err != nil {

@@ -1,6 +1,7 @@
 package standardwebhooks
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,9 +12,9 @@ import (
 type Keyring struct {
 	secrets []func() (string, error)
 
-	mu    sync.Mutex
-	texts []string
-	keys  []Key
+	mu   sync.Mutex
+	sums [][sha256.Size]byte // of the secrets that keys were made of
+	keys []Key
 }
 
 // NewKeyring returns a keyring of secrets, each of which is as [ParseKey] reads it. It reads
@@ -29,16 +30,17 @@ func (r *Keyring) Keys() ([]Key, error) {
 	if len(r.secrets) == 0 {
 		return nil, nil
 	}
-	texts := make([]string, len(r.secrets))
+	texts, sums := make([]string, len(r.secrets)), make([][sha256.Size]byte, len(r.secrets))
 	for i, secret := range r.secrets {
 		var err error
 		if texts[i], err = secret(); err != nil {
 			return nil, fmt.Errorf("signing key %d: %w", i+1, err)
 		}
+		sums[i] = sha256.Sum256([]byte(texts[i]))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if slices.Equal(texts, r.texts) {
+	if slices.Equal(sums, r.sums) {
 		return r.keys, nil
 	}
 	keys := make([]Key, len(texts))
@@ -52,6 +54,6 @@ func (r *Keyring) Keys() ([]Key, error) {
 		}
 		keys[i] = key
 	}
-	r.texts, r.keys = texts, keys
+	r.sums, r.keys = sums, keys
 	return keys, nil
 }

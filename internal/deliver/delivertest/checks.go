@@ -131,32 +131,38 @@ func refusesOne(x *trial) {
 }
 
 // oneNotDelivered sends events of which one cannot be delivered. The others may have to be
-// sent again.
+// sent again, and apart: as a delivery does, when a whole batch was refused or failed.
 func (x *trial) oneNotDelivered(sink deliver.Sink, events []deliver.Item, bad int) {
 	x.Helper()
 	badID := events[bad].Event.ID
-	left := events
+	left, size := events, len(events)
 	var refused bool
 	for begun := time.Now(); len(left) > 0; {
 		if time.Since(begun) > x.h.patient {
 			x.Fatalf("events beside one that cannot be delivered are not: %q", ids(left))
 		}
 		var again []deliver.Item
-		for _, part := range x.parts(left) {
-			for i, r := range x.send(sink, x.h.patient, part...) {
+		for part := range slices.Chunk(left, min(size, len(x.parts(left)[0]))) {
+			results, rest := x.sendApart(sink, part)
+			whole := rest == len(part) && rest > 1
+			for i, r := range results {
 				isBad := part[i].Event.ID == badID
 				switch {
+				case whole && r.Outcome == deliver.Refused, isBad && r.Outcome == deliver.Doubtful && len(part) > 1,
+					!isBad && (r.Outcome == deliver.Retry || r.Outcome == deliver.Doubtful):
+					again = append(again, part[i])
 				case isBad && (r.Outcome == deliver.Refused || r.Outcome == deliver.Impossible):
 					refused = true
-				case isBad && r.Outcome == deliver.Doubtful && len(part) > 1, !isBad && (r.Outcome == deliver.Retry || r.Outcome == deliver.Doubtful):
-					again = append(again, part[i]) // a delivery would send them apart
 				case isBad || r.Outcome != deliver.Delivered:
 					x.Errorf("event %s (the bad one: %v) is %s: %s", part[i].Event.ID, isBad, r.Outcome, r.Reason)
 				}
 			}
 		}
-		if len(again) == len(left) && len(left) > 1 {
-			x.Fatalf("one event that cannot be delivered keeps the others of its batch from being so")
+		if len(again) == len(left) {
+			if size == 1 {
+				x.Fatalf("one event that cannot be delivered keeps others from being so: %q", ids(left))
+			}
+			size = (size + 1) / 2
 		}
 		left = again
 	}
@@ -164,6 +170,14 @@ func (x *trial) oneNotDelivered(sink deliver.Sink, events []deliver.Item, bad in
 		x.Error("the event that cannot be delivered was")
 	}
 	x.wantEach(slices.Delete(slices.Clone(events), bad, bad+1), true)
+}
+
+// sendApart sends a batch, and returns how many events have the result of all of it.
+func (x *trial) sendApart(sink deliver.Sink, part []deliver.Item) (results []deliver.Result, rest int) {
+	x.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), x.h.patient)
+	defer cancel()
+	return x.sendCounting(ctx, x.h.patient+x.h.soon, sink, part...)
 }
 
 // unchanged sends the same events from many goroutines: nobody changes them.

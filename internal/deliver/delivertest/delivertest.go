@@ -167,6 +167,7 @@ func checks() []check {
 		{"close while it hangs", Hangs, closeWhileHanging},
 		{"slow receiver", Slow, slow},
 		{"outages leave nothing behind", Works, outages},
+		{"a delivery recovers", Works, recovers},
 	}
 }
 

@@ -199,7 +199,10 @@ func (s *memorySink) Send(ctx context.Context, b *deliver.Batch) deliver.Result 
 				outcome = deliver.Delivered
 			}
 			if s.flaws.blamesAll {
-				return deliver.Result{Outcome: outcome, Reason: "no"}
+				for k := range items {
+					b.Decide(k, deliver.Result{Outcome: outcome, Reason: "no"})
+				}
+				return deliver.Result{}
 			}
 			if s.flaws.blames {
 				i = (i + 1) % len(items)

@@ -172,7 +172,7 @@ func outages(x *trial) {
 				continue
 			}
 			x.receiver.Set(mode)
-			for _, part := range x.parts(Events(round*10, 2))[:1] {
+			for _, part := range x.parts(Events(1000+round*10, 2))[:1] {
 				x.wantLater(x.send(sink, 2*pause, part...), part, deliver.Doubtful)
 			}
 		}

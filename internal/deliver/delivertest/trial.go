@@ -118,18 +118,30 @@ func (x *trial) send(sink deliver.Sink, d time.Duration, events ...deliver.Item)
 // sendIn sends the events in one batch, and fails when that takes longer than limit.
 func (x *trial) sendIn(ctx context.Context, limit time.Duration, sink deliver.Sink, events ...deliver.Item) []deliver.Result {
 	x.Helper()
+	results, _ := x.sendCounting(ctx, limit, sink, events...)
+	return results
+}
+
+// sendCounting is sendIn, and returns how many events have the result of the whole batch.
+func (x *trial) sendCounting(ctx context.Context, limit time.Duration, sink deliver.Sink, events ...deliver.Item) (results []deliver.Result, rest int) {
+	x.Helper()
 	// The slice is used again by who sends: what looks at it later is found by the race
 	// detector, or finds nothing.
 	batch := &deliver.Batch{Items: slices.Clone(events), Attempt: 1}
-	var results []deliver.Result
 	if !x.within(limit, "Send", func() { results = batch.Results(sink.Send(ctx, batch)) }) {
-		return nil
+		return nil, 0
+	}
+	const none = deliver.Outcome(255)
+	for _, r := range batch.Results(deliver.Result{Outcome: none}) {
+		if r.Outcome == none {
+			rest++
+		}
 	}
 	clear(batch.Items)
 	for _, r := range results {
 		x.checkResult(r)
 	}
-	return results
+	return results, rest
 }
 
 // sendAll sends all events, in as many batches as are needed, which must be delivered.

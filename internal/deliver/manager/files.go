@@ -51,13 +51,10 @@ func resolve(path string) (string, error) {
 	rest := ""
 	for {
 		// A link to what does not exist would be made by writing to it.
-		if info, err := os.Lstat(path); err == nil {
+		if _, err := os.Lstat(path); err == nil {
 			resolved, err := filepath.EvalSymlinks(path)
 			if err != nil {
 				return "", fmt.Errorf("%q is a link that leads nowhere: %w", path, err)
-			}
-			if rest != "" && info.Mode().IsRegular() {
-				return "", fmt.Errorf("%q is no directory", path)
 			}
 			return filepath.Join(resolved, rest), nil
 		} else if !errors.Is(err, fs.ErrNotExist) {

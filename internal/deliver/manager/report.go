@@ -1,8 +1,6 @@
 package manager
 
 import (
-	"context"
-	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -19,8 +17,8 @@ const (
 	reportEvery = 5 * time.Minute
 )
 
-// reporter makes log lines, and records of the trail, of what a delivery tells. A sink that
-// fails and recovers all the time makes few of them.
+// reporter makes records of the trail of what a delivery tells, which logs it by itself. A
+// sink that fails and recovers all the time makes few of them.
 type reporter struct {
 	m    *Manager
 	sink *sink
@@ -62,7 +60,6 @@ func groupOf(c deliver.Change) string {
 
 // changed takes what a delivery tells. It never blocks.
 func (r *reporter) changed(c deliver.Change) {
-	r.log(c)
 	group := groupOf(c)
 	if group == "" {
 		return
@@ -148,7 +145,7 @@ func (s *sink) record(r report) trail.Record {
 		set("reason", r.Outage.Reason)
 		set("since", r.Outage.Since.UTC().Format(time.RFC3339))
 		number("attempts", r.Outage.Attempts)
-		number("status", r.Outage.Status)
+		number("response_status", r.Outage.Status)
 	case deliver.ChangeHeld:
 		rec.What, rec.Operation = "sink-disabled", "disable"
 		set("reason", r.Held.Reason)
@@ -161,29 +158,4 @@ func (s *sink) record(r report) trail.Record {
 		set("reason", r.Reason)
 	}
 	return rec
-}
-
-// log writes what has happened.
-func (r *reporter) log(c deliver.Change) {
-	log := r.m.log.With("sink", r.sink.name)
-	switch c.Kind {
-	case deliver.ChangeFailing:
-		log.Warn("Nothing can be delivered to the sink; it will be tried again.", "reason", c.Outage.Reason, "since", c.Outage.Since, "attempts", c.Outage.Attempts)
-	case deliver.ChangeRecovered:
-		log.Info("The sink takes events again.", "after", c.At.Sub(c.Outage.Since).Round(time.Second), "attempts", c.Outage.Attempts)
-	case deliver.ChangeHeld:
-		level := slog.LevelInfo
-		if c.Held.ByEndpoint {
-			level = slog.LevelWarn
-		}
-		log.Log(context.Background(), level, "Nothing is sent to the sink any more.", "by", c.Held.By, "reason", c.Held.Reason, "wanted_by_endpoint", c.Held.ByEndpoint)
-	case deliver.ChangeResumed:
-		log.Info("The sink is sent events again.")
-	case deliver.ChangeGap:
-		log.Error("The journal had removed events before they were sent to the sink.", "events", c.Missed, "reason", c.Reason)
-	case deliver.ChangeLettersFull:
-		log.Error("There is no room for more dead letters of the sink; redrive or purge some.", "reason", c.Reason)
-	case deliver.ChangeReplayed:
-		log.Info("A replay or redrive to the sink has ended.", "id", c.ID, "reason", c.Reason)
-	}
 }

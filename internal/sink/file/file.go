@@ -99,7 +99,9 @@ type Sink struct {
 type job struct {
 	do    func(*output) error
 	buf   *[]byte // given back afterwards
+	sync  bool    // what it says must be heard
 	reply chan error
+	gone  chan struct{} // closed: nobody waits for the reply any more
 }
 
 var errClosed = errors.New("the sink is closed")
@@ -163,7 +165,7 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 		s.buffers.Put(buf)
 		return deliver.Result{} // all are decided
 	}
-	err := s.ask(ctx, job{func(out *output) error { return out.write(*buf) }, buf, make(chan error, 1)})
+	err := s.ask(ctx, job{do: func(out *output) error { return out.write(*buf) }, buf: buf})
 	if err != nil {
 		return deliver.Result{Outcome: deliver.Retry, Reason: reason(err)}
 	}
@@ -186,7 +188,7 @@ func (s *Sink) encode(buf []byte, b *deliver.Batch) (_ []byte, lines int) {
 
 // Sync implements [deliver.Syncer].
 func (s *Sink) Sync(ctx context.Context) error {
-	return s.ask(ctx, job{do: (*output).sync, reply: make(chan error, 1)})
+	return s.ask(ctx, job{do: (*output).sync, sync: true})
 }
 
 // reopenTimeout bounds how long Reopen waits.
@@ -197,7 +199,7 @@ const reopenTimeout = 5 * time.Second
 func (s *Sink) Reopen() error {
 	ctx, cancel := context.WithTimeout(context.Background(), reopenTimeout)
 	defer cancel()
-	return s.ask(ctx, job{do: func(out *output) error { out.release(); return nil }, reply: make(chan error, 1)})
+	return s.ask(ctx, job{do: func(out *output) error { out.release(); return nil }})
 }
 
 // closeGrace is how long something that is being written is waited for when the sink is
@@ -208,6 +210,8 @@ const closeGrace = time.Second
 // operation of the system cannot be interrupted: when ctx ends, or the sink is closed, it goes
 // on alone.
 func (s *Sink) ask(ctx context.Context, j job) error {
+	j.reply, j.gone = make(chan error), make(chan struct{})
+	defer close(j.gone)
 	s.start.Do(func() { s.running.Go(s.run) })
 	select {
 	case <-s.closing: // even if there is somebody to take it
@@ -266,7 +270,14 @@ func (s *Sink) run() {
 	for {
 		select {
 		case j := <-s.jobs:
-			j.reply <- j.do(out)
+			err := j.do(out)
+			select {
+			case j.reply <- err:
+			case <-j.gone:
+				if j.sync {
+					out.lose(err) // whoever syncs next is told
+				}
+			}
 			if j.buf != nil && cap(*j.buf) <= largestKept {
 				s.buffers.Put(j.buf)
 			}

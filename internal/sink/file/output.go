@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/directory"
@@ -272,7 +273,10 @@ func openDirectory(o *Options) (*os.Root, error) {
 
 // makeDirectory makes a directory that is there after a power cut, with those above it.
 func makeDirectory(dir string) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return syscall.ENOTDIR
+		}
 		return nil
 	}
 	above := filepath.Dir(dir)

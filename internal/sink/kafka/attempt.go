@@ -21,6 +21,8 @@ type attempt struct {
 	producer *producer
 	batch    *deliver.Batch
 	states   []state // of the events
+	// ended says why the context of the attempt has ended.
+	ended func() error
 }
 
 // state is what became of one event so far.

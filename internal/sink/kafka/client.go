@@ -166,16 +166,9 @@ func (s *Sink) mechanism() sasl.Mechanism {
 func (s *Sink) password() (string, error) {
 	v, err := s.o.SASL.Password()
 	if err == nil {
-		s.remember("sasl", v)
+		s.secrets.put("password", v)
 	}
 	return v, err
-}
-
-// remember keeps a secret, to take it out of what others say.
-func (s *Sink) remember(what, secret string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.secrets[what] = secret
 }
 
 // dial connects, with TLS if that is wanted.
@@ -317,6 +310,12 @@ func (p *producer) look(ctx context.Context, topics []string) map[string]error {
 			continue
 		}
 		delete(failed, *t.Topic)
+	}
+	if len(failed) < len(topics) && p.sink.o.Acks == AcksAll {
+		// Who may not have a producer id can write to no topic.
+		if _, _, err := p.client.ProducerID(ctx); err != nil {
+			return all(err)
+		}
 	}
 	sizes := p.sizes(ctx, there)
 	p.mu.Lock()

@@ -125,16 +125,46 @@ type Sink struct {
 	closed  chan struct{}
 	once    sync.Once
 
+	secrets secretBox
+
 	mu      sync.Mutex
 	current *producer // nil: none yet, or the last one could not be used any more
-	secrets map[string]string
+}
+
+// secretBox keeps secrets, to take them out of what others say. Its fields are functions so
+// that the secrets are not in what is printed of a sink, in whichever way.
+type secretBox struct {
+	put  func(what, secret string)
+	hide func(text string) string // replaces them in a text
+}
+
+func newSecretBox() secretBox {
+	var mu sync.Mutex
+	values := make(map[string]string) // by what they are
+	return secretBox{
+		put: func(what, secret string) {
+			mu.Lock()
+			defer mu.Unlock()
+			values[what] = secret
+		},
+		hide: func(text string) string {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, secret := range values {
+				if secret != "" {
+					text = strings.ReplaceAll(text, secret, "<secret>")
+				}
+			}
+			return text
+		},
+	}
 }
 
 // New checks options, and reads the secrets and certificates that they refer to. It does not
 // connect.
 func New(o Options) (*Sink, error) {
 	o = o.withDefaults()
-	s := &Sink{o: o, closed: make(chan struct{}), secrets: make(map[string]string)}
+	s := &Sink{o: o, closed: make(chan struct{}), secrets: newSecretBox()}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -322,12 +352,15 @@ func (s *Sink) producer() (*producer, error) {
 
 // Send implements [deliver.Sink].
 func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// The client takes it better when its context is cancelled than when it has a deadline.
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(outer))
+	defer cancel(nil)
+	defer context.AfterFunc(outer, func() { cancel(context.Cause(outer)) })()
 	go func() {
 		select {
 		case <-s.closed:
-			cancel()
+			cancel(errClosed)
 		case <-ctx.Done():
 		}
 	}()
@@ -336,7 +369,7 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 		return s.result(verdict{outcome: deliver.Retry, reason: err.Error()})
 	}
 	defer p.end()
-	a := &attempt{sink: s, producer: p, batch: b, states: make([]state, len(b.Items))}
+	a := &attempt{sink: s, producer: p, batch: b, states: make([]state, len(b.Items)), ended: func() error { return context.Cause(ctx) }}
 	a.prepare(ctx)
 	a.produce(ctx)
 	return a.report()

@@ -109,8 +109,8 @@ func (s *Sink) newSchemas() (*schemas, error) {
 func (s *Sink) registryPassword() (string, error) {
 	v, err := s.o.Registry.Password()
 	if err == nil {
-		s.remember("registry", v)
-		s.remember("registry login", base64.StdEncoding.EncodeToString([]byte(s.o.Registry.Username+":"+v)))
+		s.secrets.put("password of the registry", v)
+		s.secrets.put("login of the registry", base64.StdEncoding.EncodeToString([]byte(s.o.Registry.Username+":"+v)))
 	}
 	return v, err
 }

@@ -34,13 +34,7 @@ func (s *Sink) clean(text string) string {
 	if text == "" {
 		return ""
 	}
-	s.mu.Lock()
-	for _, secret := range s.secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "<secret>")
-		}
-	}
-	s.mu.Unlock()
+	text = s.secrets.hide(text)
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return ' '
@@ -62,6 +56,9 @@ func (a *attempt) judge(topic string, err error) verdict {
 		v.status = int(code.Code)
 	}
 	mechanism := a.sink.o.SASL.Mechanism
+	if errors.Is(err, context.Canceled) && a.ended() != nil {
+		err = a.ended()
+	}
 	switch {
 	case errors.Is(err, errClosed), errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled):
 		v.reason = "interrupted"

@@ -171,7 +171,7 @@ func (s *Sink) parseHeaders(list []Header) error {
 			return fmt.Errorf("%.40q is no name of a header", h.Name)
 		}
 		name := textproto.CanonicalMIMEHeaderKey(h.Name)
-		if reserved[name] {
+		if reserved[name] || strings.HasPrefix(name, "Tocsin-") {
 			return fmt.Errorf("the header %s is set by the sink itself; leave it out", name)
 		}
 		if slices.ContainsFunc(s.headers, func(o header) bool { return o.name == name }) {
@@ -269,6 +269,13 @@ func (s *Sink) send(ctx context.Context, b *deliver.Batch, i int) deliver.Result
 	if err != nil {
 		return deliver.Result{Outcome: deliver.Retry, Reason: err.Error()}
 	}
+	r.Header.Set("Tocsin-Attempt", strconv.Itoa(max(b.Attempt, 1)))
+	if b.Replay != "" {
+		r.Header.Set("Tocsin-Replay", url.PathEscape(b.Replay))
+	}
+	if b.Redriven {
+		r.Header.Set("Tocsin-Redriven", "true")
+	}
 	id, now := outbound.EventID(e), s.now()
 	r.Header.Set(standardwebhooks.HeaderID, id)
 	r.Header.Set(standardwebhooks.HeaderTimestamp, strconv.FormatInt(now.Unix(), 10))
@@ -341,11 +348,6 @@ func (s *Sink) request(item deliver.Item, b *deliver.Batch) (*outbound.Request, 
 	}
 	if r.Body, err = s.body.Execute(nil, v); err != nil {
 		return impossible("%w", err)
-	}
-	if !s.text {
-		if err := safetemplate.Check(r.Body); err != nil {
-			return impossible("body: what it makes cannot be sent: %w", err)
-		}
 	}
 	return r, nil
 }

@@ -120,7 +120,7 @@ func TestSend(t *testing.T) {
 	if err := standardwebhooks.Verify([]standardwebhooks.Key{key}, r.header, r.body, time.Now(), 0); err != nil {
 		t.Error(err)
 	}
-	if r.header.Get("Webhook-Id") != sampleEvent().ID {
+	if r.header.Get("Webhook-Id") != sampleEvent().ID || r.header.Get("Tocsin-Attempt") != "2" || r.header.Get("Tocsin-Replay") != "r1" {
 		t.Error(r.header)
 	}
 }
@@ -313,10 +313,13 @@ func TestSlack(t *testing.T) {
 			}
 			return text(o["text"], most)
 		}
-		if text(body["text"], 4000); len(body) != 2 {
+		if text(body["text"], 4000); len(body) != 4 {
 			t.Errorf("%v", body)
 		}
 		attachment := body["attachments"].([]any)[0].(map[string]any)
+		if len(attachment) != 2 {
+			t.Errorf("%v", attachment)
+		}
 		if !regexp.MustCompile(`^#[0-9a-f]{6}$`).MatchString(attachment["color"].(string)) {
 			t.Error(attachment["color"])
 		}

@@ -20,7 +20,7 @@ type signer struct {
 	flipt outbound.Secret // nil: none
 
 	mu     sync.Mutex
-	texts  []string
+	read   [][sha256.Size]byte // the hashes of what parsed is from
 	parsed keys
 }
 
@@ -34,7 +34,7 @@ func (s *signer) load() (keys, error) {
 	if len(s.keys) == 0 && s.flipt == nil {
 		return keys{}, nil
 	}
-	var memory [4]string
+	var memory [5]string
 	texts := memory[:0]
 	for i, k := range s.keys {
 		text, err := k()
@@ -50,9 +50,14 @@ func (s *signer) load() (keys, error) {
 		}
 		texts = append(texts, text)
 	}
+	var hashes [5][sha256.Size]byte
+	read := hashes[:0]
+	for _, text := range texts {
+		read = append(read, sha256.Sum256([]byte(text)))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Equal(texts, s.texts) {
+	if slices.Equal(read, s.read) {
 		return s.parsed, nil
 	}
 	var k keys
@@ -69,7 +74,7 @@ func (s *signer) load() (keys, error) {
 	if s.flipt != nil {
 		k.flipt = newFliptKey(texts[len(s.keys)])
 	}
-	s.texts, s.parsed = slices.Clone(texts), k
+	s.read, s.parsed = slices.Clone(read), k
 	return k, nil
 }
 

@@ -75,6 +75,8 @@ type Sink struct {
 	max    int
 	signer signer
 	now    func() time.Time
+	// headers is how many a request has, about.
+	headers int
 }
 
 // New returns a sink. It reads secrets, but does not connect.
@@ -117,6 +119,12 @@ func New(o Options) (*Sink, error) {
 	if s.client, err = outbound.New(o.Connection); err != nil {
 		return nil, err
 	}
+	s.headers = 8 + len(o.Connection.Headers)
+	for _, more := range []bool{s.gzip, len(o.SigningKeys) > 0, o.FliptSecret != nil, o.Connection.Bearer != nil, o.Connection.Username != ""} {
+		if more {
+			s.headers++
+		}
+	}
 	return s, nil
 }
 
@@ -139,13 +147,20 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 		if len(items) == len(b.Items) {
 			return result // the usual case
 		}
+		from = next
+		failed := result.Outcome != deliver.Delivered && (result.Outcome != deliver.Refused || len(items) > 1)
+		if failed {
+			for i := next; i < len(b.Items); i++ {
+				b.Decide(i, notTried)
+			}
+		}
+		if failed && len(items) > 1 {
+			return result // of these, nobody knows which
+		}
 		for _, i := range items {
 			b.Decide(i, result)
 		}
-		if from = next; result.Outcome != deliver.Delivered && result.Outcome != deliver.Refused {
-			for ; from < len(b.Items); from++ {
-				b.Decide(from, notTried)
-			}
+		if failed {
 			return result
 		}
 	}
@@ -164,9 +179,8 @@ func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Re
 		body = p.compress()
 	}
 	now := s.now()
-	several := len(p.items) > 1
 	id := p.id(b)
-	h := newHeaders(12)
+	h := newHeaders(s.headers)
 	h.set("Content-Type", s.contentType(b, p))
 	if s.gzip {
 		h.set("Content-Encoding", "gzip")
@@ -194,12 +208,7 @@ func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Re
 	if b.Redriven {
 		h.set(headerRedriven, "true")
 	}
-	result := s.client.Send(ctx, &outbound.Request{URL: s.url, Header: h.header, Body: body, Release: p.release})
-	if several && result.Outcome == deliver.Refused {
-		// Which of them it does not want is not known.
-		result.Outcome = deliver.Doubtful
-	}
-	return result
+	return s.client.Send(ctx, &outbound.Request{URL: s.url, Header: h.header, Body: body, Release: p.release})
 }
 
 // Close implements [deliver.Sink].
@@ -210,7 +219,7 @@ func (s *Sink) contentType(b *deliver.Batch, p *packet) string {
 	switch {
 	case s.body == Lines:
 		return format.LinesContentType
-	case s.body == One && s.format == Standard, s.body != One && s.format == Standard:
+	case s.format == Standard:
 		return "application/json"
 	case s.body != One:
 		return s.format.ArrayContentType()

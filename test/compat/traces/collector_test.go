@@ -49,6 +49,7 @@ service:
   telemetry: {metrics: {level: none}, logs: {level: warn}}
   pipelines:
     traces: {receivers: [otlp], exporters: [file]}
+    logs: {receivers: [otlp], exporters: [file]}
 `, c.grpcAddress, c.httpAddress, c.file)
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
