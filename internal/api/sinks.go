@@ -31,6 +31,9 @@ const (
 	maxLetterPage  = 1000
 	letterPage     = 100 // if no limit is asked for
 	maxReasonBytes = 500
+
+	// sinkAnswerTimeout bounds a change with everything that it waits for.
+	sinkAnswerTimeout = 3 * time.Minute
 )
 
 // sinkCall is a request below /api/v1/sinks while it is served.
@@ -174,6 +177,8 @@ func (c *sinkCall) do(route sinkRoute) (any, int, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), changeTimeout)
 		defer cancel()
 		c.ctx = ctx
+		// A sink that is replaced or removed is waited for, see delivery.stop_timeout.
+		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(sinkAnswerTimeout))
 	}
 	return route.serve(c)
 }
@@ -284,9 +289,11 @@ func (c *sinkCall) record(what, operation string, fields ...string) trail.Record
 	return r
 }
 
-// commit records a change that was made, before it is answered.
+// commit records a change that was made, before it is answered, however long that took.
 func (c *sinkCall) commit(r trail.Record, done string) error {
-	return c.a.commit(c.ctx, r, done+notRecorded)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), changeTimeout)
+	defer cancel()
+	return c.a.commit(ctx, r, done+notRecorded)
 }
 
 func (c *sinkCall) kinds() (any, int, error) {
