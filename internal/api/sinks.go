@@ -31,9 +31,6 @@ const (
 	maxLetterPage  = 1000
 	letterPage     = 100 // if no limit is asked for
 	maxReasonBytes = 500
-
-	// sinkAnswerTimeout bounds a change with everything that it waits for.
-	sinkAnswerTimeout = 3 * time.Minute
 )
 
 // sinkCall is a request below /api/v1/sinks while it is served.
@@ -177,8 +174,6 @@ func (c *sinkCall) do(route sinkRoute) (any, int, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), changeTimeout)
 		defer cancel()
 		c.ctx = ctx
-		// A sink that is replaced or removed is waited for, see delivery.stop_timeout.
-		_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(sinkAnswerTimeout))
 	}
 	return route.serve(c)
 }
