@@ -87,6 +87,12 @@ func (s *sink) got() []int {
 	return append([]int(nil), s.taken...)
 }
 
+func (s *sink) history() []call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]call(nil), s.calls...)
+}
+
 func (s *sink) attempts() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,6 +48,7 @@ type Delivery struct {
 	sent     chan struct{} // closed when nobody sends any more
 
 	panicked atomic.Bool
+	syncing  sync.Mutex
 
 	mu   sync.Mutex
 	work *sync.Cond // there may be something to send
@@ -77,6 +78,7 @@ type Delivery struct {
 	led               uint64
 	stopping          bool
 	restarting        bool // the sink could not be synced
+	unsynced          int  // how often in a row
 	alarm             *time.Timer
 	alarmAt           time.Time
 

@@ -28,7 +28,7 @@ func (d *deque[T]) pop() T {
 	v := d.ring[d.head]
 	d.ring[d.head] = zero
 	d.head = (d.head + 1) & (len(d.ring) - 1)
-	if d.n--; d.n == 0 && len(d.ring) > 4096 {
+	if d.n--; d.n == 0 && len(d.ring) > 1<<16 {
 		*d = deque[T]{} // it was a crowd, which need not come again
 	}
 	return v

@@ -84,6 +84,7 @@ func (d *Delivery) loadLocked(ctx context.Context) error {
 	for _, r := range s.Redrives {
 		d.addBackground(newRedrive(d, r))
 	}
+	d.flushed(d.live)
 	return nil
 }
 
@@ -220,20 +221,34 @@ func (d *Delivery) snapshot() State {
 }
 
 // sync makes durable what the sink has, if it needs that. When it cannot, nobody knows what
-// is lost: everything since the place that is stored is sent again.
+// is lost: everything since the place that is stored is sent again, one batch first, until
+// it can be made durable.
 func (d *Delivery) sync(ctx context.Context) error {
 	s, ok := d.options.Sink.(Syncer)
 	if !ok {
 		return nil
 	}
+	d.syncing.Lock()
 	err := s.Sync(ctx)
-	if err == nil || ctx.Err() != nil {
+	d.syncing.Unlock()
+	if err != nil && ctx.Err() != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err == nil {
+		if d.unsynced > 0 {
+			d.unsynced = 0
+			d.wake()
+		}
+		return nil
+	}
+	now := time.Now()
+	d.unsynced++
+	pause := d.policy.Backoff.wait(d.unsynced)
 	r := Result{Outcome: Retry, Reason: tidy("cannot make durable what was delivered: " + err.Error())}
-	d.failed(pass{failures: d.gate.failures}, r, 0, time.Now())
+	d.failed(pass{failures: d.gate.failures}, r, pause, now)
+	d.gate.leave(now, pause)
 	if d.restarting = true; d.sending == 0 {
 		d.restart()
 	}

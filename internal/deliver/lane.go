@@ -37,7 +37,7 @@ func (s *stream) takeKey(e *entry) {
 		if s.order == All {
 			o = &s.all
 		} else {
-			o = &owner{key: e.key}
+			o = s.newOwner(e.key)
 			if s.owners == nil {
 				s.owners = make(map[uint64]*owner)
 			}
@@ -60,13 +60,31 @@ func (s *stream) freeKey(e *entry) {
 		return
 	}
 	o.batch, o.expiring = nil, false
+	if o.waiting.len() > 0 {
+		for i := o.waiting.len() - 1; i >= 0; i-- {
+			s.putFront(o.waiting.at(i))
+		}
+		o.waiting = deque[*entry]{}
+	}
 	if o != &s.all {
 		delete(s.owners, o.key)
+		if len(s.spare) < spareOwners {
+			s.spare = append(s.spare, o)
+		}
 	}
-	for i := o.waiting.len() - 1; i >= 0; i-- {
-		s.putFront(o.waiting.at(i))
+}
+
+// spareOwners bounds how many owners are kept to be used again.
+const spareOwners = 256
+
+func (s *stream) newOwner(key uint64) (o *owner) {
+	if n := len(s.spare); n > 0 {
+		o, s.spare = s.spare[n-1], s.spare[:n-1]
+	} else {
+		o = new(owner)
 	}
-	o.waiting = deque[*entry]{}
+	o.key = key
+	return o
 }
 
 // giveBack puts an event in front of all others of its key, which it does not own any more.

@@ -111,7 +111,7 @@ func TestStorm(t *testing.T) {
 		quiet := time.Now()
 		s.answer = func(context.Context, *deliver.Batch) deliver.Result {
 			if time.Now().Before(quiet) {
-				t.Errorf("sent %v too early", quiet.Sub(time.Now()))
+				t.Errorf("sent %v too early", time.Until(quiet))
 			}
 			time.Sleep(10 * time.Millisecond)
 			if rand.N(2) == 0 {
@@ -315,9 +315,9 @@ func TestRate(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 		checkOrder(t, r.sink.got(), 205)
-		for i, c := range r.sink.calls {
+		for i, c := range r.sink.history() {
 			n := 0
-			for _, other := range r.sink.calls[i:] {
+			for _, other := range r.sink.history()[i:] {
 				if other.at.Sub(c.at) < time.Minute {
 					n += len(other.events)
 				}
@@ -339,7 +339,7 @@ func TestDelay(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		time.Sleep(2 * time.Second)
-		calls := r.sink.calls
+		calls := r.sink.history()
 		if len(calls) != 2 || len(calls[0].events) != 10 || len(calls[1].events) != 2 {
 			t.Fatalf("%v", calls)
 		}
@@ -368,7 +368,7 @@ func TestBatchBytes(t *testing.T) {
 		r.journal.Append(events...)
 		r.flush(t)
 		checkOrder(t, r.sink.got(), 100)
-		for _, c := range r.sink.calls {
+		for _, c := range r.sink.history() {
 			if len(c.events) > 3 || len(c.events) > 1 && slices.Contains(c.events, 50) {
 				t.Errorf("a batch of %v", c.events)
 			}

@@ -2,7 +2,7 @@ package deliver
 
 import "time"
 
-// slices is into how many parts the time of a rate is divided.
+// rateSlices is into how many parts the time of a rate is divided.
 const rateSlices = 64
 
 // limiter bounds how many events are sent in any time of a length. It remembers how many

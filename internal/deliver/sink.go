@@ -27,8 +27,8 @@ type Sink interface {
 }
 
 // Syncer is a sink whose events are delivered durably only after Sync, such as a file. It is
-// called before the progress of a delivery is stored. When it fails, what was delivered since
-// it succeeded last may be lost, and has to be sent again.
+// called before the progress of a delivery is stored, possibly while Send runs, but not twice
+// at a time. After an error all events since the last Sync that worked are sent again.
 type Syncer interface {
 	Sync(ctx context.Context) error
 }

@@ -35,6 +35,7 @@ type stream struct {
 	doubted    deque[*entry] // can be sent, but have failed before; each alone
 	held       heldEntries   // wait for their time
 	owners     map[uint64]*owner
+	spare      []*owner
 	all        owner // of all events, for the order All
 	sending    int   // batches
 	inFlight   int   // events in them

@@ -75,6 +75,9 @@ func (d *Delivery) pick(w *worker, now time.Time) (at time.Time, ok bool) {
 	if d.held.By != "" || d.restarting {
 		return time.Time{}, false
 	}
+	if d.unsynced > 0 && (d.sending > 0 || d.unsaved == unsavedUrgent) {
+		return time.Time{}, false // that is to be made durable first
+	}
 	if ok, at := d.gate.admits(now); !ok {
 		return at, false
 	}

@@ -120,7 +120,7 @@ type reader struct {
 // Next implements [deliver.Reader].
 func (r *reader) Next(ctx context.Context) (deliver.Record, error) {
 	for {
-		rec, err, grown := r.next()
+		rec, grown, err := r.next()
 		if rec != nil || err != nil {
 			return rec, err
 		}
@@ -132,12 +132,13 @@ func (r *reader) Next(ctx context.Context) (deliver.Record, error) {
 	}
 }
 
-func (r *reader) next() (deliver.Record, error, chan struct{}) {
+// next returns the next record if there is one, else a channel that is closed when there is.
+func (r *reader) next() (deliver.Record, chan struct{}, error) {
 	j := r.journal
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return nil, ErrClosed, nil
+		return nil, nil, ErrClosed
 	}
 	i, _ := slices.BinarySearchFunc(j.records, r.after.Seq, func(rec *record, seq uint64) int {
 		if rec.seq < seq || rec.seq == seq && int(r.after.Index) >= len(rec.events)-1 {
@@ -149,7 +150,7 @@ func (r *reader) next() (deliver.Record, error, chan struct{}) {
 		if j.grown == nil {
 			j.grown = make(chan struct{})
 		}
-		return nil, nil, j.grown
+		return nil, j.grown, nil
 	}
 	rec, start := j.records[i], 0
 	if rec.seq == r.after.Seq {
@@ -158,7 +159,7 @@ func (r *reader) next() (deliver.Record, error, chan struct{}) {
 	first := rec.position(start)
 	if missing := first.Ordinal - r.after.NextOrdinal(); missing > 0 && !r.begin {
 		r.after = position.Position{Seq: rec.seq - 1, Index: position.BetweenRecords, Ordinal: first.Ordinal - 1}
-		return nil, &deliver.Gap{Next: first, Events: missing, Err: fmt.Errorf("%d events were removed", missing)}, nil
+		return nil, nil, &deliver.Gap{Next: first, Events: missing, Err: fmt.Errorf("%d events were removed", missing)}
 	}
 	r.after, r.begin = rec.end(), false
 	return &due{rec, start}, nil, nil
