@@ -3,8 +3,10 @@ package sinks
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -288,6 +290,9 @@ func readFiles(t *testing.T, path string) (all []arrival, compressed int) {
 			continue
 		}
 		f, err := os.Open(name)
+		if name == path && errors.Is(err, fs.ErrNotExist) {
+			continue // it was just moved away
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -319,4 +324,22 @@ func readFiles(t *testing.T, path string) (all []arrival, compressed int) {
 		}
 	}
 	return all, compressed
+}
+
+// wholeLines returns the ids of events in files and those that were moved away from them,
+// while they are written to.
+func wholeLines(paths ...string) (ids []string) {
+	for _, path := range paths {
+		names, _ := filepath.Glob(path + "*")
+		for _, name := range names {
+			text, _ := os.ReadFile(name)
+			for line := range strings.Lines(string(text)) {
+				var a arrival
+				if strings.HasSuffix(line, "\n") && json.Unmarshal([]byte(line), &a) == nil {
+					ids = append(ids, a.ID)
+				}
+			}
+		}
+	}
+	return ids
 }
