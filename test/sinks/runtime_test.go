@@ -124,7 +124,7 @@ func TestRunTimeSinksAreKilled(t *testing.T) {
 			killed := make(chan struct{})
 			go func() {
 				defer close(killed)
-				time.Sleep(time.Duration(rand.IntN(12_000)) * time.Microsecond)
+				time.Sleep(time.Duration(rand.IntN(25_000)) * time.Microsecond)
 				_ = h.process.Process.Kill()
 			}()
 			status, text, err := h.ask(c.method, c.path, c.body, nil)
