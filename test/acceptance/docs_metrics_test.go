@@ -36,7 +36,7 @@ var madeLater = map[string]bool{
 }
 
 // TestDocumentedMetrics: the metrics that the documentation names, also in its alert rules,
-// are on /metrics of a hub that has a device of each kind and an exporter of spans.
+// are on /metrics of a hub that has a device of each kind, an exporter of spans and a sink.
 func TestDocumentedMetrics(t *testing.T) {
 	dir := t.TempDir()
 	c := config.Default()
@@ -59,6 +59,10 @@ func TestDocumentedMetrics(t *testing.T) {
 	exporter := config.DefaultTraceExporter()
 	exporter.Name, exporter.Type = "stdout", config.TraceStdout
 	c.Traces.Exporters = append(c.Traces.Exporters, exporter)
+	sink := config.DefaultSink()
+	sink.Name, sink.Type, sink.Webhook.URL = "hook", config.SinkTypeWebhook, "https://hooks.example.com"
+	sink.Events.Types = []string{"none"} // nothing is sent
+	c.Sinks = append(c.Sinks, sink)
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}

@@ -269,7 +269,7 @@ func (m *Manager) build(s *sink) error {
 	s.delivery = deliver.New(deliver.Options{
 		Name: s.name, Sink: s.made, Match: match, Policy: s.policy, From: deliver.From(c.From),
 		Journal: m.journal, Store: s.store,
-		Logger:       m.log.With("sink", s.name),
+		Logger:       m.log,
 		AttemptsKept: m.o.Delivery.Attempts,
 		Changed:      s.reporter.changed,
 	})
