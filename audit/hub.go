@@ -23,8 +23,8 @@ import (
 // HubOptions say how a hub is reached.
 type HubOptions struct {
 	// Token is sent in the header X-Vault-Token, never in the URL: [SecretFile], [SecretEnv] or
-	// a function of your own, asked for each request. Its policies need the capability "create" on the paths
-	// of the events.
+	// a function of your own, asked for each request. It needs the capability "create" on
+	// "sys/events/publish/SERVICE/*".
 	Token Secret
 	// Namespace is that of the request; empty for root. Events that have a namespace of their own
 	// keep it.
@@ -37,8 +37,8 @@ type HubOptions struct {
 
 // ToHub brings events to a Tocsin hub: many in one request, in their order, and again until
 // the hub says that it has stored them. It recognises those that it has by their IDs. A hub
-// refuses single events, for example those whose path the token may not write: they become
-// dead letters.
+// refuses single events, for example those of a type that the token may not publish: they
+// become dead letters.
 //
 // The address is as in "https://tocsin.example:8280". The name of the output is "hub".
 func ToHub(hub string, o HubOptions) Output {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 )
 
 // SchemaVersion is the version of the JSON form of an [Event]. A reader of version 1 can
@@ -214,7 +216,7 @@ type writer struct {
 // event writes all that follows the sequence, and the end of the object.
 func (w *writer) event(e *Event) {
 	w.buf = append(w.buf, `"id":`...)
-	w.buf = appendString(w.buf, e.ID)
+	w.buf = jsontext.AppendString(w.buf, e.ID)
 	w.buf = append(w.buf, `,"time":"`...)
 	w.buf = append(appendTime(w.buf, e.Time), '"')
 	w.member(`,"service":`, e.Service)
@@ -245,7 +247,7 @@ func (w *writer) event(e *Event) {
 		if i == 0 {
 			lead = `,"truncated":[{"path":`
 		}
-		w.buf = appendString(append(w.buf, lead...), t.Path)
+		w.buf = jsontext.AppendString(append(w.buf, lead...), t.Path)
 		w.buf = append(strconv.AppendInt(append(w.buf, `,"bytes":`...), int64(t.Bytes), 10), '}')
 	}
 	if len(w.truncated) > 0 {
@@ -256,7 +258,7 @@ func (w *writer) event(e *Event) {
 
 func (w *writer) target(t *Target) {
 	w.buf = append(w.buf, `,"target":{"type":`...)
-	w.buf = appendString(w.buf, t.Type)
+	w.buf = jsontext.AppendString(w.buf, t.Type)
 	w.text("/target/id", `,"id":`, t.ID, w.limits.text)
 	w.text("/target/path", `,"path":`, t.Path, w.limits.text)
 	w.text("/target/name", `,"name":`, t.Name, w.limits.text)
@@ -305,7 +307,7 @@ func (w *writer) roles(roles []string) {
 			w.truncate("/actor/roles/"+strconv.Itoa(i), len(role))
 			role = cut(role, w.limits.text)
 		}
-		w.buf = appendString(w.buf, role)
+		w.buf = jsontext.AppendString(w.buf, role)
 	}
 	w.buf = append(w.buf, ']')
 }
@@ -337,12 +339,12 @@ func (w *writer) metadata(m map[string]string) {
 		if written++; written > 1 {
 			w.buf = append(w.buf, ',')
 		}
-		w.buf = append(appendString(w.buf, k), ':')
+		w.buf = append(jsontext.AppendString(w.buf, k), ':')
 		if len(v) > w.limits.value {
 			w.truncate(string(appendPointer([]byte("/metadata"), k)), len(v))
 			v = cut(v, w.limits.value)
 		}
-		w.buf = appendString(w.buf, v)
+		w.buf = jsontext.AppendString(w.buf, v)
 	}
 	clear(w.keys)
 	if !complete {
@@ -368,7 +370,7 @@ func (w *writer) member(lead, text string) {
 	if text == "" {
 		return
 	}
-	w.buf = appendString(append(w.buf, lead...), text)
+	w.buf = jsontext.AppendString(append(w.buf, lead...), text)
 }
 
 func (w *writer) raw(lead string, json []byte) {
@@ -385,21 +387,13 @@ func (w *writer) truncate(path string, bytes int) {
 func appendChanges(dst []byte, c *Changes) []byte {
 	start := len(dst)
 	list := func(lead string, paths []string) {
-		if len(paths) == 0 {
-			return
+		if len(paths) > 0 {
+			dst = jsontext.AppendStrings(append(dst, lead...), paths)
 		}
-		dst = append(dst, lead...)
-		for i, p := range paths {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendString(dst, p)
-		}
-		dst = append(dst, ']')
 	}
-	list(`,"added":[`, c.Added)
-	list(`,"removed":[`, c.Removed)
-	list(`,"changed":[`, c.Changed)
+	list(`,"added":`, c.Added)
+	list(`,"removed":`, c.Removed)
+	list(`,"changed":`, c.Changed)
 	if c.More > 0 {
 		dst = strconv.AppendInt(append(dst, `,"more":`...), int64(c.More), 10)
 	}
@@ -427,55 +421,6 @@ func appendTime(dst []byte, t time.Time) []byte {
 	return t.UTC().AppendFormat(dst, time.RFC3339Nano)
 }
 
-// plain has the ASCII characters that stand for themselves in a JSON string.
-var plain = func() (t [256]bool) {
-	for c := ' '; c < utf8.RuneSelf-1; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()
-
-const hexDigits = "0123456789abcdef"
-
-// appendString appends a JSON string. What is not UTF-8 becomes U+FFFD.
-func appendString(dst []byte, s string) []byte {
-	dst = append(dst, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if plain[c] {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && n == 1 {
-				dst = append(append(dst, s[start:i]...), "\uFFFD"...)
-				start = i + n
-			}
-			i += n
-			continue
-		}
-		dst = append(dst, s[start:i]...)
-		switch c {
-		case '"', '\\':
-			dst = append(dst, '\\', c)
-		case '\n':
-			dst = append(dst, `\n`...)
-		case '\r':
-			dst = append(dst, `\r`...)
-		case '\t':
-			dst = append(dst, `\t`...)
-		default:
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xf])
-		}
-		i++
-		start = i
-	}
-	dst = append(dst, s[start:]...)
-	return append(dst, '"')
-}
-
 // ErrInvalid is wrapped by the errors about events that cannot be logged as they are.
 var ErrInvalid = errors.New("invalid audit event")
 
@@ -488,11 +433,11 @@ func (e *Event) check() error {
 	case e.Target.Type == "":
 		return fmt.Errorf("%w: it has no Target.Type; say what it was done to, such as \"order\"", ErrInvalid)
 	case !isName(e.Action):
-		return fmt.Errorf("%w: the Action %q must be 1 to %d letters, digits, -, _ and .", ErrInvalid, cut(e.Action, 80), maxNameBytes)
+		return fmt.Errorf("%w: the Action %q must be 1 to %d letters, digits, \"-\", \"_\" and \".\"", ErrInvalid, cut(e.Action, 80), maxNameBytes)
 	case !isName(e.Target.Type):
-		return fmt.Errorf("%w: the Target.Type %q must be 1 to %d letters, digits, -, _ and .", ErrInvalid, cut(e.Target.Type, 80), maxNameBytes)
+		return fmt.Errorf("%w: the Target.Type %q must be 1 to %d letters, digits, \"-\", \"_\" and \".\"", ErrInvalid, cut(e.Target.Type, 80), maxNameBytes)
 	case e.Service != "" && !isName(e.Service):
-		return fmt.Errorf("%w: the Service %q must be 1 to %d letters, digits, -, _ and .", ErrInvalid, cut(e.Service, 80), maxNameBytes)
+		return fmt.Errorf("%w: the Service %q must be 1 to %d letters, digits, \"-\", \"_\" and \".\"", ErrInvalid, cut(e.Service, 80), maxNameBytes)
 	case len(e.ID) > 128 || !isVisible(e.ID):
 		return fmt.Errorf("%w: the ID %q must be at most 128 visible ASCII characters; leave it out to have one made", ErrInvalid, cut(e.ID, 130))
 	case e.Time.UTC().Year() < 0 || e.Time.UTC().Year() > 9999:

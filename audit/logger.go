@@ -159,7 +159,7 @@ func New(o Options) (*Logger, error) {
 // prepare checks options.
 func prepare(o *Options) (*Logger, error) {
 	if !isName(o.Service) {
-		return nil, fmt.Errorf("the Service %q must be 1 to %d letters, digits, -, _ and .", cut(o.Service, 80), maxNameBytes)
+		return nil, fmt.Errorf("the Service %q must be 1 to %d letters, digits, \"-\", \"_\" and \".\"", cut(o.Service, 80), maxNameBytes)
 	}
 	if len(o.Outputs) == 0 {
 		return nil, errors.New("there are no Outputs, so events would go nowhere; add for example audit.ToFile")

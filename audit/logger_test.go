@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -557,3 +558,52 @@ func TestLogValue(t *testing.T) {
 }
 
 func discardLog() *stdlog.Logger { return stdlog.New(io.Discard, "", 0) }
+
+// Whatever is logged while the logger ends is delivered, told as remaining, or refused.
+func TestCloseWhileLogging(t *testing.T) {
+	inBoth(t, func(t *testing.T, dir string) {
+		for round := range 5 {
+			s := newMemorySink()
+			if round%2 == 1 {
+				s.set(func([]Event) error { return errors.New("down") })
+			}
+			sub := dir
+			if dir != "" {
+				sub = fmt.Sprint(dir, "/", round)
+			}
+			l := newLogger(t, Options{Dir: sub, Outputs: []Output{quick("own", s)}})
+			var group sync.WaitGroup
+			var logged atomic.Uint64
+			for range 4 {
+				group.Go(func() {
+					for {
+						err := l.Log(t.Context(), Event{Action: "a", Target: Target{Type: "t"}})
+						if errors.Is(err, ErrClosed) {
+							return
+						}
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						logged.Add(1)
+					}
+				})
+			}
+			until(t, "something is logged", func() bool { return logged.Load() > 20 })
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			err := l.Close(ctx)
+			cancel()
+			group.Wait()
+			left := uint64(0)
+			var remaining *RemainingError
+			if errors.As(err, &remaining) {
+				left = remaining.Events
+			} else if err != nil {
+				t.Error(err)
+			}
+			if got := uint64(len(s.ids())); got+left != logged.Load() {
+				t.Errorf("%d were logged, %d delivered, %d remain", logged.Load(), got, left)
+			}
+		}
+	})
+}

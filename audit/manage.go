@@ -68,14 +68,16 @@ func (l *Logger) Close(ctx context.Context) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, DefaultCloseTimeout, fmt.Errorf("there was no more than %v", DefaultCloseTimeout))
 		defer cancel()
 	}
-	l.queue.TellDrops()
+	l.queue.Seal()
 	flushErr := l.Flush(ctx)
 	if flushErr != nil && ctx.Err() != nil {
 		flushErr = context.Cause(ctx)
 	}
 	l.stop()
 	l.running.Wait()
-	l.progress()
+	if l.options.Dir == "" {
+		l.progress()
+	}
 	left := l.queue.Stats().Waiting
 	errs := []error{l.queue.Close()}
 	for _, o := range l.outputs {
@@ -144,8 +146,9 @@ func (l *Logger) Stats() Stats {
 		d := o.delivery.Status()
 		out := SinkStats{
 			Name: o.name, Condition: string(d.Condition), Reason: d.Held.Reason, Delivered: d.Delivered, Retried: d.Retried,
-			DeadLetters: d.DeadLetters, Waiting: d.LagEvents, Lag: d.Lag,
+			Waiting: d.LagEvents, Lag: d.Lag,
 		}
+		out.DeadLetters, _, _ = o.store.Count(context.Background())
 		if d.Outage != nil && out.Reason == "" {
 			out.Reason = d.Outage.Reason
 		}

@@ -107,7 +107,7 @@ func To(name string, s Sink) Output {
 		if s == nil {
 			return nil, errors.New("the Sink is nil")
 		}
-		return &ownSink{sink: s, redactor: l.redactor, log: l.log}, nil
+		return &ownSink{sink: s, log: l.log, turn: make(chan struct{}, 1)}, nil
 	}}
 }
 
@@ -195,9 +195,9 @@ func (f *Filter) ask(e *event.Event, log *slog.Logger) (yes bool) {
 
 // ownSink is a [Sink] as a delivery wants it.
 type ownSink struct {
-	sink     Sink
-	redactor *redactor
-	log      *slog.Logger
+	sink Sink
+	log  *slog.Logger
+	turn chan struct{} // has an element: Send runs
 }
 
 // Send implements [deliver.Sink].
@@ -221,6 +221,12 @@ func (s *ownSink) Send(ctx context.Context, b *deliver.Batch) (result deliver.Re
 			result = deliver.Result{Outcome: deliver.Doubtful, Reason: "the sink has panicked"}
 		}
 	}()
+	select { // a test comes beside the others
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return deliver.Result{Outcome: deliver.Retry, Reason: "the sink is busy"}
+	}
 	err := s.sink.Send(ctx, events)
 	if err == nil {
 		return deliver.Result{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 	"github.com/tocsin-events/tocsin/internal/leak"
 )
 
@@ -106,7 +107,7 @@ type rewriter struct {
 // replace puts a text instead of what is between from and at.
 func (w *rewriter) replace(from int, text string) {
 	w.out = append(w.out, w.in[w.copied:from]...)
-	w.out = appendString(w.out, text)
+	w.out = jsontext.AppendString(w.out, text)
 	w.copied = w.at
 }
 

@@ -49,6 +49,7 @@ type disk struct {
 
 	pending []*group // to be written, oldest first; the last may grow
 	bytes   int      // of pending, and of what is being written
+	spare   []byte   // for the next group
 	trouble error    // why the last write failed
 	wake    chan struct{}
 	retry   chan struct{} // space was freed
@@ -81,7 +82,12 @@ func (d *disk) add(q *Queue, entry []byte) *group {
 	if n := len(d.pending); n > 0 && len(d.pending[n-1].buf)+need <= groupHeader+maxGroupBytes {
 		g = d.pending[n-1]
 	} else {
-		g = &group{first: q.next, buf: make([]byte, groupHeader, groupHeader+max(need, 4<<10)), done: make(chan struct{})}
+		g = &group{first: q.next, done: make(chan struct{})}
+		if cap(d.spare) >= groupHeader+need {
+			g.buf, d.spare = d.spare[:groupHeader], nil
+		} else {
+			g.buf = make([]byte, groupHeader, groupHeader+max(need, 4<<10))
+		}
 		d.pending = append(d.pending, g)
 	}
 	before := len(g.buf)
@@ -197,6 +203,9 @@ func (q *Queue) commit(g *group) error {
 		d.trouble = nil
 	}
 	close(g.done)
+	if cap(g.buf) <= 2*maxGroupBytes {
+		d.spare = g.buf
+	}
 	q.madeRoom()
 	q.published()
 	return nil
@@ -229,10 +238,10 @@ func (q *Queue) target(g *group) (*segment, error) {
 	if d.total+size > q.o.MaxBytes {
 		return nil, q.noSpace()
 	}
-	number := d.nextFile
+	dir, number := d.dir, d.nextFile
 	d.nextFile++
 	q.mu.Unlock()
-	s, err := createSegment(d.dir, number, g.first, size)
+	s, err := createSegment(dir, number, g.first, size)
 	q.mu.Lock()
 	if err != nil {
 		return nil, fmt.Errorf("begin a file of the queue: %w", err)

@@ -92,6 +92,7 @@ type Queue struct {
 	mu      sync.Mutex
 	next    uint64            // number of the next entry
 	passed  map[string]uint64 // by reader: entries before this one
+	sealed  bool              // takes no more entries
 	closed  bool
 	room    chan struct{} // closed when there may be room; nil: nobody waits
 	news    chan struct{} // closed when there is something to read; nil: nobody waits
@@ -188,12 +189,12 @@ func (q *Queue) Append(ctx context.Context, entry []byte) error {
 	}
 	q.mu.Lock()
 	for asked := false; ; asked = false {
-		if !q.closed && q.disk == nil && q.o.Progress != nil && !q.hasRoom(len(entry)) {
+		if !q.sealed && q.disk == nil && q.o.Progress != nil && !q.hasRoom(len(entry)) {
 			q.progress()
 			asked = true
 		}
 		switch {
-		case q.closed:
+		case q.sealed:
 			q.mu.Unlock()
 			return ErrClosed
 		case q.hasRoom(len(entry)):
@@ -452,14 +453,19 @@ func (q *Queue) LastDrop() time.Time {
 	return q.dropped
 }
 
-// TellDrops adds the entry that tells what was dropped now, without waiting for one that is
-// taken. It may exceed the bounds a little.
-func (q *Queue) TellDrops() {
+// Seal makes that no more entries are taken, adds the one that tells what was dropped, if
+// something was, and leaves what is there to the readers.
+func (q *Queue) Seal() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.closed && q.drops.count > 0 && (q.disk == nil || q.disk.trouble == nil) {
-		q.noteDrops()
+	if q.sealed {
+		return
 	}
+	q.sealed = true
+	if q.drops.count > 0 && (q.disk == nil || q.disk.trouble == nil) {
+		q.noteDrops() // may exceed the bounds a little
+	}
+	q.madeRoom()
 }
 
 // Close ends the queue when what was appended is synced. Readers return [ErrClosed].
@@ -472,7 +478,7 @@ func (q *Queue) Close() error {
 		}
 		return nil
 	}
-	q.closed = true
+	q.sealed, q.closed = true, true
 	if q.drops.count > 0 {
 		q.noteDrops()
 	}

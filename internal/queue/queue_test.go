@@ -313,9 +313,12 @@ func TestFilesGone(t *testing.T) {
 }
 
 func TestWhenFull(t *testing.T) {
-	entry := strings.Repeat("x", 10_000)
 	both(t, func(t *testing.T, o Options) {
 		o.MaxBytes = 1 << 20 // 16 MiB on disk
+		entry := strings.Repeat("x", 10_000)
+		if o.Dir != "" {
+			entry = strings.Repeat("x", 100_000)
+		}
 		fill := func(t *testing.T, q *Queue) (n int) {
 			t.Helper()
 			for ; ; n++ {

@@ -140,10 +140,9 @@ type mark struct {
 // hole is a part that cannot be read: entries from a number to another, in the bytes from
 // an offset to another.
 type hole struct {
-	from, to       uint64
-	begin, end     int64
-	why            string
-	reportedToLogs bool
+	from, to   uint64
+	begin, end int64
+	why        string
 }
 
 // markEvery is how far marks are apart.

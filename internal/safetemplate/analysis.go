@@ -39,13 +39,12 @@ type derivation struct {
 
 // derived is a template in a context, and what is to be put into it.
 type derived struct {
-	tree    *parse.Tree
-	out     context
-	prints  map[*parse.ActionNode]string
-	calls   map[*parse.TemplateNode]string
-	ranges  []*parse.RangeNode
-	exits   []context // of break and continue of the innermost range
-	inRange bool
+	tree   *parse.Tree
+	out    context
+	prints map[*parse.ActionNode]string
+	calls  map[*parse.TemplateNode]string
+	ranges []*parse.RangeNode
+	exits  []context // of break and continue of the innermost range
 }
 
 // main analyses the main template and returns all trees there are to be.

@@ -55,7 +55,8 @@ func Of(e *event.Event) Severity {
 	case strings.HasPrefix(e.Type, AlertTypes):
 		return parse(text(e, MetadataPriority))
 	case strings.HasPrefix(e.Type, SinkTypes):
-		if !Resolved(e) && says(e, "fail", "dead", "disabled", "stopped", "full", "lost", "gap", "gone", "stuck", "refused") {
+		switch strings.TrimPrefix(e.Type, SinkTypes) {
+		case "failing", "disabled", "full", "gap":
 			return Error
 		}
 		return Informational
@@ -72,7 +73,8 @@ func Resolved(e *event.Event) bool {
 	case strings.HasPrefix(e.Type, AlertTypes):
 		return text(e, MetadataState) == "resolved"
 	case strings.HasPrefix(e.Type, SinkTypes):
-		return says(e, "recovered", "resumed", "works", "enabled", "started")
+		what := strings.TrimPrefix(e.Type, SinkTypes)
+		return what == "recovered" || what == "resumed"
 	}
 	return false
 }

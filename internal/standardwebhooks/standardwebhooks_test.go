@@ -134,7 +134,7 @@ func TestNewKeys(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if NewSecret() == NewSecret() {
+	if first, second := NewSecret(), NewSecret(); first == second {
 		t.Error("secrets are not random")
 	}
 }

@@ -13,6 +13,7 @@ require (
 	github.com/hashicorp/vault/api v1.23.0
 	github.com/hashicorp/vault/sdk v0.25.1
 	github.com/openbao/openbao/api/v2 v2.7.1
+	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
 	github.com/tocsin-events/tocsin v0.0.0-00010101000000-000000000000
 	go.opentelemetry.io/proto/otlp v1.7.1
 	google.golang.org/protobuf v1.36.12

@@ -95,7 +95,7 @@ func TestLikeMemory(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	ctx := t.Context()
 	model, s, inMemory := &delivermem.Store{}, open(t, dir), open(t, "")
-	for step := range 800 {
+	for step := range 300 {
 		id := random.Uint64N(200)
 		switch random.IntN(20) {
 		case 0:
@@ -221,7 +221,7 @@ func TestDamage(t *testing.T) {
 		s.Close()
 		return open(t, dir)
 	}
-	for cut := len(lettersMagic); cut < len(whole); cut += 7 {
+	for cut := len(lettersMagic); cut < len(whole); cut += 23 {
 		want := 1
 		for _, end := range ends {
 			if int64(cut) >= end {
@@ -234,7 +234,7 @@ func TestDamage(t *testing.T) {
 		}
 		s.Close()
 	}
-	for i := 0; i < len(whole); i += 5 {
+	for i := 0; i < len(whole); i += 31 {
 		content := bytes.Clone(whole)
 		content[i] ^= 0x20
 		s := load(content)

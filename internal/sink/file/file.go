@@ -99,7 +99,7 @@ type Sink struct {
 type job struct {
 	do    func(*output) error
 	buf   *[]byte // given back afterwards
-	sync  bool    // what it says must be heard
+	heard bool    // an error must be heard by somebody
 	reply chan error
 	gone  chan struct{} // closed: nobody waits for the reply any more
 }
@@ -186,9 +186,34 @@ func (s *Sink) encode(buf []byte, b *deliver.Batch) (_ []byte, lines int) {
 	return buf, lines
 }
 
-// Sync implements [deliver.Syncer].
+// Sync implements [deliver.Syncer]. Meanwhile others can write.
 func (s *Sink) Sync(ctx context.Context) error {
-	return s.ask(ctx, job{do: (*output).sync, sync: true})
+	if s.o.Sync == SyncNever {
+		return nil
+	}
+	j := job{heard: true, reply: make(chan error), gone: make(chan struct{})}
+	defer close(j.gone)
+	err := s.ask(ctx, job{do: func(out *output) error { s.beginSync(out, j); return nil }})
+	if err != nil {
+		return err
+	}
+	return s.await(ctx, j)
+}
+
+// beginSync syncs the file in another goroutine, which gives the job back when that is done.
+func (s *Sink) beginSync(out *output, j job) {
+	part := out.beginSync()
+	s.running.Go(func() {
+		var err error
+		if part.file != nil {
+			err = part.file.Sync()
+		}
+		j.do = func(out *output) error { return out.endSync(part, err) }
+		select {
+		case s.jobs <- j:
+		case <-s.closing:
+		}
+	})
 }
 
 // reopenTimeout bounds how long Reopen waits.
@@ -225,6 +250,11 @@ func (s *Sink) ask(ctx context.Context, j job) error {
 	case <-s.closing:
 		return errClosed
 	}
+	return s.await(ctx, j)
+}
+
+// await waits until a job is done.
+func (s *Sink) await(ctx context.Context, j job) error {
 	select {
 	case err := <-j.reply:
 		return err
@@ -274,7 +304,7 @@ func (s *Sink) run() {
 			select {
 			case j.reply <- err:
 			case <-j.gone:
-				if j.sync {
+				if j.heard {
 					out.lose(err) // whoever syncs next is told
 				}
 			}

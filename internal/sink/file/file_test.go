@@ -1,3 +1,5 @@
+//go:build unix
+
 package file
 
 import (
@@ -550,51 +552,6 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// TestFull: a disk that is really full. Nothing half is left, and when there is room again, it
-// goes on.
-func TestFull(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounting a small file system needs root")
-	}
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("mount: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	ballast := filepath.Join(dir, "ballast")
-	write(t, ballast, strings.Repeat("x", 100<<10))
-	path := filepath.Join(dir, "f")
-	s := open(t, Options{Path: path, RotateBytes: 64 << 10})
-	sent := 0
-	for ; ; sent += 20 {
-		b := &deliver.Batch{Items: delivertest.Events(sent, 20)}
-		r := s.Send(t.Context(), b)
-		if r.Outcome == deliver.Retry {
-			if !strings.Contains(r.Reason, "no space left on device; make room on the disk") {
-				t.Errorf("reason: %s", r.Reason)
-			}
-			break
-		}
-		if sent > 10_000 {
-			t.Fatal("the disk does not become full")
-		}
-	}
-	for range 5 {
-		_ = s.Send(t.Context(), &deliver.Batch{Items: delivertest.Events(sent, 20)})
-	}
-	wantEvents(t, path, sent)
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
-	send(t, s, sent, 20)
-	wantEvents(t, path, sent+20)
-	_ = s.Close()
-}
-
 func TestSyncPolicies(t *testing.T) {
 	for policy, want := range map[Sync][2]int{SyncProgress: {0, 1}, SyncAlways: {3, 3}, SyncNever: {0, 0}} {
 		d := newDisk(t, Options{Sync: policy})
@@ -654,11 +611,25 @@ func TestSyncFails(t *testing.T) {
 	told("moved away")
 	// Nobody waits for the answer.
 	send(t, s, 4, 1)
-	fail()
-	j := job{do: (*output).sync, sync: true, reply: make(chan error), gone: make(chan struct{})}
+	j := job{do: func(*output) error { return failing }, heard: true, reply: make(chan error), gone: make(chan struct{})}
 	close(j.gone)
 	s.jobs <- j
 	told("not heard")
+	// The file is closed while it is synced.
+	send(t, s, 5, 1)
+	d.mu.Lock() // Sync waits
+	synced := make(chan error, 1)
+	go func() { synced <- s.Sync(t.Context()) }()
+	reopened := make(chan error, 1)
+	go func() { reopened <- s.Reopen() }()
+	d.noSync = failing // of one of both
+	d.mu.Unlock()
+	if err := errors.Join(<-synced, <-reopened, s.Sync(t.Context())); !errors.Is(err, syscall.EIO) {
+		t.Errorf("while it is closed: %v", err)
+	}
+	if err := s.Sync(t.Context()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
 
 	always := newDisk(t, Options{Sync: SyncAlways})
 	s2 := open(t, always.options)

@@ -42,15 +42,17 @@ type output struct {
 	name  string // of the file in its directory
 	attic *attic
 
-	dir    *os.Root // nil: closed, and so is file
-	file   handle
-	size   int64 // of what is in the file
-	born   time.Time
-	dirty  bool  // there is something to sync
-	named  bool  // the directory has a name that is not synced
-	lost   error // why something may be lost that was written before; Sync has not told it yet
-	looked time.Time
-	wait   time.Time // the file is not moved away before
+	dir     *os.Root // nil: closed, and so is file
+	file    handle
+	locked  *os.File // the same
+	size    int64    // of what is in the file
+	born    time.Time
+	written int64 // through the file since it was opened
+	dirty   bool  // there is something to sync
+	named   bool  // the directory has a name that is not synced
+	lost    error // why something may be lost that was written before; Sync has not told it yet
+	looked  time.Time
+	wait    time.Time // the file is not moved away before
 
 	old      *time.Timer // the file is too old
 	rotation throttle.Throttle
@@ -85,6 +87,7 @@ func (out *output) write(lines []byte) error {
 		return err
 	}
 	out.size += int64(n)
+	out.written += int64(n)
 	out.dirty = out.dirty || out.o.Sync == SyncProgress
 	return nil
 }
@@ -161,6 +164,7 @@ func (out *output) release() {
 		out.lose(syncRoot(out.dir))
 	}
 	if out.file != nil {
+		unlockFile(out.locked) // it stays open as long as somebody syncs it
 		if err := out.file.Close(); err != nil && out.dirty {
 			out.lose(err)
 		}
@@ -168,7 +172,7 @@ func (out *output) release() {
 	if out.dir != nil {
 		_ = out.dir.Close() // nothing was written through it
 	}
-	out.dir, out.file, out.dirty, out.named = nil, nil, false, false
+	out.dir, out.file, out.locked, out.dirty, out.named = nil, nil, nil, false, false
 	out.old.Stop()
 }
 
@@ -179,25 +183,45 @@ func (out *output) lose(err error) {
 	}
 }
 
-// sync makes durable what was written. When that fails, the system may have thrown away what
-// was written, and does not say so again: it fails once, and what was delivered since it
-// succeeded last has to be sent again.
-func (out *output) sync() error {
-	if out.o.Sync == SyncNever {
+// syncing is what is being synced.
+type syncing struct {
+	file    handle // nil: nothing
+	through int64  // how much was written to it
+}
+
+// beginSync says what must be synced.
+func (out *output) beginSync() syncing {
+	if out.named {
+		out.lose(syncRoot(out.dir))
+		out.named = false
+	}
+	if !out.dirty || out.lost != nil {
+		return syncing{}
+	}
+	return syncing{out.file, out.written}
+}
+
+// endSync takes what became of it. A file that was closed meanwhile was synced before that.
+func (out *output) endSync(s syncing, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrClosed):
+	case err != nil:
+		out.lose(err)
+	case s.file != nil && out.file == s.file && out.written == s.through:
+		out.dirty = false
+	}
+	return out.told()
+}
+
+// told returns, once, why what was written may be lost. The system may have thrown it away,
+// and does not say so again when it is synced again: what was delivered since the last sync has
+// to be sent again.
+func (out *output) told() error {
+	err := out.lost
+	if err == nil {
 		return nil
 	}
-	var err error
-	if out.dirty {
-		err = out.file.Sync()
-	}
-	if err == nil && out.named {
-		err = syncRoot(out.dir)
-	}
-	out.dirty, out.named = false, false
-	if out.lose(err); out.lost == nil {
-		return nil
-	}
-	err, out.lost = out.lost, nil
+	out.lost, out.dirty = nil, false
 	out.release()
 	return fmt.Errorf("sync %s: %w", out.o.Path, bare(err))
 }
@@ -217,7 +241,7 @@ func (out *output) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", out.o.Path, bare(err))
 	}
-	out.file, out.named = f, true
+	out.file, out.locked, out.named = f, f, true
 	if out.o.wrap != nil {
 		out.file = out.o.wrap(f)
 	}
@@ -231,7 +255,7 @@ func (out *output) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", out.o.Path, bare(err))
 	}
-	out.size, out.born, out.looked = info.Size(), born(f, info), time.Now()
+	out.size, out.written, out.born, out.looked = info.Size(), 0, born(f, info), time.Now()
 	if out.o.RotateAge > 0 {
 		out.old.Reset(max(time.Until(out.born.Add(out.o.RotateAge)), time.Second))
 	}

@@ -21,6 +21,9 @@ func lockFile(f *os.File) error {
 	return err
 }
 
+// unlockFile ends what lockFile did.
+func unlockFile(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 // ignoreUnsupported is the error of syncing a directory, which some file systems do not do.
 func ignoreUnsupported(err error) error {
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {

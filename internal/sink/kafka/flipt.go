@@ -24,7 +24,7 @@ const nameless = "payload"
 
 // payloadOf returns the members of a payload, none for null.
 func payloadOf(e *fliptevent.Event) ([]member, error) {
-	text := bytes.TrimSpace(e.Payload)
+	text := bytes.Trim(e.Payload, " \t\r\n")
 	if len(text) == 0 || string(text) == "null" {
 		return nil, nil
 	}

@@ -93,12 +93,14 @@ func TestRegistrySaysNo(t *testing.T) {
 		"login":            {answer(401, `hunter2`), "does not let the sink in (status 401)"},
 		"what it was told": {answer(403, `{"message":"hunter2 and YWxpY2U6aHVudGVyMg=="}`), `(status 403): "<secret> and <secret>"`},
 		"fails":            {answer(500, `oops`), "answers with status 500"},
-		"redirects":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://169.254.169.254/", http.StatusFound) }, "redirects (status 302), which is not followed"},
-		"no JSON":          {answer(200, `<html>`), "no JSON"},
-		"no id":            {answer(200, `{"version":1}`), "no id"},
-		"negative id":      {answer(200, `{"id":-1}`), "no id"},
-		"large id":         {answer(200, `{"id":4294967296}`), "no id"},
-		"too much":         {answer(200, `{"id":1,"x":"`+strings.Repeat("x", 2<<20)+`"}`), "more than 1048576 bytes"},
+		"redirects": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://169.254.169.254/", http.StatusFound)
+		}, "redirects (status 302), which is not followed"},
+		"no JSON":     {answer(200, `<html>`), "no JSON"},
+		"no id":       {answer(200, `{"version":1}`), "no id"},
+		"negative id": {answer(200, `{"id":-1}`), "no id"},
+		"large id":    {answer(200, `{"id":4294967296}`), "no id"},
+		"too much":    {answer(200, `{"id":1,"x":"`+strings.Repeat("x", 2<<20)+`"}`), "more than 1048576 bytes"},
 		"ends early": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			io.WriteString(w, `{"id":1`)

@@ -144,7 +144,7 @@ func (a *attempt) trouble(err error) string {
 const maxQuoted = 250
 
 func quote(err error) string {
-	text := err.Error()
+	text := strings.TrimRight(err.Error(), ". ")
 	if len(text) > maxQuoted {
 		text = text[:maxQuoted] + "..."
 	}

@@ -95,9 +95,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 	switch r.take(body) {
 	case later:
-		http.Error(w, "not now, "+request.Header.Get("Api-Key"), 503)
+		http.Error(w, "not now, "+request.Header.Get("Api-Key"), http.StatusServiceUnavailable)
 	case never:
-		http.Error(w, "never, "+request.Header.Get("Api-Key"), 400)
+		http.Error(w, "never, "+request.Header.Get("Api-Key"), http.StatusBadRequest)
 	}
 }
 

@@ -53,11 +53,11 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	switch {
 	case err != nil:
 		r.t.Errorf("%v: %.200s", err, body)
-		w.WriteHeader(400)
+		w.WriteHeader(http.StatusBadRequest)
 	case r.mode == delivertest.Fails:
-		http.Error(w, "not now: "+request.URL.String()+" "+request.Header.Get("X-Key")+" "+secretKey, 503)
+		http.Error(w, "not now: "+request.URL.String()+" "+request.Header.Get("X-Key")+" "+secretKey, http.StatusServiceUnavailable)
 	case r.mode == delivertest.RefusesOne && e.Type == delivertest.RefusedType:
-		http.Error(w, "never: "+request.URL.String()+" "+request.Header.Get("X-Key")+" "+secretKey, 400)
+		http.Error(w, "never: "+request.URL.String()+" "+request.Header.Get("X-Key")+" "+secretKey, http.StatusBadRequest)
 	default:
 		if r.mode == delivertest.Slow {
 			time.Sleep(20 * time.Millisecond) // that is what slow means

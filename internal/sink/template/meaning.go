@@ -102,11 +102,11 @@ func (v *view) Description() string {
 }
 
 // Key is the same for all events about one thing: of an alert, for its rule and whom it is
-// about, so that the one that says that it is over has it, too; of a sink, for the sink;
-// else for the type, the source and the path.
+// about, so that the one that says that it is over has it, too; of a sink, for its trouble
+// and the end of that; else for the type, the source and the path.
 func (v *view) Key() string {
 	parts := []string{v.Type, v.Source, v.Namespace, v.Path}
-	if strings.HasPrefix(v.Type, severity.SinkTypes) {
+	if strings.HasPrefix(v.Type, severity.SinkTypes) && (v.Resolved() || severity.Of(v.event) == severity.Error) {
 		parts = []string{severity.SinkTypes, v.Source, v.Subject()}
 	}
 	h := sha256.New()

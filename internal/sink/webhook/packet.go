@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/google/uuid"
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/outbound"
 )
 
 // packet is the body of one request. Its memory is used again.
@@ -115,7 +115,7 @@ func (p *packet) compress() []byte {
 // single event also in replays.
 func (p *packet) id(b *deliver.Batch) string {
 	if len(p.items) == 1 {
-		return webhookID(b.Items[p.items[0]].Event)
+		return outbound.EventID(b.Items[p.items[0]].Event)
 	}
 	parts := make([]string, 0, 1+2*len(p.items))
 	parts = append(parts, "webhook batch")
@@ -123,13 +123,4 @@ func (p *packet) id(b *deliver.Batch) string {
 		parts = append(parts, b.Items[i].Event.Source, b.Items[i].Event.ID)
 	}
 	return event.DeriveID(parts...)
-}
-
-// webhookID is the id of an event if that is a UUID. Others are unique only together with
-// their source, and need not fit into a header.
-func webhookID(e *event.Event) string {
-	if len(e.ID) == 36 && uuid.Validate(e.ID) == nil {
-		return e.ID
-	}
-	return event.DeriveID("webhook event", e.Source, e.ID)
 }

@@ -73,7 +73,8 @@ type Sink struct {
 	format format.Format
 	gzip   bool
 	max    int
-	signer signer
+	keys   *standardwebhooks.Keyring
+	flipt  fliptSigner
 	now    func() time.Time
 	// headers is how many a request has, about.
 	headers int
@@ -112,8 +113,11 @@ func New(o Options) (*Sink, error) {
 	default:
 		return nil, fmt.Errorf("unknown body %.40q; it is one of event, array, lines, cloudevents_batch", string(s.body))
 	}
-	s.signer.keys, s.signer.flipt = o.SigningKeys, o.FliptSecret
-	if _, err := s.signer.load(); err != nil {
+	if s.keys, err = standardwebhooks.NewKeyring(o.SigningKeys); err != nil {
+		return nil, err
+	}
+	s.flipt.secret = o.FliptSecret
+	if _, err := s.flipt.load(); err != nil {
 		return nil, err
 	}
 	if s.client, err = outbound.New(o.Connection); err != nil {
@@ -169,7 +173,11 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 
 // post sends a packet, and releases it.
 func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Result {
-	keys, err := s.signer.load()
+	keys, err := s.keys.Keys()
+	var flipt *fliptKey
+	if err == nil {
+		flipt, err = s.flipt.load()
+	}
 	if err != nil {
 		p.release()
 		return deliver.Result{Outcome: deliver.Retry, Reason: err.Error()}
@@ -187,16 +195,18 @@ func (s *Sink) post(ctx context.Context, b *deliver.Batch, p *packet) deliver.Re
 	}
 	h.set(standardwebhooks.HeaderID, id)
 	h.set(standardwebhooks.HeaderTimestamp, strconv.FormatInt(now.Unix(), 10))
-	if len(keys.signing) > 0 {
-		p.text = standardwebhooks.AppendSignatures(p.text[:0], keys.signing, id, now, body)
+	if len(keys) > 0 {
+		p.text = standardwebhooks.AppendSignatures(p.text[:0], keys, id, now, body)
 		h.set(standardwebhooks.HeaderSignature, string(p.text))
 	}
-	if keys.flipt != nil {
-		h.set(headerFlipt, keys.flipt.sign(body))
+	if flipt != nil {
+		h.set(headerFlipt, flipt.sign(body))
 	}
 	if s.body == One {
 		e := b.Items[p.items[0]].Event
-		h.setEncoded(headerEventID, e.ID)
+		if e.ID != id {
+			h.setEncoded(headerEventID, e.ID)
+		}
 		h.setEncoded(headerEventType, e.Type)
 	} else {
 		h.set(headerEvents, strconv.Itoa(len(p.items)))

@@ -17,11 +17,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -314,8 +316,8 @@ func TestHeaders(t *testing.T) {
 	}
 	common := map[string]string{"Content-Type": "application/json", "User-Agent": "tocsin/test", "Authorization": "Bearer " + bearer, "Webhook-Timestamp": "1772600767"}
 	wants := []map[string]string{
-		{"Tocsin-Attempt": "1", "Tocsin-Event-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4"},
-		{"Tocsin-Attempt": "2", "Tocsin-Event-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4",
+		{"Tocsin-Attempt": "1", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4"},
+		{"Tocsin-Attempt": "2", "Tocsin-Event-Type": "kv-v2/data-write", "Webhook-Id": "8d3ff6f5-33e7-5d4b-9aef-0d6cc2f5b8f4",
 			"Tocsin-Replay": "r%201", "Tocsin-Redriven": "true"},
 		{"Tocsin-Attempt": "1", "Tocsin-Event-Id": "order%201.%22%C3%BC%22%0D%0AX:%20y", "Tocsin-Event-Type": "shop/100%25", "Webhook-Id": event.DeriveID("webhook event", "/orders", e.ID)},
 	}
@@ -372,6 +374,24 @@ func TestStandard(t *testing.T) {
 		if json.Unmarshal([]byte(got), &a) != nil || json.Unmarshal([]byte(tt.want), &b) != nil || fmt.Sprint(a) != fmt.Sprint(b) {
 			t.Errorf("%s\nwant\n%s", got, tt.want)
 		}
+	}
+}
+
+// standardType is what types may be.
+var standardType = regexp.MustCompile(`^[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*$`)
+
+func checkStandard(t *testing.T, b []byte, eventType string) {
+	t.Helper()
+	var got struct {
+		Type, Timestamp string
+		EventType       string `json:"event_type"`
+		Data            json.RawMessage
+	}
+	if err := json.Unmarshal(b, &got); err != nil || bytes.ContainsAny(b, "\r\n") {
+		t.Fatalf("%q: %v", b, err)
+	}
+	if !standardType.MatchString(got.Type) || got.Data == nil || utf8.ValidString(eventType) && got.EventType != eventType {
+		t.Fatalf("%q", b)
 	}
 }
 

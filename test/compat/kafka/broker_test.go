@@ -176,6 +176,8 @@ func (b *broker) configure() error {
 		"super.users":                                      "User:ANONYMOUS",
 		"allow.everyone.if.no.acl.found":                   "true",
 		"listener.security.protocol.map":                   "PLAINTEXT:PLAINTEXT,GATED:PLAINTEXT,SASL:SASL_PLAINTEXT,MTLS:SSL,SASLTLS:SASL_SSL,CONTROLLER:PLAINTEXT",
+		"broker.session.timeout.ms":                        "3000", // a broker that was killed may register again after it
+		"broker.heartbeat.interval.ms":                     "500",
 		"log.segment.bytes":                                "16777216",
 		"log.cleaner.dedupe.buffer.size":                   "8388608",
 		"group.coordinator.append.linger.ms":               "0",

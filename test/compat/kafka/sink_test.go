@@ -58,6 +58,9 @@ func want(t *testing.T, results []deliver.Result, outcome deliver.Outcome, reaso
 			t.Fatalf("event %d: %s (%s), want %s (%s)", i, r.Outcome, r.Reason, outcome, reason)
 		}
 	}
+	if outcome != deliver.Delivered {
+		t.Logf("%s: %s", outcome, results[0].Reason)
+	}
 }
 
 // events returns n events about a few paths. Of each path they are in order.
