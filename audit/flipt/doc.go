@@ -13,8 +13,8 @@
 //	err = logger.Log(ctx, flipt.NewEvent(request, actor, payload))
 //
 // Events that were put into spans of OpenTelemetry come by way of package fliptotel, package
-// fliptzap writes them with zap. Package audit is the larger library with a queue on disk; it
-// takes these sinks, see [AuditSink].
+// fliptzap writes them with zap. Package audit is the larger library, with a queue on disk:
+// package fliptaudit gives it to these events and these sinks.
 //
 // # What differs
 //

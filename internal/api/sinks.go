@@ -284,9 +284,11 @@ func (c *sinkCall) record(what, operation string, fields ...string) trail.Record
 	return r
 }
 
-// commit records a change that was made, before it is answered.
+// commit records a change that was made, before it is answered, however long that took.
 func (c *sinkCall) commit(r trail.Record, done string) error {
-	return c.a.commit(c.ctx, r, done+notRecorded)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), changeTimeout)
+	defer cancel()
+	return c.a.commit(ctx, r, done+notRecorded)
 }
 
 func (c *sinkCall) kinds() (any, int, error) {

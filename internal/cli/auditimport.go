@@ -25,16 +25,21 @@ import (
 	"github.com/tocsin-events/tocsin/internal/vaultclient"
 )
 
-const auditImportLong = `Bring old audit logs of Vault or OpenBao into the journal of a hub, with the notifications
-that follow from them, under the times of their entries. Files may be compressed with gzip
-or zstd. Give several in their order, oldest first.
+const auditImportLong = `Bring old audit logs of Vault, OpenBao or Flipt into the journal of a hub, those of Vault
+and OpenBao with the notifications that follow from them, under the times of their entries.
+Files may be compressed with gzip or zstd. Give several in their order, oldest first; "-" is the
+standard input (flipt only).
 
 The command can be interrupted and run again, from another directory too: the hub knows
 how far a log is by its first bytes, whatever the file is called and whether it is
 compressed. An entry that the hub has already, for example because a source follows
 the same file, is not stored again.
 
-The token needs the capabilities update and sudo on sys/audit/NAME.
+A log of Flipt is its log sink, from a file or the standard output, in the encoding json or
+console. It is sent from its beginning each time: the hub recognises what it has.
+
+The token needs the capabilities update and sudo on sys/audit/NAME, or sys/flipt/NAME for
+logs of Flipt.
 
 Exit codes: 0 everything is stored; 1 a file cannot be read, the hub cannot be reached or does
 not take it, or the import was interrupted: run it again; 2 wrong usage; 3 everything is
@@ -43,7 +48,11 @@ stored, but some lines were no audit entries.`
 const auditImportExample = `  tocsin audit import --name vault /var/log/vault/audit.log.2.gz /var/log/vault/audit.log.1
 
   # What would be new?
-  tocsin audit import --name vault --dry-run audit-2026-*.log.gz`
+  tocsin audit import --name vault --dry-run audit-2026-*.log.gz
+
+  # The log of a Flipt server, and what it printed in a cluster
+  tocsin audit import --format flipt --name prod /var/log/flipt/audit.log
+  kubectl logs deploy/flipt | tocsin audit import --format flipt --name prod -`
 
 const (
 	// importChunk is how much of a log is sent at once, at least when there is so much.
@@ -65,6 +74,7 @@ const (
 type importFlags struct {
 	connectFlags
 	format answerFlag
+	log    importFormat
 	name   string
 	dryRun bool
 }
@@ -83,6 +93,9 @@ func newAuditImport(s *Streams) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.log == importFlipt && !cmd.Flags().Changed("name") {
+				f.name = defaultFliptName
+			}
 			if f.name == "" {
 				return usagef(cmd, "--name is empty; it is the server that wrote the log")
 			}
@@ -90,10 +103,11 @@ func newAuditImport(s *Streams) *cobra.Command {
 		},
 	}
 	f.register(cmd)
-	f.format = answerText
+	f.format, f.log = answerText, importVault
 	flags := cmd.Flags()
 	flags.VarP(&f.format, "output", "o", "text (for people) or json (for scripts)")
-	flags.StringVar(&f.name, "name", "vault", "`name` of the server that wrote the logs, as in the source of its events: vault://NAME")
+	flags.Var(&f.log, "format", "what wrote the logs: vault (also OpenBao) or flipt")
+	flags.StringVar(&f.name, "name", "vault", "`name` of the server that wrote the logs, as in the source of its events: vault://NAME or flipt://NAME")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "store nothing, count what would be stored")
 	return cmd
 }
@@ -112,8 +126,9 @@ type importedFile struct {
 	Accepted    uint64 `json:"accepted"`   // of them new
 	Duplicates  uint64 `json:"duplicates"` // and known
 	Quarantined uint64 `json:"quarantined"`
-	Events      uint64 `json:"events"`       // stored, with notifications
-	Before      int64  `json:"bytes_before"` // of the log, imported before
+	Skipped     uint64 `json:"skipped,omitempty"` // Flipt: about something else
+	Events      uint64 `json:"events"`            // stored, with notifications
+	Before      int64  `json:"bytes_before"`      // of the log, imported before
 	Error       string `json:"error,omitempty"`
 }
 
@@ -123,6 +138,8 @@ type importing struct {
 	hub      *connection
 	client   *vaultclient.Client
 	progress *importProgress
+	stdin    io.Reader  // nil: it was read
+	equal    equalLines // of logs of Flipt
 }
 
 func (f *importFlags) run(ctx context.Context, s *Streams, files []string) error {
@@ -134,19 +151,24 @@ func (f *importFlags) run(ctx context.Context, s *Streams, files []string) error
 	if err != nil {
 		return err
 	}
-	r := importing{importFlags: f, hub: hub, client: c, progress: &importProgress{w: s.Err, live: isTerminal(s.Err)}}
+	r := importing{importFlags: f, hub: hub, client: c, progress: &importProgress{w: s.Err, live: isTerminal(s.Err)}, stdin: s.In}
 	summary := importSummary{DryRun: f.dryRun}
 	var failed error
 	for _, name := range files {
 		file := &importedFile{File: name}
 		summary.Files = append(summary.Files, file)
-		failed = r.file(ctx, file)
+		text := file.text
+		if f.log == importFlipt {
+			failed, text = r.fliptFile(ctx, file), file.fliptText
+		} else {
+			failed = r.file(ctx, file)
+		}
 		r.progress.clear()
 		if failed != nil {
 			file.Error = failed.Error()
 		}
 		if f.format == answerText {
-			fmt.Fprintln(s.Out, file.text(f.dryRun))
+			fmt.Fprintln(s.Out, text(f.dryRun))
 		}
 		if failed != nil {
 			break
@@ -161,14 +183,22 @@ func (f *importFlags) run(ctx context.Context, s *Streams, files []string) error
 		if ctx.Err() != nil {
 			return errors.New("interrupted; run the command again to go on")
 		}
-		return needs(hub.advise(failed), fmt.Sprintf("update and sudo on sys/audit/%s", f.name))
+		path := "sys/audit/"
+		if f.log == importFlipt {
+			path = "sys/flipt/"
+		}
+		return needs(hub.advise(failed), "update and sudo on "+path+f.name)
 	}
 	var bad uint64
 	for _, file := range summary.Files {
 		bad += file.Quarantined
 	}
 	if bad > 0 {
-		return &incompleteError{fmt.Sprintf("%d lines were no audit entries; they are events of the type audit/quarantined, with the reason", bad)}
+		what := "audit entries; they are events of the type audit/quarantined"
+		if f.log == importFlipt {
+			what = "audit events; they are events of the type flipt/quarantined"
+		}
+		return &incompleteError{fmt.Sprintf("%d lines were no %s, with the reason", bad, what)}
 	}
 	return nil
 }
@@ -354,8 +384,8 @@ func (e *logError) Unwrap() error { return e.err }
 
 // auditLog is an open log, decompressed.
 type auditLog struct {
-	file  *os.File
-	size  int64 // of the file
+	file  *os.File // nil: the standard input
+	size  int64    // of the file
 	r     *bufio.Reader
 	close func()
 }
@@ -376,38 +406,55 @@ func openLog(name string) (*auditLog, error) {
 		return nil, err
 	}
 	l.size = info.Size()
-	in := bufio.NewReaderSize(f, 256<<10)
+	if err := l.read(name, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// readLog is openLog for what is open already, and is left open.
+func readLog(in io.Reader) (*auditLog, error) {
+	l := &auditLog{close: func() {}}
+	return l, l.read("the standard input", in)
+}
+
+func (l *auditLog) read(name string, from io.Reader) error {
+	in := bufio.NewReaderSize(from, 256<<10)
 	head, _ := in.Peek(4)
 	switch {
 	case bytes.HasPrefix(head, gzipMagic):
 		z, err := gzip.NewReader(in)
 		if err != nil {
-			f.Close()
-			return nil, &logError{name, err}
+			return &logError{name, err}
 		}
 		l.r = bufio.NewReaderSize(z, 256<<10)
 	case bytes.HasPrefix(head, zstdMagic):
 		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxImportWindow))
 		if err != nil {
-			f.Close()
-			return nil, &logError{name, err}
+			return &logError{name, err}
 		}
 		l.r, l.close = bufio.NewReaderSize(z, 256<<10), z.Close
 	default:
 		l.r = in
 	}
-	return l, nil
+	return nil
 }
 
 func (l *auditLog) Read(p []byte) (int, error) { return l.r.Read(p) }
 
 func (l *auditLog) Close() {
 	l.close()
-	l.file.Close()
+	if l.file != nil {
+		l.file.Close()
+	}
 }
 
 // position returns how much of the file was read.
 func (l *auditLog) position() int64 {
+	if l.file == nil {
+		return 0
+	}
 	at, err := l.file.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return 0

@@ -112,6 +112,13 @@ listed, at most --limit.`,
 	return cmd
 }
 
+func lettersInWords(n uint64) string {
+	if n == 1 {
+		return "1 dead letter"
+	}
+	return fmt.Sprintf("%d dead letters", n)
+}
+
 func printLetters(s *Streams, list []api.DeadLetter) error {
 	t := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tLAST ATTEMPT\tCAUSE\tATTEMPTS\tEVENT TYPE\tPATH\tREASON")
@@ -317,7 +324,7 @@ Exit codes: 0 done, or with --wait: all were taken; 1 not done, or not within --
 		case format == answerJSON:
 			return printJSON(s.Out, json.RawMessage(raw))
 		}
-		_, err = fmt.Fprintf(s.Out, "%d dead letters are sent once more. \"tocsin sink replays %s\" shows how far that is; its id is %s.\n", redriven.Letters, name, visible(redriven.ID))
+		_, err = fmt.Fprintf(s.Out, "Sent once more: %s. \"tocsin sink replays %s\" shows how far that is; its id is %s.\n", lettersInWords(redriven.Letters), name, visible(redriven.ID))
 		return err
 	})
 	format.register(cmd)
@@ -355,7 +362,7 @@ that it is meant.`,
 			if len(ids) == 0 {
 				return errNoLetters
 			}
-			question = fmt.Sprintf("Remove %d dead letters of the sink %s?", len(ids), name)
+			question = fmt.Sprintf("Remove %s of the sink %s?", lettersInWords(uint64(len(ids))), name)
 		}
 		if !yes {
 			if ok, err := confirm(cmd.Context(), cmd, s, question); err != nil || !ok {
@@ -381,16 +388,15 @@ that it is meant.`,
 		}
 		switch {
 		case err != nil && sum.Removed > 0:
-			return fmt.Errorf("%d dead letters were removed, then: %w", sum.Removed, err)
+			return fmt.Errorf("%s removed, then: %w", lettersInWords(sum.Removed), err)
 		case err != nil:
 			return err
+		case sum.Removed == 0 && !choice.all:
+			return errNoLetters
 		case format == answerJSON:
 			return printJSON(s.Out, sum)
 		}
-		_, err = fmt.Fprintf(s.Out, "%d dead letters are removed, %d are left.\n", sum.Removed, sum.Letters)
-		if err == nil && sum.Removed == 0 && !choice.all {
-			err = errNoLetters
-		}
+		_, err = fmt.Fprintf(s.Out, "Removed: %s. There are %d left.\n", lettersInWords(sum.Removed), sum.Letters)
 		return err
 	})
 	format.register(cmd)

@@ -39,7 +39,7 @@ func (d *Delivery) kickClerk() {
 // clerk sets events aside and removes dead letters that were delivered, until stop is closed,
 // and then once more. What it cannot do it tries again.
 func (d *Delivery) clerk(ctx context.Context, stop <-chan struct{}) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for failures := 0; ; {
 		again := time.Hour
@@ -47,7 +47,7 @@ func (d *Delivery) clerk(ctx context.Context, stop <-chan struct{}) {
 			failures = 0
 		} else {
 			failures++
-			again = storeBackoff.wait(failures)
+			again = max(storeBackoff.wait(failures), time.Millisecond)
 		}
 		timer.Reset(again)
 		kick := d.kick

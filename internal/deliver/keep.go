@@ -124,9 +124,8 @@ func (d *Delivery) noteSaving(what string, err error) {
 // keep stores the state until ctx ends: soon after something was delivered, and now and then
 // when the journal grew by what is not for the sink.
 func (d *Delivery) keep(ctx context.Context) {
-	pause := time.NewTimer(0)
+	pause := time.NewTimer(saveIdle)
 	defer pause.Stop()
-	<-pause.C
 	wait := func(t time.Duration, or <-chan struct{}) bool {
 		pause.Reset(t)
 		select {

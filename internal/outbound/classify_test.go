@@ -108,6 +108,7 @@ func FuzzClassify(f *testing.F) {
 	f.Add(429, "5", "", "slow down s3cret", "")
 	f.Add(302, "Wed, 04 Mar 2026 05:06:08 GMT", "http://169.254.169.254/s3cret", "", "gzip")
 	f.Add(500, "", "", "\x1b[31m\u202e\xff", "")
+	f.Add(500, "", "", "s3\x00cr\u202eet", "")
 	f.Fuzz(func(t *testing.T, status int, after, location, body, encoding string) {
 		a := &Answer{
 			Status: status, Body: []byte(body), secrets: []string{"s3cret"},

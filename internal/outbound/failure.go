@@ -179,8 +179,7 @@ func quote(body []byte, encoding string, secrets []string) string {
 		return "(compressed text of " + strconv.Itoa(len(body)) + " bytes)"
 	}
 	// First hidden, then cut: what is left of a secret at the cut would not be found.
-	text := printable(hide(secrets, string(body)))
-	text = cut(text, maxQuoted)
+	text := cut(clean(secrets, string(body)), maxQuoted)
 	if text == "" {
 		return ""
 	}
@@ -189,7 +188,13 @@ func quote(body []byte, encoding string, secrets []string) string {
 
 // reason makes the text of a result: without secrets, on one line, and bounded.
 func reason(secrets []string, text string) string {
-	return cut(printable(hide(secrets, text)), deliver.MaxReasonBytes)
+	return cut(clean(secrets, text), deliver.MaxReasonBytes)
+}
+
+// clean makes one printable line of a text, without secrets: neither those that are in it, nor
+// those that come about when characters are left out.
+func clean(secrets []string, text string) string {
+	return hide(secrets, printable(hide(secrets, text)))
 }
 
 // hide takes secrets out of a text.

@@ -61,9 +61,11 @@ func TestStories(t *testing.T) {
 			e.Setenv("TMPDIR", filepath.Join(e.WorkDir, "tmp"))
 			audit, err := filepath.Abs("testdata/audit.jsonl")
 			e.Setenv("AUDIT", audit)
+			flipt, fliptErr := filepath.Abs("../../internal/fliptevent/testdata/log.jsonl")
+			e.Setenv("FLIPT", flipt)
 			policies, policiesErr := filepath.Abs("../../docs/policies")
 			e.Setenv("POLICIES", policies)
-			return errors.Join(err, policiesErr, os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o755))
+			return errors.Join(err, fliptErr, policiesErr, os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o755))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await":      await,
