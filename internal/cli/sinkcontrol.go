@@ -45,7 +45,7 @@ On a terminal it asks; anywhere else --yes has to say that it is meant.`,
 			}
 			question := fmt.Sprintf("Remove the sink %s?", name)
 			if drop {
-				question = fmt.Sprintf("Remove the sink %s with its place in the journal and %s?", name, lettersInWords(sink.Letters))
+				question = fmt.Sprintf("Remove the sink %s with its place in the journal and %s?", name, plural(sink.Letters, "dead letter"))
 			}
 			if ok, err := confirm(cmd.Context(), cmd, s, question); err != nil || !ok {
 				return err
@@ -65,7 +65,7 @@ On a terminal it asks; anywhere else --yes has to say that it is meant.`,
 		case deleted.Kept:
 			kept := "Its place in the journal is kept"
 			if deleted.Letters > 0 {
-				kept = fmt.Sprintf("Its place in the journal and %s are kept", lettersInWords(deleted.Letters))
+				kept = fmt.Sprintf("Its place in the journal and %s are kept", plural(deleted.Letters, "dead letter"))
 			}
 			_, err = fmt.Fprintf(s.Out, "Sink %s is removed. %s; --drop removes that, too.\n", name, kept)
 		default:
