@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Guard decides where sinks may connect to: to public addresses, and to those that were
@@ -160,6 +163,16 @@ func (g *Guard) checkConnection(host, address string) error {
 		return fmt.Errorf("%s cannot be checked: it is no address with a port", clip(address))
 	}
 	return g.checkAddress(host, place.Addr())
+}
+
+// DialContext connects to an address, unless the place where that is is not allowed. It is for sinks
+// that do not send with a [Client].
+func (g *Guard) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host := hostOf(address)
+	d := net.Dialer{KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		return g.checkConnection(host, address)
+	}}
+	return d.DialContext(ctx, network, address)
 }
 
 func (g *Guard) checkAddress(host string, address netip.Addr) error {

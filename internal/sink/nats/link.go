@@ -57,7 +57,8 @@ var (
 
 // dialer makes the connection, which ctx bounds until it is ready.
 type dialer struct {
-	ctx context.Context
+	ctx     context.Context
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu   sync.Mutex
 	conn net.Conn
@@ -66,7 +67,7 @@ type dialer struct {
 
 // Dial implements [nats.CustomDialer].
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(d.ctx, network, address)
+	conn, err := d.connect(d.ctx, network, address)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.conn, d.err = conn, err
@@ -83,8 +84,11 @@ func (d *dialer) cut() {
 }
 
 // dial connects to one of the servers.
-func dial(ctx context.Context, urls []string, options []nats.Option) (*link, error) {
-	l := &link{raw: &dialer{ctx: ctx}, gone: make(chan struct{}), waiting: make(map[uint64]waiter)}
+func dial(ctx context.Context, urls []string, connect func(context.Context, string, string) (net.Conn, error), options []nats.Option) (*link, error) {
+	if connect == nil {
+		connect = new(net.Dialer).DialContext
+	}
+	l := &link{raw: &dialer{ctx: ctx, connect: connect}, gone: make(chan struct{}), waiting: make(map[uint64]waiter)}
 	stop := context.AfterFunc(ctx, l.raw.cut)
 	conn, err := nats.Connect(strings.Join(urls, ","), append(options,
 		nats.SetCustomDialer(l.raw),
