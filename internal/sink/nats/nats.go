@@ -110,7 +110,7 @@ func New(o Options) (*Sink, error) {
 		return nil, errors.New("there is a password, but no username")
 	}
 	s := &Sink{o: o, subject: template, dialing: make(chan struct{}, 1), closing: make(chan struct{})}
-	if _, err := s.settings(); err != nil {
+	if _, _, err := s.settings(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -185,7 +185,7 @@ func (s *Sink) connect(ctx context.Context) (*link, error) {
 	if l := s.current(); l != nil { // somebody else was faster
 		return l, nil
 	}
-	options, err := s.settings()
+	options, config, err := s.settings()
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func (s *Sink) connect(ctx context.Context) (*link, error) {
 		case <-ctx.Done():
 		}
 	}()
-	l, err := dial(ctx, s.o.URLs, s.o.Dial, options)
+	l, err := dial(ctx, s.o.URLs, s.o.Dial, config, options)
 	if err != nil {
 		return nil, err
 	}
