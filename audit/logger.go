@@ -373,7 +373,7 @@ func (l *Logger) complete(ctx context.Context, e *Event) {
 	}
 	e.Service = l.options.Service
 	e.Truncated, e.Dropped = nil, nil
-	e.fromContext(ctx)
+	e.FillFrom(ctx)
 }
 
 // put brings the event of w into the queue.

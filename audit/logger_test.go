@@ -158,7 +158,7 @@ func TestLogger(t *testing.T) {
 		meta := map[string]string{"plan": "gold", "password": "correct horse"}
 		if err := l.Log(ctx, Event{
 			Time: at, Action: "update", Target: Target{Type: "order", ID: "7", Name: "seven", Namespace: "team-a"}, Reason: "asked for",
-			Actor:  Actor{Name: "Ada L.", IP: "192.0.2.1"},
+			Actor:  Actor{ID: "u1", Name: "Ada L.", IP: "192.0.2.1"},
 			Before: map[string]any{"n": 1, "old": true, "secret": "hunter22"}, After: map[string]any{"n": 2, "new": []int{1}, "secret": "hunter23"},
 			Metadata: meta, Payload: json.RawMessage(`{ "a" : 1 }`),
 		}); err != nil {
