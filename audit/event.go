@@ -44,11 +44,14 @@ type Event struct {
 	Tracestate  string
 
 	// Before and After are the state of the target, anything that encoding/json can
-	// encode. If both are there, Changes is computed; see [Diff].
+	// encode; nil, also of a pointer, is no state. If both are there, Changes is computed; see
+	// [Diff]. A [json.RawMessage] that is no JSON is kept as a text.
 	Before, After any
 	// Changes is how After differs from Before.
 	Changes *Changes
-	// Metadata are more facts, by which events can be selected in a hub. The names are yours.
+	// Metadata are more facts, by which events can be selected in a hub. The names are yours. Those
+	// of a hub's own metadata (actor, actor_id, operation, outcome, path, reason, remote_address,
+	// request_id, service, target_id, target_type) select what these say.
 	Metadata map[string]string
 	// Payload is whatever else is to be kept, anything that encoding/json can encode.
 	Payload any
