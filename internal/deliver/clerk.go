@@ -113,7 +113,7 @@ func (d *Delivery) count(ctx context.Context) {
 func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error) {
 	for {
 		d.mu.Lock()
-		batch := s.removals[:min(len(s.removals), lettersAtOnce)]
+		batch, life := s.removals[:min(len(s.removals), lettersAtOnce)], d.life
 		d.mu.Unlock()
 		if len(batch) == 0 {
 			return done, nil
@@ -123,7 +123,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 			ids[i] = e.letter
 		}
 		attempt, cancel := context.WithTimeout(ctx, saveTimeout)
-		if err = d.sync(attempt); err == nil {
+		if err = d.sync(attempt, life); err == nil {
 			err = d.options.Store.Remove(attempt, ids...)
 		}
 		cancel()
@@ -132,7 +132,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 		}
 		done = true
 		d.mu.Lock()
-		s.removals = s.removals[len(batch):]
+		s.removals = s.removals[min(len(batch), len(s.removals)):] // none after a restart
 		moved := false
 		for _, e := range batch {
 			moved = s.settle(e) || moved

@@ -77,8 +77,9 @@ type Delivery struct {
 	turn, robin       int // see pick
 	led               uint64
 	stopping          bool
-	restarting        bool // the sink could not be synced
-	unsynced          int  // how often in a row
+	restarting        bool   // the sink could not be synced
+	life              uint64 // grows when what was delivered may be lost
+	unsynced          int    // how often in a row
 	alarm             *time.Timer
 	alarmAt           time.Time
 
@@ -301,7 +302,7 @@ func (d *Delivery) flushed(s *stream) {
 
 // progressed notes that events of a stream were decided, and whether its place has moved.
 func (d *Delivery) progressed(s *stream, moved bool) {
-	if s.dropped {
+	if s.dropped || d.restarting {
 		return
 	}
 	if moved {
