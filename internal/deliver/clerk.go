@@ -143,11 +143,18 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 	}
 }
 
+// mostFull is how many events are tried when there is no room, before it is waited for.
+const mostFull = 32
+
 // setAside makes events dead letters.
 func (d *Delivery) setAside(ctx context.Context, s *stream) (done bool, err error) {
 	for skip := 0; ; {
-		batch, letters := d.nextAsides(s, skip, lettersAtOnce)
-		if len(batch) == 0 {
+		most := lettersAtOnce
+		if skip > 0 {
+			most = 1
+		}
+		batch, letters := d.nextAsides(s, skip, most)
+		if len(batch) == 0 || skip >= mostFull {
 			return done, err
 		}
 		e := d.add(ctx, letters)

@@ -484,3 +484,41 @@ func (s *slowSyncer) Sync(context.Context) error {
 	s.pending = nil
 	return nil
 }
+
+// TestFullCost: to find out again and again that there is no room costs little, however many
+// events wait for it.
+func TestFullCost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &sink{answer: always(deliver.Result{Outcome: deliver.Refused})}
+		var mu sync.Mutex
+		adds, full := 0, true
+		store := &delivermem.Store{Fail: func(_ context.Context, what string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if what != "add" {
+				return nil
+			}
+			if adds++; full {
+				return fmt.Errorf("%w: none", deliver.ErrFull)
+			}
+			return nil
+		}}
+		r := start(t, deliver.Options{Sink: s, Store: store, Policy: deliver.Policy{MaxEvents: 1}})
+		r.append(0, 2000, 100, paths(2000)...)
+		time.Sleep(time.Hour)
+		mu.Lock()
+		before := adds
+		mu.Unlock()
+		time.Sleep(time.Hour)
+		mu.Lock()
+		if n := adds - before; n > 60_000 {
+			t.Errorf("%d attempts to set aside in an hour", n)
+		}
+		full = false
+		mu.Unlock()
+		r.flush(t)
+		if n, _, _ := store.Count(t.Context()); n != 2000 {
+			t.Errorf("%d dead letters", n)
+		}
+	})
+}
