@@ -62,13 +62,17 @@ func (d *Delivery) loadLocked(ctx context.Context) error {
 	if d.loaded {
 		return nil
 	}
+	if d.options.From == FromEnd && d.first == nil {
+		end := d.options.Journal.End()
+		d.first = &end // also when the store takes it much later
+	}
 	s, known, err := d.options.Store.Load(ctx)
 	if err != nil {
 		return err
 	}
 	if !known {
-		if d.options.From == FromEnd {
-			s.Through = d.options.Journal.End()
+		if d.first != nil {
+			s.Through = *d.first
 		}
 		if err := d.options.Store.Save(ctx, s); err != nil {
 			return err
