@@ -413,6 +413,7 @@ func (s *Store) rewrite() (err error) {
 		return err
 	}
 	if err := directory.Sync(s.o.Dir); err != nil {
+		s.failed = true // what is open is not the file of the path any more
 		return err
 	}
 	if s.file != nil {
