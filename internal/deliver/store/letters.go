@@ -152,13 +152,13 @@ func (s *Store) update(ctx context.Context, info journal.ListInfo) error {
 			entries = append(entries, journal.ListEntry{ID: e.ID, Note: e.Note})
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
+		for _, e := range entries { // also when there was no time for all: the next one goes on there
 			if err := s.insert(ctx, e); err != nil {
 				return err
 			}
+		}
+		if err != nil {
+			return err
 		}
 		if len(entries) == 0 {
 			s.index.through = max(s.index.through, info.Last) // which may have been removed

@@ -630,3 +630,41 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+// TestIndexInParts: adding to a long list after a restart gets done in the end, although no
+// attempt has the time to look through all of it.
+func TestIndexInParts(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir)
+	s := newStore(j, 1<<30)
+	const n = 900
+	r := rand.New(rand.NewPCG(1, 2))
+	list := letters(1, n+1)
+	for i := range list {
+		e := *list[i].Event
+		e.Data = make([]byte, 16<<10)
+		for k := range e.Data {
+			e.Data[k] = byte(r.Uint32())
+		}
+		list[i].Event = &e
+	}
+	if err := s.Add(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	s = newStore(j, 1<<30) // as after a restart
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond)
+		err := s.Add(ctx, letters(1, 2))
+		cancel()
+		if err == nil {
+			t.Logf("%d attempts", try)
+			break
+		}
+		if try == 5000 {
+			t.Fatalf("after %d attempts: %v", try, err)
+		}
+	}
+	if count, _, err := s.Count(t.Context()); count != n || err != nil {
+		t.Errorf("%d letters: %v", count, err)
+	}
+}
