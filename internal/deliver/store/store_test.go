@@ -668,3 +668,53 @@ func TestIndexInParts(t *testing.T) {
 		t.Errorf("%d letters: %v", count, err)
 	}
 }
+
+// TestRedriveForeign: dead letters that cannot be read stay, and the others are sent.
+func TestRedriveForeign(t *testing.T) {
+	j := open(t, t.TempDir())
+	s := newStore(j, 10<<20)
+	one, two := letter(1), letter(2)
+	a, err := encodeLetter(&one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := encodeLetter(&two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := append([]byte{2}, a[1:]...)
+	if err := s.list.Add(t.Context(), []journal.ListEntry{{Data: newer}, {Data: a}, {Data: newer}, {Data: nil}, {Data: b}, {Data: newer}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, which := range []deliver.Letters{{First: 2, Last: 3}, {}} {
+		d := deliver.New(deliver.Options{Name: "x", Sink: taker{}, Journal: FromJournal(j), Store: s})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.Run(ctx) }()
+		if _, _, err := d.Redrive(t.Context(), which); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			if st := d.Status(); len(st.Redrives) > 0 && st.Redrives[0].Done {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it does not end: %+v", d.Status().Redrives)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, _, err := s.Count(t.Context()); n != 4 || err != nil {
+		t.Errorf("%d are left: %v", n, err)
+	}
+}
+
+// taker takes everything.
+type taker struct{}
+
+func (taker) Send(context.Context, *deliver.Batch) deliver.Result { return deliver.Result{} }
+func (taker) Close() error                                        { return nil }
