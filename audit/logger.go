@@ -305,9 +305,14 @@ func lowest(s *deliver.State) position.Position {
 	return p
 }
 
-// progress frees what a queue in memory need not keep: nobody asks for it after a restart.
+// progress frees what a queue in memory need not keep: nobody asks for it after a restart. A sink
+// that has to sync asks again for what it could not make durable; what it could is freed when that
+// is stored.
 func (l *Logger) progress() {
 	for _, o := range l.outputs {
+		if _, ok := o.sink.(deliver.Syncer); ok {
+			continue
+		}
 		l.queue.Passed(o.name, o.delivery.Status().Position)
 	}
 }
