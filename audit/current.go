@@ -105,7 +105,8 @@ func NewDraft(ctx context.Context, e Event) (context.Context, *Draft) {
 	return context.WithValue(ctx, currentKey, d), d
 }
 
-// Log logs the event of a request that is over, unless Skip was called. The outcome and
+// Log logs the event of a request that is over, unless Skip was called. It is truncated where it
+// is too large, whatever [Oversize] says. The outcome and
 // reason are those that the handler said, or else these.
 func (d *Draft) Log(ctx context.Context, l *Logger, outcome Outcome, reason string) error {
 	e, said, wanted := d.finish()
@@ -116,5 +117,7 @@ func (d *Draft) Log(ctx context.Context, l *Logger, outcome Outcome, reason stri
 		e.Outcome = outcome
 		take(&e.Reason, reason)
 	}
-	return l.Log(ctx, e)
+	c := l.encoder
+	c.refuse = false
+	return l.logWith(ctx, e, &c)
 }
