@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,7 +69,8 @@ type Sink struct {
 
 	dialing chan struct{} // has an element: somebody makes a connection
 	mu      sync.Mutex
-	link    *link // nil: there is none
+	link    *link     // nil: there is none
+	secrets *[]string // what no reason may repeat; a pointer, so that it is not printed either
 	closing chan struct{}
 	close   sync.Once
 }
@@ -109,7 +111,7 @@ func New(o Options) (*Sink, error) {
 	case o.Username == "" && o.Password != nil:
 		return nil, errors.New("there is a password, but no username")
 	}
-	s := &Sink{o: o, subject: template, dialing: make(chan struct{}, 1), closing: make(chan struct{})}
+	s := &Sink{o: o, subject: template, dialing: make(chan struct{}, 1), closing: make(chan struct{}), secrets: new([]string)}
 	if _, _, err := s.settings(); err != nil {
 		return nil, err
 	}
@@ -154,7 +156,10 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 	if err != nil {
 		return deliver.Result{Outcome: deliver.Retry, Reason: s.reason(ctx, err)}
 	}
-	answered, err := l.publish(ctx, s.closing, messages, func(i int, r deliver.Result) { b.Decide(i, r) })
+	answered, err := l.publish(ctx, s.closing, messages, func(i int, r deliver.Result) {
+		r.Reason = s.hide(r.Reason)
+		b.Decide(i, r)
+	})
 	if err == nil {
 		return deliver.Result{}
 	}
@@ -265,7 +270,38 @@ func (s *Sink) reason(ctx context.Context, err error) string {
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no connection to " + at + " in time"
 	}
-	return shown(fmt.Sprintf("%s: %v", at, err))
+	return shown(s.hide(fmt.Sprintf("%s: %v", at, err)))
+}
+
+// keep remembers a secret, and its lines, which a server could repeat.
+func (s *Sink) keep(secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(secret) {
+		line = strings.TrimSpace(line)
+		if len(line) >= shortest && !strings.HasPrefix(line, "---") && !slices.Contains(*s.secrets, line) {
+			*s.secrets = append(*s.secrets, line)
+		}
+	}
+	if n := len(*s.secrets); n > maxSecrets { // those of former files
+		*s.secrets = slices.Clone((*s.secrets)[n-maxSecrets:])
+	}
+}
+
+const (
+	// shortest is the length from which a text could be told from others.
+	shortest   = 4
+	maxSecrets = 64
+)
+
+// hide takes secrets out of what a server has said.
+func (s *Sink) hide(text string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, secret := range *s.secrets {
+		text = strings.ReplaceAll(text, secret, "<secret>")
+	}
+	return text
 }
 
 // shown makes a text one line that is not too long.
