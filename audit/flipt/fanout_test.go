@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,11 +151,12 @@ func TestEverySinkGetsEveryBatch(t *testing.T) {
 func TestPlainErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var gone given
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		s := &fake{name: "own"}
 		s.send = func(_ context.Context, events []Event) error {
 			for _, e := range events {
-				if m, _ := e.Payload.(map[string]any); down || m["key"] == "poison" {
+				if m, _ := e.Payload.(map[string]any); down.Load() || m["key"] == "poison" {
 					return errors.New("no")
 				}
 			}
@@ -168,7 +170,7 @@ func TestPlainErrors(t *testing.T) {
 		if s.keys() != "" || s.calls > 20 {
 			t.Errorf("%q after %d calls", s.keys(), s.calls)
 		}
-		down = false
+		down.Store(false)
 		time.Sleep(2 * time.Minute)
 		if s.keys() != "2 3 4" {
 			t.Errorf("%q", s.keys())
