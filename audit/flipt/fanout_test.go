@@ -167,8 +167,11 @@ func TestPlainErrors(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(10 * time.Second)
-		if s.keys() != "" || s.calls > 20 {
-			t.Errorf("%q after %d calls", s.keys(), s.calls)
+		s.mu.Lock()
+		calls := s.calls
+		s.mu.Unlock()
+		if s.keys() != "" || calls > 20 {
+			t.Errorf("%q after %d calls", s.keys(), calls)
 		}
 		down.Store(false)
 		time.Sleep(2 * time.Minute)
