@@ -28,7 +28,7 @@ const (
 	// Block waits until there is room, or the context ends: nothing happens in the service
 	// that is not in the trail.
 	Block WhenFull = iota
-	// Reject returns [ErrFull] at once: the service decides.
+	// Reject returns [ErrFull] at once: the service decides. [Logger.Health] tells for a while.
 	Reject
 	// Drop goes on without: the service comes first. How many events are missing is
 	// counted, and told by an event in their place, of type "SERVICE/audit-trail/dropped".

@@ -188,7 +188,10 @@ func (q *Queue) commit(g *group) error {
 	}
 	h := groupHead{length: len(g.buf) - groupHeader, entries: g.entries, first: g.first, recorded: now.UnixNano()}
 	h.put(g.buf)
-	if _, err = s.file.WriteAt(g.buf, s.end); err == nil {
+	if err = s.prepare(len(g.buf)); err == nil {
+		_, err = s.file.WriteAt(g.buf, s.end)
+	}
+	if err == nil {
 		err = directory.SyncData(s.file)
 	}
 	c := &chunk{first: g.first, recorded: now.UTC()}
