@@ -25,6 +25,7 @@ type decoder struct {
 	at       map[string]position // of every value seen, by dotted path
 	wrong    map[string]bool     // values with a problem and the sections that they are in
 	values   bool                // secrets are given by value and not by reference
+	unread   bool                // it is no YAML, or no section
 }
 
 func newDecoder(file string) *decoder {
@@ -67,17 +68,18 @@ func (d *decoder) document(text []byte, key string, v reflect.Value) {
 	case errors.Is(err, io.EOF):
 		return // nothing but comments: every default
 	case err != nil:
-		d.problems = append(d.problems, d.syntax(err))
+		d.problems, d.unread = append(d.problems, d.syntax(err)), true
 		return
 	}
 	if len(doc.Content) == 1 && !isNull(doc.Content[0]) {
 		d.value(key, doc.Content[0], v)
+		d.unread = doc.Content[0].Kind != yaml.MappingNode
 	}
 	var second yaml.Node
 	switch err := dec.Decode(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		d.problems = append(d.problems, d.syntax(err))
+		d.problems, d.unread = append(d.problems, d.syntax(err)), true
 	default:
 		d.report("", &second, "a second document begins here; a configuration is one document")
 	}
@@ -115,6 +117,7 @@ var (
 	durationType = reflect.TypeFor[Duration]()
 	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
+	octalType    = reflect.TypeFor[Octal]()
 	versionsType = reflect.TypeFor[Versions]()
 	ratioType    = reflect.TypeFor[Ratio]()
 	textsType    = reflect.TypeFor[Texts]()
@@ -405,7 +408,7 @@ func (d *decoder) scalar(key string, n *yaml.Node, v reflect.Value) {
 		}
 		d.store(key, n, v, reflect.ValueOf(got), err)
 	case v.Kind() == reflect.String:
-		if tag != "!!str" {
+		if tag != "!!str" && (v.Type() != octalType || tag != "!!int") {
 			d.report(key, n, "must be text, but is %s; put it into quotes if it is meant", kindOf(n))
 			return
 		}

@@ -54,7 +54,7 @@ func TestSinkProblems(t *testing.T) {
 		"name":                {one("name: Slack, type: stdout"), key + `.name: "Slack" must be 1 to 63 lower-case letters, digits, - and _`},
 		"path as name":        {one("name: ../a, type: stdout"), key + `.name: "../a" must be`},
 		"long name":           {one("name: " + strings.Repeat("a", 64) + ", type: stdout"), `must be 1 to 63`},
-		"no type":             {one("name: a"), key + `.type: "" is not one of`},
+		"no type":             {one("name: a"), key + `.type: is missing; write one of file, stdout`},
 		"type":                {one("name: a, type: webhok"), `did you mean "webhook"?`},
 		"another's section":   {one("name: a, type: stdout, file: {path: /a}"), key + `.file: is not for sinks of type stdout`},
 		"two of one name":     {"sinks: [{name: a, type: stdout}, {name: a, type: file, file: {path: /a}}]\n", `sinks[1].name: "a" is already the name of sinks[0]`},
@@ -182,7 +182,8 @@ func TestParseSinkProblems(t *testing.T) {
 		return "type: webhook\nwebhook:\n  url: https://a.example\n  " + fields + "\n"
 	}
 	for name, test := range map[string]struct{ text, want string }{
-		"nothing":          {"", `sink.type: "" is not one of`},
+		"nothing":          {"", `sink.type: is missing; write one of`},
+		"a list":           {"[]", `definition:1:1: sink: must be a section with keys, but is a list`},
 		"no YAML":          {"{", `definition:`},
 		"list":             {"- a", `definition:1:1: sink: must be a section with keys, but is a list`},
 		"unknown key":      {"type: webhook\nwebhok: {}\n", `definition:2:1: unknown key "webhok" in sink; did you mean "webhook"?`},
@@ -217,6 +218,8 @@ func TestParseSinkProblems(t *testing.T) {
 			t.Errorf("%s: a secret is in the message: %v", name, err)
 		case !IsProblem(err):
 			t.Errorf("%s: no problem of a configuration: %v", name, err)
+		case (test.text == "{" || test.text == "[]") && strings.Contains(err.Error(), "\n"):
+			t.Errorf("%s: what follows from it is told as well:\n%s", name, err)
 		}
 	}
 	if _, err := ParseSink("", []byte("type: webhook\nwebhook: {url: 'https://a.example'}")); err == nil || !strings.Contains(err.Error(), "has no name") {
