@@ -47,6 +47,8 @@ var (
 	ErrConflict = errors.New("not possible now")
 	// ErrRange means that a range of events or dead letters is none.
 	ErrRange = errors.New("no such range")
+	// ErrNoSample means that there is no example of an event type.
+	ErrNoSample = errors.New("there is no example of the event type")
 	// ErrUnavailable means that the journal does not work at the moment. Whether a change was
 	// stored is then not known.
 	ErrUnavailable = errors.New("the journal does not store anything at the moment")

@@ -399,7 +399,7 @@ func TestTest(t *testing.T) {
 	if err != nil || result.Status != 404 || e.Type != "shop/order" || e.ID == "sample" {
 		t.Errorf("test of a type: %+v, %+v, %v", result, e, err)
 	}
-	if _, _, err := b.m.Test(t.Context(), "a", "nobody/knows"); !errors.Is(err, ErrRange) {
+	if _, _, err := b.m.Test(t.Context(), "a", "nobody/knows"); !errors.Is(err, ErrNoSample) {
 		t.Errorf("test of no type: %v", err)
 	}
 	if n, _, err := b.m.Count(t.Context(), "a"); n != 0 || err != nil {
