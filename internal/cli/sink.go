@@ -375,7 +375,7 @@ func printSink(w io.Writer, s *api.Sink) error {
 			count{s.Counts.Retried, "sent once more"}, count{s.Counts.Filtered, "not for this sink"}, count{s.Counts.Missed, "missed, because the journal had removed them"}))})
 	}
 	if s.InFlight > 0 {
-		rows = append(rows, row{"on their way", fmt.Sprintf("%d in %d requests", s.InFlight, s.Requests)})
+		rows = append(rows, row{"on their way", fmt.Sprintf("%d in %s", s.InFlight, plural(s.Requests, "request"))})
 	}
 	letters := "none"
 	if s.Letters > 0 {
@@ -389,6 +389,14 @@ func printSink(w io.Writer, s *api.Sink) error {
 		rows = append(rows, row{"redrive", redriveInWords(r)})
 	}
 	return printRows(w, rows...)
+}
+
+// plural says how many of something there are.
+func plural[N int | uint64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func moment(t time.Time) string { return t.Local().Format(time.DateTime) }
@@ -426,7 +434,7 @@ func lagInWords(s *api.Sink) string {
 	if s.LagEvents == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("%d events of the journal are after its place, the oldest is %s old", s.LagEvents, age(s.LagSeconds))
+	return fmt.Sprintf("%s of the journal after its place, the oldest %s old", plural(s.LagEvents, "event"), age(s.LagSeconds))
 }
 
 func stateInWords(s *api.Sink) string {
@@ -442,11 +450,7 @@ func stateInWords(s *api.Sink) string {
 		text += fmt.Sprintf(" (\"tocsin sink resume %s\")", visible(s.Name))
 	}
 	if o := s.Outage; o != nil {
-		attempts := "1 attempt has"
-		if o.Attempts != 1 {
-			attempts = fmt.Sprintf("%d attempts have", o.Attempts)
-		}
-		text += fmt.Sprintf("; nothing is delivered since %s, %s failed", moment(o.Since), attempts)
+		text += fmt.Sprintf("; nothing is delivered since %s, after %s", moment(o.Since), plural(o.Attempts, "failed attempt"))
 		if o.Reason != "" {
 			text += ": " + visible(o.Reason)
 		}

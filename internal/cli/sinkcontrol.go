@@ -45,7 +45,7 @@ On a terminal it asks; anywhere else --yes has to say that it is meant.`,
 			}
 			question := fmt.Sprintf("Remove the sink %s?", name)
 			if drop {
-				question = fmt.Sprintf("Remove the sink %s with its place in the journal and its %d dead letters?", name, sink.Letters)
+				question = fmt.Sprintf("Remove the sink %s with its place in the journal and %s?", name, plural(sink.Letters, "dead letter"))
 			}
 			if ok, err := confirm(cmd.Context(), cmd, s, question); err != nil || !ok {
 				return err
@@ -63,7 +63,11 @@ On a terminal it asks; anywhere else --yes has to say that it is meant.`,
 		case format == answerJSON:
 			return printJSON(s.Out, json.RawMessage(raw))
 		case deleted.Kept:
-			_, err = fmt.Fprintf(s.Out, "Sink %s is removed. Its place in the journal and its %d dead letters are kept; --drop removes them, too.\n", name, deleted.Letters)
+			kept := "Its place in the journal is kept"
+			if deleted.Letters > 0 {
+				kept = fmt.Sprintf("Its place in the journal and %s are kept", plural(deleted.Letters, "dead letter"))
+			}
+			_, err = fmt.Fprintf(s.Out, "Sink %s is removed. %s; --drop removes that, too.\n", name, kept)
 		default:
 			_, err = fmt.Fprintf(s.Out, "Sink %s is removed, with its place in the journal and its dead letters.\n", name)
 		}

@@ -465,7 +465,7 @@ func (d *sinkDefinition) problems(texts []string) error {
 	var b strings.Builder
 	b.WriteString("the definition of the sink is not valid:")
 	for _, text := range texts {
-		text = visible(text)
+		text = strings.ReplaceAll(visible(text), "give it as {value: SECRET}", "give it again with --secret")
 		if m := problemPlace.FindStringSubmatch(text); m != nil {
 			text = places(m[1], m[2]) + text[len(m[0]):]
 		}

@@ -161,7 +161,7 @@ func newLetterShow(s *Streams) *cobra.Command {
 			status = fmt.Sprint(l.Status)
 		}
 		if l.First != nil && l.Last != nil {
-			tried = fmt.Sprintf("%d times, from %s to %s", l.Attempts, moment(*l.First), moment(*l.Last))
+			tried = fmt.Sprintf("%s, from %s to %s", plural(l.Attempts, "time"), moment(*l.First), moment(*l.Last))
 		}
 		happened := ""
 		if l.Time != nil {
@@ -317,7 +317,7 @@ Exit codes: 0 done, or with --wait: all were taken; 1 not done, or not within --
 		case format == answerJSON:
 			return printJSON(s.Out, json.RawMessage(raw))
 		}
-		_, err = fmt.Fprintf(s.Out, "%d dead letters are sent once more. \"tocsin sink replays %s\" shows how far that is; its id is %s.\n", redriven.Letters, name, visible(redriven.ID))
+		_, err = fmt.Fprintf(s.Out, "Sent once more: %s. \"tocsin sink replays %s\" shows how far that is; its id is %s.\n", plural(redriven.Letters, "dead letter"), name, visible(redriven.ID))
 		return err
 	})
 	format.register(cmd)
@@ -355,7 +355,7 @@ that it is meant.`,
 			if len(ids) == 0 {
 				return errNoLetters
 			}
-			question = fmt.Sprintf("Remove %d dead letters of the sink %s?", len(ids), name)
+			question = fmt.Sprintf("Remove %s of the sink %s?", plural(len(ids), "dead letter"), name)
 		}
 		if !yes {
 			if ok, err := confirm(cmd.Context(), cmd, s, question); err != nil || !ok {
@@ -381,16 +381,15 @@ that it is meant.`,
 		}
 		switch {
 		case err != nil && sum.Removed > 0:
-			return fmt.Errorf("%d dead letters were removed, then: %w", sum.Removed, err)
+			return fmt.Errorf("%s removed, then: %w", plural(sum.Removed, "dead letter"), err)
 		case err != nil:
 			return err
+		case sum.Removed == 0 && !choice.all:
+			return errNoLetters
 		case format == answerJSON:
 			return printJSON(s.Out, sum)
 		}
-		_, err = fmt.Fprintf(s.Out, "%d dead letters are removed, %d are left.\n", sum.Removed, sum.Letters)
-		if err == nil && sum.Removed == 0 && !choice.all {
-			err = errNoLetters
-		}
+		_, err = fmt.Fprintf(s.Out, "Removed: %s. There are %d left.\n", plural(sum.Removed, "dead letter"), sum.Letters)
 		return err
 	})
 	format.register(cmd)

@@ -239,7 +239,7 @@ func (f *waitFlags) redriven(ctx context.Context, s *Streams, c *connection, for
 	if format == answerJSON {
 		err = printJSON(s.Out, r)
 	} else {
-		_, err = fmt.Fprintf(s.Out, "%d of %d dead letters were delivered%s.\n", r.Sent, begun.Letters, also(count{r.Refused, "stay"}))
+		_, err = fmt.Fprintf(s.Out, "Delivered: %d of %s%s.\n", r.Sent, plural(begun.Letters, "dead letter"), also(count{r.Refused, "stay"}))
 	}
 	switch {
 	case err != nil:
@@ -270,7 +270,7 @@ func (f *waitFlags) replayed(ctx context.Context, s *Streams, c *connection, for
 	if format == answerJSON {
 		err = printJSON(s.Out, r)
 	} else {
-		_, err = fmt.Fprintf(s.Out, "%d events were sent%s.\n", r.Sent, also(count{r.SetAside, "became dead letters"}, count{r.Missed, "were not in the journal any more"}))
+		_, err = fmt.Fprintf(s.Out, "Sent once more: %s%s.\n", plural(r.Sent, "event"), also(count{r.SetAside, "became dead letters"}, count{r.Missed, "were not in the journal any more"}))
 	}
 	switch {
 	case err != nil:
