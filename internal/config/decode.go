@@ -184,7 +184,7 @@ func (d *decoder) structure(key string, n *yaml.Node, v reflect.Value) {
 	for name, value := range d.pairs(key, n) {
 		i := slices.Index(keys, name.Value)
 		if i < 0 {
-			d.unknown(key, name, keys)
+			d.unknown(key, name, keys, sectionOfType(n, v))
 			continue
 		}
 		d.value(join(key, name.Value), value, v.Field(i))
@@ -214,9 +214,39 @@ func (d *decoder) pairs(key string, n *yaml.Node) func(yield func(name, value *y
 	}
 }
 
+// sectionOfType returns the key of the section that a mapping has for its type, and the keys
+// in it: of a sink of type webhook, webhook and url, headers, ...
+func sectionOfType(n *yaml.Node, v reflect.Value) (inner innerKeys) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == "type" && n.Content[i+1].Kind == yaml.ScalarNode {
+			inner.section = n.Content[i+1].Value
+		}
+	}
+	at := slices.Index(fieldKeys(v.Type()), inner.section)
+	if at < 0 || v.Field(at).Kind() != reflect.Struct || v.Field(at).Type() == secretType {
+		return innerKeys{}
+	}
+	inner.keys = fieldKeys(v.Field(at).Type())
+	return inner
+}
+
+type innerKeys struct {
+	section string
+	keys    []string
+}
+
+// meant returns the key of the section that a name probably is.
+func (i innerKeys) meant(name string) string {
+	if slices.Contains(i.keys, name) {
+		return name
+	}
+	return Nearest(name, i.keys)
+}
+
 // unknown reports a key that does not exist, with the key that was probably
-// meant: a near one of the same section, or the same word elsewhere.
-func (d *decoder) unknown(section string, name *yaml.Node, keys []string) {
+// meant: one that belongs into the section of the type, a near one of the same
+// section, or the same word elsewhere.
+func (d *decoder) unknown(section string, name *yaml.Node, keys []string, inner innerKeys) {
 	where := "here"
 	if section != "" {
 		where = "in " + section
@@ -224,6 +254,8 @@ func (d *decoder) unknown(section string, name *yaml.Node, keys []string) {
 	message := fmt.Sprintf("unknown key %q %s", shorten(name.Value), where)
 	elsewhere := slices.DeleteFunc(allKeys(), func(k string) bool { return lastPart(k) != name.Value })
 	switch near := Nearest(name.Value, keys); {
+	case slices.Contains(inner.keys, name.Value), near == "" && inner.meant(name.Value) != "":
+		message += fmt.Sprintf("; did you mean %s, in the section %s?", join(inner.section, inner.meant(name.Value)), inner.section)
 	case near != "":
 		message += fmt.Sprintf("; did you mean %q?", near)
 	case len(elsewhere) > 0:

@@ -212,7 +212,7 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			m.addStored(ctx, name, record{}, failed[name])
 		}
 	}
-	for _, s := range m.sinks {
+	for _, s := range m.all() {
 		s.unregister = o.Health.Register("sink "+s.name, health.Degradation, s.health)
 	}
 	if o.Registry != nil {
