@@ -153,6 +153,15 @@ func (d *Delivery) Status() Status {
 	return s
 }
 
+// LettersRemoved says that dead letters were removed from the store: they are counted anew,
+// and what waited for room goes on.
+func (d *Delivery) LettersRemoved() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.letters.asked = true
+	d.kickClerk()
+}
+
 // recountLetters has dead letters counted anew if their number is old.
 func (d *Delivery) recountLetters(now time.Time) {
 	if !d.letters.asked && now.Sub(d.letters.at) > recount {

@@ -346,6 +346,13 @@ func TestLettersAndReplays(t *testing.T) {
 	}
 	b.awaitGot("a", "2")
 	await(t, "the letter is gone", func() bool { n, _, _ := b.m.Count(t.Context(), "a"); return n == 2 })
+	soon := time.Now()
+	defer func() {
+		await(t, "the count", func() bool { return b.info("a").Status.DeadLetters == 0 })
+		if time.Since(soon) > 5*time.Second {
+			t.Error("what was removed is counted late")
+		}
+	}()
 	if n, err := b.m.Purge(t.Context(), "a", nil, AllLetters); n != 2 || err != nil {
 		t.Errorf("purged %d, %v", n, err)
 	}
