@@ -36,7 +36,7 @@ func newSink(s *Streams) *cobra.Command {
 	return newGroup("sink", "Send events to files, webhooks, Slack, Kafka and others", sinkLong,
 		newSinkList(s), newSinkShow(s), newSinkAdd(s), newSinkSet(s), newSinkRemove(s), newSinkTest(s),
 		newSinkPause(s), newSinkDisable(s), newSinkResume(s), newSinkAttempts(s),
-		newSinkLetters(s), newSinkReplay(s), newSinkReplays(s), newSinkCancel(s),
+		newSinkLetters(s), newSinkRedrive(s), newSinkReplay(s), newSinkReplays(s), newSinkCancel(s),
 		newSinkKinds(s), newSinkKeygen(s), newSinkVerify(s))
 }
 

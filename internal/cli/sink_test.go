@@ -606,3 +606,12 @@ func FuzzSinkDefinition(f *testing.F) {
 		}
 	})
 }
+
+// TestRedriveCommand: "sink redrive" is "sink dlq redrive".
+func TestRedriveCommand(t *testing.T) {
+	h := lettersHub(t)
+	code, stdout, stderr := command(t, "", "sink", "redrive", "a", "--all")
+	if code != 0 || !strings.Contains(stdout, "Sent once more: 4 dead letters.") || len(h.requests) != 1 {
+		t.Errorf("exit %d\n%s%s%q", code, stdout, stderr, h.requests)
+	}
+}
