@@ -203,6 +203,9 @@ func shortLag(s *api.Sink) string {
 	if s.LagEvents == 0 {
 		return "-"
 	}
+	if s.LagSeconds == 0 {
+		return fmt.Sprint(s.LagEvents) // of what nobody reads, the age is not known
+	}
 	return fmt.Sprintf("%d (%s)", s.LagEvents, age(s.LagSeconds))
 }
 
@@ -433,6 +436,9 @@ func bytesInWords(n uint64) string {
 func lagInWords(s *api.Sink) string {
 	if s.LagEvents == 0 {
 		return "none"
+	}
+	if s.LagSeconds == 0 {
+		return plural(s.LagEvents, "event") + " of the journal after its place"
 	}
 	return fmt.Sprintf("%s of the journal after its place, the oldest %s old", plural(s.LagEvents, "event"), age(s.LagSeconds))
 }
