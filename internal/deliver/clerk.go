@@ -76,6 +76,7 @@ func (d *Delivery) file(ctx context.Context) bool {
 		streams = append(streams, b.stream)
 	}
 	count := d.letters.asked || d.letters.at.IsZero()
+	d.letters.asked = false // what changes from here on is counted once more
 	d.mu.Unlock()
 	var err error
 	for _, s := range streams {
@@ -104,8 +105,8 @@ func (d *Delivery) count(ctx context.Context) {
 	letters, bytes, err := d.options.Store.Count(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.letters.asked = false; err == nil {
-		d.letters = letterCount{letters: letters, bytes: bytes, at: time.Now()}
+	if err == nil {
+		d.letters = letterCount{letters: letters, bytes: bytes, at: time.Now(), asked: d.letters.asked}
 	}
 }
 

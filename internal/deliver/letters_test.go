@@ -132,6 +132,9 @@ func TestRedrive(t *testing.T) {
 		if got := ids(); len(got) != 100 || got[99] != 100 {
 			t.Fatalf("dead letters: %v", got)
 		}
+		if err := r.Health(); err == nil || !strings.Contains(err.Error(), "events became dead letters") {
+			t.Errorf("health: %v", err)
+		}
 		wait := func(which deliver.Letters, want uint64) deliver.Redrive {
 			t.Helper()
 			id, n, err := r.Redrive(t.Context(), which)
@@ -187,6 +190,12 @@ func TestRedrive(t *testing.T) {
 		}
 		if got := ids(); len(got) > 0 {
 			t.Errorf("left: %v", got)
+		}
+		time.Sleep(11 * time.Second)
+		_ = r.Health() // has them counted
+		time.Sleep(time.Second)
+		if err := r.Health(); err != nil {
+			t.Errorf("health when there are none any more: %v", err)
 		}
 		if id, n, err := r.Redrive(t.Context(), deliver.Letters{}); id != "" || n != 0 || err != nil {
 			t.Error(id, n, err)

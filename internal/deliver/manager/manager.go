@@ -47,6 +47,8 @@ var (
 	ErrConflict = errors.New("not possible now")
 	// ErrRange means that a range of events or dead letters is none.
 	ErrRange = errors.New("no such range")
+	// ErrNoSample means that there is no example of an event type.
+	ErrNoSample = errors.New("there is no example of the event type")
 	// ErrUnavailable means that the journal does not work at the moment. Whether a change was
 	// stored is then not known.
 	ErrUnavailable = errors.New("the journal does not store anything at the moment")
@@ -210,7 +212,7 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			m.addStored(ctx, name, record{}, failed[name])
 		}
 	}
-	for _, s := range m.sinks {
+	for _, s := range m.all() {
 		s.unregister = o.Health.Register("sink "+s.name, health.Degradation, s.health)
 	}
 	if o.Registry != nil {
