@@ -37,6 +37,12 @@ type problems struct {
 	full    bool   // because there is no room for more
 }
 
+// Begin decides where a sink begins that has no place yet, and stores that: with [FromEnd]
+// everything that is appended after it has returned nil is for the sink, even if the process
+// ends before Run. Run does it as well, but nobody can wait for that. Of a delivery that takes
+// the place of another one it must not be called before that has ended.
+func (d *Delivery) Begin(ctx context.Context) error { return d.load(ctx) }
+
 // load reads back what was stored, once. The first time it stores where the sink begins: a
 // place that is not stored would be another one after a restart.
 func (d *Delivery) load(ctx context.Context) error {

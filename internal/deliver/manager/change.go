@@ -71,12 +71,17 @@ func (m *Manager) Put(ctx context.Context, name string, text []byte) (_ Info, cr
 			s.before = old.status().Counts
 		}
 	}
+	// What is published after the answer is for the sink, so its place must be durable.
+	begun := s.delivery.Begin(ctx)
 	m.mu.Lock()
 	m.sinks[name] = s
 	m.mu.Unlock()
 	s.unregister = m.o.Health.Register("sink "+name, health.Degradation, s.health)
 	if state == running {
 		m.start(s)
+	}
+	if begun != nil {
+		return Info{}, false, fmt.Errorf("store where the sink %s begins: %w: %w", name, ErrUnavailable, begun)
 	}
 	return m.info(ctx, s), old == nil, nil
 }

@@ -220,7 +220,23 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			return nil, fmt.Errorf("register the metrics of sinks: %w", err)
 		}
 	}
+	m.begin(ctx)
 	return m, nil
+}
+
+// begin decides where new sinks begin, before anything can be published. One for which that
+// cannot be stored begins when it can be.
+func (m *Manager) begin(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for _, s := range m.sinks {
+		if s.delivery == nil {
+			continue
+		}
+		if err := s.delivery.Begin(ctx); err != nil {
+			m.log.Warn("The place of a sink in the journal cannot be read or stored yet.", "sink", s.name, "error", err)
+		}
+	}
 }
 
 // addStored makes a sink of what is stored about it.
