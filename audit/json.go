@@ -134,10 +134,15 @@ func complete(sequence uint64, members []byte) []byte {
 	return append(dst, members...)
 }
 
-// encode returns the JSON form of a value on one line, in UTF-8.
+// encode returns the JSON form of a value on one line, in UTF-8. Of a [json.RawMessage] that is no
+// JSON that is a text.
 func encode(v any) ([]byte, error) {
 	var raw []byte
-	if r, ok := v.(json.RawMessage); ok && len(r) > 0 && json.Valid(r) {
+	r, isRaw := v.(json.RawMessage)
+	if isRaw && len(r) > 0 && !json.Valid(r) {
+		v, isRaw = string(r), false // as it came from elsewhere, and with nothing missing
+	}
+	if isRaw && len(r) > 0 {
 		var b bytes.Buffer
 		if err := json.Compact(&b, r); err != nil {
 			return nil, err
@@ -158,7 +163,7 @@ func encode(v any) ([]byte, error) {
 	return raw, nil
 }
 
-// encodeMember returns nil for what is not there.
+// encodeMember returns nil for what is not there, such as a nil pointer.
 func encodeMember(name string, v any) ([]byte, error) {
 	if v == nil {
 		return nil, nil
@@ -166,6 +171,9 @@ func encodeMember(name string, v any) ([]byte, error) {
 	raw, err := encode(v)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s cannot be encoded as JSON: %w", ErrInvalid, name, err)
+	}
+	if string(raw) == "null" {
+		return nil, nil
 	}
 	return raw, nil
 }

@@ -41,9 +41,10 @@ type Oversize uint8
 // The choices.
 const (
 	// Truncate leaves out Payload, Before, After or Changes, the largest first, and cuts long
-	// texts. What was left out is listed in Truncated.
+	// texts. What was left out is listed in Truncated. A Payload, Before or After that cannot be
+	// encoded is left out, too, with a length of 0, and told to Options.Log.
 	Truncate Oversize = iota
-	// Refuse returns [ErrTooLarge].
+	// Refuse returns [ErrTooLarge], or [ErrInvalid] for what cannot be encoded.
 	Refuse
 )
 
@@ -212,7 +213,7 @@ func prepare(o *Options) (*Logger, error) {
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
-	l.encoder = encoder{redactor: r, maxBytes: o.MaxEventBytes, refuse: o.Oversize == Refuse, diffOnly: o.OnlyChanges}
+	l.encoder = encoder{redactor: r, maxBytes: o.MaxEventBytes, refuse: o.Oversize == Refuse, diffOnly: o.OnlyChanges, log: l.log}
 	return l, nil
 }
 
@@ -373,7 +374,7 @@ func (l *Logger) complete(ctx context.Context, e *Event) {
 	}
 	e.Service = l.options.Service
 	e.Truncated, e.Dropped = nil, nil
-	e.fromContext(ctx)
+	e.FillFrom(ctx)
 }
 
 // put brings the event of w into the queue.

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
@@ -41,8 +42,10 @@ type Options struct {
 	Token       Secret
 	Credentials Secret
 	TLS         TLS
-	Name        string        // of the client, as the server shows it; default tocsin
-	Timeout     time.Duration // of making a connection; default [DefaultTimeout]
+	// Dial connects to a server; nil: to wherever that is.
+	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	Name    string        // of the client, as the server shows it; default tocsin
+	Timeout time.Duration // of making a connection; default [DefaultTimeout]
 }
 
 // TLS is how a connection is checked, at least TLS 1.2. The zero TLS means the authorities of
@@ -107,7 +110,7 @@ func New(o Options) (*Sink, error) {
 		return nil, errors.New("there is a password, but no username")
 	}
 	s := &Sink{o: o, subject: template, dialing: make(chan struct{}, 1), closing: make(chan struct{})}
-	if _, err := s.settings(); err != nil {
+	if _, _, err := s.settings(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -182,7 +185,7 @@ func (s *Sink) connect(ctx context.Context) (*link, error) {
 	if l := s.current(); l != nil { // somebody else was faster
 		return l, nil
 	}
-	options, err := s.settings()
+	options, config, err := s.settings()
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +198,7 @@ func (s *Sink) connect(ctx context.Context) (*link, error) {
 		case <-ctx.Done():
 		}
 	}()
-	l, err := dial(ctx, s.o.URLs, options)
+	l, err := dial(ctx, s.o.URLs, s.o.Dial, config, options)
 	if err != nil {
 		return nil, err
 	}
