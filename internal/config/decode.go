@@ -31,11 +31,18 @@ func newDecoder(file string) *decoder {
 	return &decoder{file: file, at: make(map[string]position), wrong: make(map[string]bool)}
 }
 
+// maxProblems is how many mistakes are told of what is read: nobody corrects more at once, and
+// somebody may send nothing but mistakes.
+const maxProblems = 1000
+
 // report adds a problem of the value at key. What the rules for the finished
 // configuration say about the same value or its section, "has no path" after a
 // path that could not be read, would only repeat it, so both are marked.
 func (d *decoder) report(key string, n *yaml.Node, format string, args ...any) {
 	d.wrong[key], d.wrong[parent(key)] = true, true
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	d.problems = append(d.problems, Problem{
 		File: d.file, Line: n.Line, Column: n.Column, Key: key, Message: fmt.Sprintf(format, args...),
 	})
@@ -214,6 +221,10 @@ func (d *decoder) pairs(key string, n *yaml.Node) func(yield func(name, value *y
 // unknown reports a key that does not exist, with the key that was probably
 // meant: a near one of the same section, or the same word elsewhere.
 func (d *decoder) unknown(section string, name *yaml.Node, keys []string) {
+	d.wrong[section] = true
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	where := "here"
 	if section != "" {
 		where = "in " + section
@@ -228,7 +239,6 @@ func (d *decoder) unknown(section string, name *yaml.Node, keys []string) {
 	default:
 		message += "; known are " + strings.Join(keys, ", ")
 	}
-	d.wrong[section] = true
 	d.report("", name, "%s", message)
 }
 

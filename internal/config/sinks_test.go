@@ -228,6 +228,60 @@ func TestParseSinkProblems(t *testing.T) {
 }
 
 // A secret is kept only where it is sure which one is meant, and where it goes.
+// Whoever may change a sink must not learn its secrets by having them sent elsewhere, or by
+// templates that tell them.
+func TestKeepSecretsElsewhere(t *testing.T) {
+	const template = `
+type: template
+template:
+  secret_url: {value: "https://hooks.example.com/abc"}
+  bearer_token: {value: bearer-secret}
+  routing_key: {value: routing-secret}
+  headers: [{name: X-Team, value: ops}, {name: X-Key, secret: {value: key-secret}}]
+  body: '{"a": {{.Type}}}'
+`
+	const shared = `
+type: webhook
+webhook:
+  url: https://shared.example.com/tocsin
+  headers: [{name: Host, secret: {value: mine.example.com}}]
+  bearer_token: {value: bearer-secret}
+`
+	for name, test := range map[string]struct{ text, from, to, want string }{
+		"nothing":            {template, "", "", ""},
+		"not the templates":  {template, "timeout: 20s", "timeout: 10s", ""},
+		"another secret url": {template, "secret_url: <secret>", "secret_url: {value: 'https://evil.example.com/abc'}", "template.bearer_token: is <secret>, but sink.template.secret_url has changed"},
+		"the same url again": {template, "secret_url: <secret>", "secret_url: {value: 'https://hooks.example.com/abc'}", ""},
+		"no secret url":      {template, "secret_url: <secret>", "secret_url: {}", "has changed"},
+		"another body":       {template, `{"a": {{.Type}}}`, `{{if hasPrefix "a" .RoutingKey}}{{index .EntityIDs 99}}{{end}}{}`, "template.routing_key: is <secret>, but the templates have changed"},
+		"a header":           {template, "value: ops", "value: '{{.RoutingKey}}'", "template.routing_key: is <secret>"},
+		"a method":           {template, "method: POST", "method: '{{.RoutingKey}}'", "template.routing_key: is <secret>"},
+		"the host, kept":     {shared, "", "", ""},
+		"another host":       {shared, "secret: <secret>", "secret: {value: evil.example.com}", "webhook.bearer_token: is <secret>, but sink.webhook.headers has changed"},
+		"no host":            {shared, "name: Host", "name: X-Host", "webhook.bearer_token: is <secret>, but sink.webhook.headers has changed"},
+	} {
+		old, err := ParseSink("hook", []byte(test.text))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !strings.Contains(string(old.YAML()), test.from) {
+			t.Fatalf("%s: %q is not in\n%s", name, test.from, old.YAML())
+		}
+		s, err := ParseSink("hook", []byte(strings.Replace(string(old.YAML()), test.from, test.to, 1)))
+		if strings.HasPrefix(test.to, "secret_url: {}") {
+			s, err = ParseSink("hook", []byte(strings.Replace(strings.Replace(string(old.YAML()), `url: ""`, "url: https://evil.example.com", 1), test.from, "secret_url: {}", 1)))
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		err = s.KeepSecrets(&old)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
 func TestKeepSecrets(t *testing.T) {
 	old, err := ParseSink("hook", []byte(hook))
 	if err != nil {

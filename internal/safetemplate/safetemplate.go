@@ -46,12 +46,12 @@ const (
 const (
 	MaxTemplateBytes = 64 << 10
 	MaxOutputBytes   = 4 << 20
-	MaxSteps         = 100_000         // rounds of range, and templates that are called
-	MaxTextBytes     = 32 << 20        // all texts that functions make
-	MaxTime          = 2 * time.Second // of one execution
-	maxTrees         = 500             // templates, one for each place where it is called
-	maxWork          = 200_000         // nodes that are looked at
-	maxSourceShown   = 60              // bytes of an action in a message
+	MaxSteps         = 100_000          // rounds of range, and templates that are called
+	MaxTextBytes     = 32 << 20         // all texts that functions make
+	MaxTime          = 10 * time.Second // of one execution
+	maxTrees         = 500              // templates, one for each place where it is called
+	maxWork          = 200_000          // nodes that are looked at
+	maxSourceShown   = 60               // bytes of an action in a message
 )
 
 // Source is the text of a template. Name is how messages call it.

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -30,6 +31,8 @@ type Connection struct {
 	Timeout time.Duration
 	// UserAgent is what the receiver is told that sends.
 	UserAgent string
+	// Dial connects to a host and port; nil: to wherever that is.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Sender is what people know as who sends, for reasons; default "exporter".
 	Sender string
 }
