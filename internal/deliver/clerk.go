@@ -41,7 +41,7 @@ func (d *Delivery) kickClerk() {
 // clerk sets events aside and removes dead letters that were delivered, until stop is closed,
 // and then once more. What it cannot do it tries again.
 func (d *Delivery) clerk(ctx context.Context, stop <-chan struct{}) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for failures := 0; ; {
 		again := time.Hour
@@ -49,7 +49,7 @@ func (d *Delivery) clerk(ctx context.Context, stop <-chan struct{}) {
 			failures = 0
 		} else {
 			failures++
-			again = storeBackoff.wait(failures)
+			again = max(storeBackoff.wait(failures), time.Millisecond)
 		}
 		timer.Reset(again)
 		kick := d.kick
@@ -80,6 +80,7 @@ func (d *Delivery) file(ctx context.Context) bool {
 		streams = append(streams, b.stream)
 	}
 	count := d.letters.asked || d.letters.at.IsZero()
+	d.letters.asked = false // what changes from here on is counted once more
 	d.mu.Unlock()
 	var err, liveErr error
 	note := func(done bool, e error) {
@@ -113,8 +114,8 @@ func (d *Delivery) count(ctx context.Context) {
 	letters, bytes, err := d.options.Store.Count(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.letters.asked = false; err == nil {
-		d.letters = letterCount{letters: letters, bytes: bytes, at: time.Now()}
+	if err == nil {
+		d.letters = letterCount{letters: letters, bytes: bytes, at: time.Now(), asked: d.letters.asked}
 	}
 }
 
@@ -123,7 +124,7 @@ func (d *Delivery) count(ctx context.Context) {
 func (d *Delivery) remove(ctx context.Context, s *stream, between func()) (done bool, err error) {
 	for ; ; between() {
 		d.mu.Lock()
-		batch := s.removals[:min(len(s.removals), backgroundLettersAtOnce)]
+		batch, life := s.removals[:min(len(s.removals), backgroundLettersAtOnce)], d.life
 		d.mu.Unlock()
 		if len(batch) == 0 {
 			return done, nil
@@ -133,7 +134,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream, between func()) (done 
 			ids[i] = e.letter
 		}
 		attempt, cancel := context.WithTimeout(ctx, saveTimeout)
-		if err = d.sync(attempt); err == nil {
+		if err = d.sync(attempt, life); err == nil {
 			err = d.options.Store.Remove(attempt, ids...)
 		}
 		cancel()
@@ -142,7 +143,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream, between func()) (done 
 		}
 		done = true
 		d.mu.Lock()
-		s.removals = s.removals[len(batch):]
+		s.removals = s.removals[min(len(batch), len(s.removals)):] // none after a restart
 		moved := false
 		for _, e := range batch {
 			moved = s.settle(e) || moved
@@ -153,12 +154,18 @@ func (d *Delivery) remove(ctx context.Context, s *stream, between func()) (done 
 	}
 }
 
+// mostFull is how many events are tried when there is no room, before it is waited for.
+const mostFull = 32
+
 // setAside makes events dead letters, at most so many at once. Between is called now and
 // then.
 func (d *Delivery) setAside(ctx context.Context, s *stream, most int, between func()) (done bool, err error) {
 	for skip := 0; ; between() {
+		if skip > 0 {
+			most = 1
+		}
 		batch, letters := d.nextAsides(s, skip, most)
-		if len(batch) == 0 {
+		if len(batch) == 0 || skip >= mostFull {
 			return done, err
 		}
 		e := d.add(ctx, letters)

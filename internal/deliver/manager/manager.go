@@ -47,6 +47,8 @@ var (
 	ErrConflict = errors.New("not possible now")
 	// ErrRange means that a range of events or dead letters is none.
 	ErrRange = errors.New("no such range")
+	// ErrNoSample means that there is no example of an event type.
+	ErrNoSample = errors.New("there is no example of the event type")
 	// ErrUnavailable means that the journal does not work at the moment. Whether a change was
 	// stored is then not known.
 	ErrUnavailable = errors.New("the journal does not store anything at the moment")
@@ -60,8 +62,8 @@ type Options struct {
 	Delivery config.Delivery
 	Sinks    []config.Sink // of the file
 	// Make makes a sink of its description, in which Concurrency is set; it reads files, but
-	// does not connect.
-	Make func(config.Sink) (deliver.Sink, error)
+	// does not connect. Who gave the description decides where it may connect to.
+	Make func(config.Sink, Origin) (deliver.Sink, error)
 	// Sample returns an example of an event type, if there is one.
 	Sample func(eventType string) (*event.Event, bool)
 	// Node names the hub in events that test sinks.
@@ -210,7 +212,7 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			m.addStored(ctx, name, record{}, failed[name])
 		}
 	}
-	for _, s := range m.sinks {
+	for _, s := range m.all() {
 		s.unregister = o.Health.Register("sink "+s.name, health.Degradation, s.health)
 	}
 	if o.Registry != nil {
@@ -279,7 +281,7 @@ func (m *Manager) build(s *sink) error {
 	}
 	s.policy = policyOf(&c, &m.o.Delivery)
 	c.Concurrency = s.policy.Concurrency
-	if s.made, err = m.o.Make(c); err != nil {
+	if s.made, err = m.o.Make(c, s.origin); err != nil {
 		return err
 	}
 	s.delivery = deliver.New(deliver.Options{
@@ -428,13 +430,17 @@ func (m *Manager) all() []*sink {
 
 // Reopen makes sinks begin anew what they write to, such as a file that was moved away.
 func (m *Manager) Reopen() {
+	var all sync.WaitGroup
+	defer all.Wait()
 	for _, s := range m.all() {
 		if s.delivery == nil {
 			continue
 		}
-		if err := s.delivery.Reopen(); err != nil {
-			m.log.Error("A sink could not be reopened.", "sink", s.name, "error", err)
-		}
+		all.Go(func() { // one that hangs delays no other
+			if err := s.delivery.Reopen(); err != nil {
+				m.log.Error("A sink could not be reopened.", "sink", s.name, "error", err)
+			}
+		})
 	}
 }
 

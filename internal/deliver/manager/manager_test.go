@@ -347,6 +347,13 @@ func TestLettersAndReplays(t *testing.T) {
 	}
 	b.awaitGot("a", "2")
 	await(t, "the letter is gone", func() bool { n, _, _ := b.m.Count(t.Context(), "a"); return n == 2 })
+	soon := time.Now()
+	defer func() {
+		await(t, "the count", func() bool { return b.info("a").Status.DeadLetters == 0 })
+		if time.Since(soon) > 5*time.Second {
+			t.Error("what was removed is counted late")
+		}
+	}()
 	if n, err := b.m.Purge(t.Context(), "a", nil, AllLetters); n != 2 || err != nil {
 		t.Errorf("purged %d, %v", n, err)
 	}
@@ -400,7 +407,7 @@ func TestTest(t *testing.T) {
 	if err != nil || result.Status != 404 || e.Type != "shop/order" || e.ID == "sample" {
 		t.Errorf("test of a type: %+v, %+v, %v", result, e, err)
 	}
-	if _, _, err := b.m.Test(t.Context(), "a", "nobody/knows"); !errors.Is(err, ErrRange) {
+	if _, _, err := b.m.Test(t.Context(), "a", "nobody/knows"); !errors.Is(err, ErrNoSample) {
 		t.Errorf("test of no type: %v", err)
 	}
 	if n, _, err := b.m.Count(t.Context(), "a"); n != 0 || err != nil {
