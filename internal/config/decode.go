@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -188,10 +189,11 @@ func (d *decoder) structure(key string, n *yaml.Node, v reflect.Value) {
 		return
 	}
 	keys := fieldKeys(v.Type())
+	inner := sync.OnceValue(func() innerKeys { return sectionOfType(n, v) })
 	for name, value := range d.pairs(key, n) {
 		i := slices.Index(keys, name.Value)
 		if i < 0 {
-			d.unknown(key, name, keys, sectionOfType(n, v))
+			d.unknown(key, name, keys, inner)
 			continue
 		}
 		d.value(join(key, name.Value), value, v.Field(i))
@@ -253,12 +255,12 @@ func (i innerKeys) meant(name string) string {
 // unknown reports a key that does not exist, with the key that was probably
 // meant: one that belongs into the section of the type, a near one of the same
 // section, or the same word elsewhere.
-func (d *decoder) unknown(section string, name *yaml.Node, keys []string, inner innerKeys) {
+func (d *decoder) unknown(section string, name *yaml.Node, keys []string, innerKeys func() innerKeys) {
 	d.wrong[section] = true
 	if len(d.problems) >= maxProblems {
 		return
 	}
-	where := "here"
+	inner, where := innerKeys(), "here"
 	if section != "" {
 		where = "in " + section
 	}

@@ -147,41 +147,46 @@ func (m *Manager) drop(ctx context.Context, st *store.Store) error {
 
 // holdError makes the error of a delivery one of this package.
 func holdError(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, ErrConflict) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
+// hold changes whether a sink sends. When it was replaced meanwhile, by one that may not know of
+// that, it is done again.
+func (m *Manager) hold(name string, change func(*sink) error) error {
+	for {
+		s, err := m.runs(name)
+		if err != nil {
+			return err
+		}
+		err = holdError(change(s))
+		if now, _ := m.find(name); now == s || now == nil {
+			return err
+		}
+	}
+}
+
 // Pause makes that a sink is sent nothing until Resume, also after a restart.
 func (m *Manager) Pause(ctx context.Context, name, reason string) error {
-	s, err := m.runs(name)
-	if err != nil {
-		return err
-	}
-	return holdError(s.delivery.Pause(ctx, reason))
+	return m.hold(name, func(s *sink) error { return s.delivery.Pause(ctx, reason) })
 }
 
 // Disable is Pause for good; it differs in what is said about the sink.
 func (m *Manager) Disable(ctx context.Context, name, reason string) error {
-	s, err := m.runs(name)
-	if err != nil {
-		return err
-	}
-	return holdError(s.delivery.Disable(ctx, reason))
+	return m.hold(name, func(s *sink) error { return s.delivery.Disable(ctx, reason) })
 }
 
 // Resume ends what Pause or Disable began, or what an endpoint wanted. The error wraps
 // [ErrConflict] for a sink that its definition disables.
 func (m *Manager) Resume(ctx context.Context, name string) error {
-	s, err := m.runs(name)
-	if err != nil {
-		return err
-	}
-	if s.config.Disabled {
-		return fmt.Errorf("%w: the sink has %s; set it to false there", ErrConflict, byDefinition)
-	}
-	return holdError(s.delivery.Resume(ctx))
+	return m.hold(name, func(s *sink) error {
+		if s.config.Disabled {
+			return fmt.Errorf("%w: the sink has %s; set it to false there", ErrConflict, byDefinition)
+		}
+		return s.delivery.Resume(ctx)
+	})
 }
 
 // TestType is the type of events that only test a sink.

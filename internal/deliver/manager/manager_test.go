@@ -447,3 +447,28 @@ func TestBeginsAtOnce(t *testing.T) {
 	b.reopen()
 	b.awaitGot("new", "between")
 }
+
+// A sink that is paused while it is replaced is paused, also when only the one before has heard
+// of it at first.
+func TestPauseWhileReplaced(t *testing.T) {
+	b := newBench(t).open()
+	b.put("a", hook)
+	b.awaitCondition("a", deliver.Running)
+	heard := 0
+	err := b.m.hold("a", func(s *sink) error {
+		if heard++; heard == 1 {
+			b.put("a", hook)
+			b.awaitCondition("a", deliver.Running)
+		}
+		return s.delivery.Pause(t.Context(), "test")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.awaitCondition("a", deliver.Paused)
+	b.reopen()
+	b.awaitCondition("a", deliver.Paused)
+	if heard != 2 {
+		t.Errorf("%d were told", heard)
+	}
+}

@@ -733,3 +733,30 @@ func FuzzParseMoved(f *testing.F) {
 		}
 	})
 }
+
+// TestMovedWhileOpened: a file that another process moves away while it is opened gets nothing:
+// that process may remove it.
+func TestMovedWhileOpened(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	moved := false
+	s := open(t, Options{Path: path, wrap: func(h handle) handle {
+		if !moved {
+			moved = true
+			if err := os.Rename(path, path+".away"); err != nil {
+				t.Error(err)
+			}
+		}
+		return h
+	}})
+	if reason := refused(t, s); !strings.Contains(reason, "somebody else has moved it away") {
+		t.Error(reason)
+	}
+	send(t, s, 0, 3)
+	wantEvents(t, path, 3)
+	if away, err := os.ReadFile(path + ".away"); err != nil || len(away) > 0 {
+		t.Errorf("%d bytes were written to the file that was moved away: %v", len(away), err)
+	}
+}

@@ -248,6 +248,10 @@ func (out *output) open() (err error) {
 	if err := lockFile(f); err != nil {
 		return fmt.Errorf("lock %s: %w", out.o.Path, bare(err))
 	}
+	if at, err := out.dir.Lstat(out.name); err != nil || !isFile(f, at) {
+		// Whoever moved it away may go on to compress and remove it.
+		return fmt.Errorf("open %s: somebody else has moved it away in this moment", out.o.Path)
+	}
 	if err := out.repair(); err != nil {
 		return fmt.Errorf("look at the end of %s: %w", out.o.Path, bare(err))
 	}
@@ -261,6 +265,12 @@ func (out *output) open() (err error) {
 	}
 	out.attic.tidySoon()
 	return nil
+}
+
+// isFile says whether an open file is the one that was looked at.
+func isFile(f *os.File, at fs.FileInfo) bool {
+	info, err := f.Stat()
+	return err == nil && os.SameFile(at, info)
 }
 
 // openDirectory opens the directory of the file, and makes it if it is missing.
@@ -358,7 +368,7 @@ func (out *output) openFile() (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if info, err := f.Stat(); err != nil || !os.SameFile(at, info) {
+		if !isFile(f, at) {
 			_ = f.Close() // another file than the one that was looked at
 			continue
 		}
