@@ -28,7 +28,7 @@ const (
 	// Block waits until there is room, or the context ends: nothing happens in the service
 	// that is not in the trail.
 	Block WhenFull = iota
-	// Reject returns [ErrFull] at once: the service decides.
+	// Reject returns [ErrFull] at once: the service decides. [Logger.Health] tells for a while.
 	Reject
 	// Drop goes on without: the service comes first. How many events are missing is
 	// counted, and told by an event in their place, of type "SERVICE/audit-trail/dropped".
@@ -41,9 +41,12 @@ type Oversize uint8
 // The choices.
 const (
 	// Truncate leaves out Payload, Before, After or Changes, the largest first, and cuts long
-	// texts. What was left out is listed in Truncated.
+	// texts. What was left out is listed in Truncated. A Payload, Before or After that cannot be
+	// encoded is left out, too, with a length of 0, and told to Options.Log.
 	Truncate Oversize = iota
-	// Refuse returns [ErrTooLarge].
+	// Refuse returns [ErrTooLarge], or [ErrInvalid] for what cannot be encoded. The event of a
+	// request that is over ([Draft.Log], and with it every middleware) is truncated all the
+	// same: else a client could keep a request out of the trail by a long path.
 	Refuse
 )
 
@@ -212,7 +215,7 @@ func prepare(o *Options) (*Logger, error) {
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
-	l.encoder = encoder{redactor: r, maxBytes: o.MaxEventBytes, refuse: o.Oversize == Refuse, diffOnly: o.OnlyChanges}
+	l.encoder = encoder{redactor: r, maxBytes: o.MaxEventBytes, refuse: o.Oversize == Refuse, diffOnly: o.OnlyChanges, log: l.log}
 	return l, nil
 }
 
@@ -354,7 +357,9 @@ func (l *Logger) abandon() {
 //
 // Errors wrap [ErrInvalid], [ErrTooLarge], [ErrFull] or [ErrClosed]. What to do then is for the
 // service to decide: an operation that must be audited should fail.
-func (l *Logger) Log(ctx context.Context, e Event) error {
+func (l *Logger) Log(ctx context.Context, e Event) error { return l.logWith(ctx, e, &l.encoder) }
+
+func (l *Logger) logWith(ctx context.Context, e Event, c *encoder) error {
 	if l.closed.Load() {
 		return ErrClosed
 	}
@@ -362,7 +367,7 @@ func (l *Logger) Log(ctx context.Context, e Event) error {
 	defer w.release()
 	w.source = e
 	l.complete(ctx, &w.source)
-	return l.put(ctx, w)
+	return l.put(ctx, w, c)
 }
 
 // complete fills what is empty.
@@ -378,12 +383,12 @@ func (l *Logger) complete(ctx context.Context, e *Event) {
 	}
 	e.Service = l.options.Service
 	e.Truncated, e.Dropped = nil, nil
-	e.fromContext(ctx)
+	e.FillFrom(ctx)
 }
 
 // put brings the event of w into the queue.
-func (l *Logger) put(ctx context.Context, w *writer) error {
-	if err := l.encoder.write(w, &w.source); err != nil {
+func (l *Logger) put(ctx context.Context, w *writer, c *encoder) error {
+	if err := c.write(w, &w.source); err != nil {
 		l.invalid.Add(1)
 		return err
 	}

@@ -1,14 +1,16 @@
 package app
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/deliver/manager"
 	"github.com/tocsin-events/tocsin/internal/sink/kafka"
 )
 
-func (a *App) makeKafkaSink(c config.Sink) (deliver.Sink, error) {
+func (a *App) makeKafkaSink(c config.Sink, origin manager.Origin) (deliver.Sink, error) {
 	k := c.Kafka
 	o := kafka.Options{
 		Brokers:  k.Brokers,
@@ -38,6 +40,23 @@ func (a *App) makeKafkaSink(c config.Sink) (deliver.Sink, error) {
 	if k.TLSWanted() {
 		t := kafkaTLS(k.TLS)
 		o.TLS = &t
+	}
+	guard, err := a.guard(origin)
+	if err != nil {
+		return nil, err
+	}
+	if guard != nil {
+		o.Dial = guard.DialContext
+		for _, broker := range k.Brokers {
+			if err := guard.CheckHost(config.KafkaHost(broker)); err != nil {
+				return nil, fmt.Errorf("brokers: %w", err)
+			}
+		}
+		if k.Registry.URL != "" {
+			if err := checkHost(guard, k.Registry.URL); err != nil {
+				return nil, fmt.Errorf("schema_registry: url: %w", err)
+			}
+		}
 	}
 	return kafka.New(o)
 }

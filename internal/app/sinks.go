@@ -2,12 +2,15 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
 	"github.com/tocsin-events/tocsin/internal/deliver/manager"
+	"github.com/tocsin-events/tocsin/internal/outbound"
 )
 
 // openSinks makes the sinks of the configuration, and those that were added at run time.
@@ -52,7 +55,11 @@ func (a *App) sampleEvent(eventType string) (*event.Event, bool) {
 }
 
 // makeSink makes a sink of its description. It reads files, but does not connect.
-func (a *App) makeSink(c config.Sink) (deliver.Sink, error) {
+//
+// Webhooks and templates send to what delivery.allow says, whoever defines them; brokers,
+// servers and collectors are inside mostly, so that where the configuration file has them is
+// good enough. Who adds one while the hub runs gets no further with these than with those.
+func (a *App) makeSink(c config.Sink, origin manager.Origin) (deliver.Sink, error) {
 	switch c.Type {
 	case config.SinkTypeFile:
 		return a.makeFileSink(c)
@@ -63,11 +70,33 @@ func (a *App) makeSink(c config.Sink) (deliver.Sink, error) {
 	case config.SinkTypeTemplate:
 		return a.makeTemplateSink(c)
 	case config.SinkTypeKafka:
-		return a.makeKafkaSink(c)
+		return a.makeKafkaSink(c, origin)
 	case config.SinkTypeNATS:
-		return a.makeNATSSink(c)
+		return a.makeNATSSink(c, origin)
 	case config.SinkTypeOTLPLogs:
-		return a.makeOTLPLogsSink(c)
+		return a.makeOTLPLogsSink(c, origin)
 	}
 	return nil, fmt.Errorf("unknown type %q", c.Type)
+}
+
+// guard returns what decides where a sink of an origin may connect to that does not send with
+// package outbound; nil: to wherever it wants.
+func (a *App) guard(origin manager.Origin) (*outbound.Guard, error) {
+	if origin == manager.File {
+		return nil, nil
+	}
+	guard, err := outbound.NewGuard(a.config.Delivery.Allow...)
+	if err != nil {
+		return nil, fmt.Errorf("allow: %w", err)
+	}
+	return guard, nil
+}
+
+// checkHost says what can be said about the host of a URL without looking it up.
+func checkHost(guard *outbound.Guard, text string) error {
+	u, err := url.Parse(text)
+	if err != nil {
+		return errors.New("is not a URL")
+	}
+	return guard.CheckHost(u.Hostname())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/deliver/manager"
 )
 
 // TestTemplateSink makes sinks of type template from their definitions: templates are tried
@@ -39,7 +40,7 @@ func TestTemplateSink(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		sink, err := a.makeSink(c.Sinks[0])
+		sink, err := a.makeSink(c.Sinks[0], manager.File)
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: %v", name, err)
@@ -78,7 +79,7 @@ func TestOTLPLogsSink(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sink, err := a.makeSink(c.Sinks[0])
+		sink, err := a.makeSink(c.Sinks[0], manager.File)
 		if err != nil {
 			t.Fatal(err)
 		}

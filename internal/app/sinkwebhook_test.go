@@ -13,6 +13,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
+	"github.com/tocsin-events/tocsin/internal/deliver/manager"
 	"github.com/tocsin-events/tocsin/internal/standardwebhooks"
 )
 
@@ -63,7 +64,7 @@ func TestWebhookSink(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.config.Delivery.Allow = test.allow
-		sink, err := a.makeSink(c.Sinks[0])
+		sink, err := a.makeSink(c.Sinks[0], manager.File)
 		if test.want != "" {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: %v, want %s", name, err, test.want)

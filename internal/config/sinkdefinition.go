@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -38,6 +39,9 @@ func ParseSink(name string, text []byte) (Sink, error) {
 	d := newDecoder(definitionFile)
 	d.values = true
 	d.document(text, definitionKey, reflect.ValueOf(&s).Elem())
+	if d.unread {
+		return Sink{}, sorted(d.problems)
+	}
 	v := validator{}
 	v.ranges(definitionKey, reflect.ValueOf(s), "")
 	v.sink(definitionKey, &s)
@@ -191,6 +195,14 @@ func (s *Sink) SetSecrets(values map[string]string) error {
 // kept says whether the secret is to be what it was.
 func (s Secret) kept() bool { return s.literal != nil && *s.literal == Redacted }
 
+// same says whether two secrets are given by the same value, or both are none.
+func (s Secret) same(other Secret) bool {
+	if s.literal == nil || other.literal == nil {
+		return s == other
+	}
+	return *s.literal == *other.literal
+}
+
 // KeepSecrets gives the secrets that are "<secret>" the values that they have in old, the
 // definition before, so that what was read can be changed and written back. It is
 // refused where it is not sure what is meant, and where the secret would be sent to another
@@ -220,6 +232,8 @@ func (s *Sink) KeepSecrets(old *Sink) error {
 			refuse(key, "the sink has none there, or not as many as now")
 		case moved != "":
 			refuse(key, "%s has changed, and a secret is kept only for the place it was given for", moved)
+		case key == "template.routing_key" && !slices.Equal(templates(s), templates(old)):
+			refuse(key, "the templates have changed, which can tell it")
 		default:
 			v.Set(reflect.ValueOf(SecretValue(value)))
 		}
@@ -282,7 +296,9 @@ func movedTo(s, old *Sink) string {
 		return map[string]any{
 			"webhook.url":               s.Webhook.URL,
 			"webhook.tls":               trust(func(s *Sink) SinkTLS { return s.Webhook.TLS }),
+			"webhook.headers":           virtualHost(s.Webhook.Headers, old.Webhook.Headers),
 			"template.url":              s.Template.URL,
+			"template.headers":          virtualHost(s.Template.Headers, old.Template.Headers),
 			"template.tls":              trust(func(s *Sink) SinkTLS { return s.Template.TLS }),
 			"template.preset":           s.Template.Preset,
 			"kafka.brokers":             s.Kafka.Brokers,
@@ -293,6 +309,7 @@ func movedTo(s, old *Sink) string {
 			"kafka.schema_registry.tls": trust(func(s *Sink) SinkTLS { return s.Kafka.Registry.TLS }),
 			"nats.urls":                 s.NATS.URLs,
 			"nats.tls":                  trust(func(s *Sink) SinkTLS { return s.NATS.TLS }),
+			"otlp_logs.headers":         virtualHost(s.OTLPLogs.Headers, old.OTLPLogs.Headers),
 			"otlp_logs.url":             s.OTLPLogs.URL,
 			"otlp_logs.protocol":        s.OTLPLogs.Protocol,
 			"otlp_logs.tls":             trust(func(s *Sink) SinkTLS { return s.OTLPLogs.TLS }),
@@ -305,12 +322,45 @@ func movedTo(s, old *Sink) string {
 		}
 		return trusted(of(s).CA, of(s))
 	})
+	if u := s.Template.SecretURL; !u.kept() && !u.same(old.Template.SecretURL) {
+		return definitionKey + ".template.secret_url"
+	}
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if !reflect.DeepEqual(now[key], before[key]) {
 			return definitionKey + "." + key
 		}
 	}
 	return ""
+}
+
+// virtualHost returns the value of the header Host, which decides who behind an address
+// gets a request: on one that many share, it can be anybody. One that is kept is that of the
+// headers before.
+func virtualHost(headers, before []SinkHeader) string {
+	for _, h := range headers {
+		if !strings.EqualFold(h.Name, "Host") {
+			continue
+		}
+		switch {
+		case h.Secret.kept():
+			return virtualHost(before, nil)
+		case h.Secret.literal != nil:
+			return *h.Secret.literal
+		}
+		return h.Value
+	}
+	return ""
+}
+
+// templates returns everything that is a template. All of them have the routing key, and one
+// that fails, or not, by what the key is would tell it to who gave the template.
+func templates(s *Sink) []string {
+	t := &s.Template
+	list := []string{t.URL, t.Method, t.Body, strconv.FormatBool(t.Text)}
+	for _, h := range t.Headers {
+		list = append(list, h.Name, h.Value)
+	}
+	return list
 }
 
 // trusted is what decides to whom a TLS connection speaks.

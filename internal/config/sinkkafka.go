@@ -152,6 +152,12 @@ func (v *validator) kafkaTLS(key string, t *SinkTLS) {
 	}
 }
 
+// KafkaHost returns the host in the address of a broker.
+func KafkaHost(address string) string {
+	host, _ := kafkaBroker(address)
+	return host
+}
+
 // kafkaBroker returns the host in the address of a broker.
 func kafkaBroker(address string) (host string, ok bool) {
 	host = address

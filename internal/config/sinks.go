@@ -15,7 +15,7 @@ import (
 
 // Delivery is the section "delivery": what holds for all sinks.
 type Delivery struct {
-	Allow       []string `yaml:"allow" doc:"Hosts, addresses and networks inside that sinks of type webhook and template may send to, although they are not public: 10.1.2.0/24, 127.0.0.1, alerts.internal. Everything else that is private, local or reserved is refused when it is connected to."`
+	Allow       []string `yaml:"allow" doc:"Hosts, addresses and networks inside that sinks of type webhook and template, and all sinks that are added while the hub runs, may connect to, although they are not public: 10.1.2.0/24, 127.0.0.1, alerts.internal. Everything else that is private, local or reserved is refused when it is connected to."`
 	ProxyURL    string   `yaml:"proxy_url" doc:"HTTP proxy through which sinks of type webhook and template send. It then is what decides where they may. Empty: none, whatever the environment says."`
 	FilesBelow  string   `yaml:"files_below" doc:"Directory below which sinks of type file may write that are added while the hub runs. Empty: none can be added."`
 	SecretsKey  Secret   `yaml:"secrets_key" doc:"The key that encrypts the secrets of sinks that are added while the hub runs, 32 random bytes in base64 (openssl rand -base64 32), as {env: NAME} or {file: PATH}. Empty: one is made in data_dir, which protects copies of the journal, but not of the whole directory."`

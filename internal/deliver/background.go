@@ -378,23 +378,26 @@ func newest(ctx context.Context, store DeadLetters) (id uint64, err error) {
 		}
 		return letters[0].ID, nil
 	}
-	// Of the ids that were found the largest is at least low, and there is none after high.
-	low, high := uint64(0), uint64(math.MaxUint64)
-	for step := uint64(1); ; {
-		probe := low
-		if step < high-low {
+	// There is one with the id low, or it is 0, and none after high. At first steps become
+	// larger, so that ids are found soon that are small, as they are.
+	low, high, step := uint64(0), uint64(math.MaxUint64), uint64(1)
+	for low < high {
+		probe := low + (high-low)/2
+		if step > 0 && step < high-low {
 			probe = low + step - 1
+			step *= 2
 		}
 		next, err := after(probe)
 		switch {
 		case err != nil:
 			return 0, err
 		case next > 0:
-			low, step = next, step*2
+			low = next
 		case probe == low:
 			return low, nil
 		default:
-			high, step = probe, max(step/4, 1)
+			high, step = probe, 0
 		}
 	}
+	return low, nil
 }

@@ -137,7 +137,9 @@ func (d *Delivery) finishParts(w *worker, whole Result, now time.Time) (moved bo
 			s.setAside(e)
 		case held:
 			s.hold(e)
-			d.wakeAt(e.trouble.due)
+			if e.trouble.due.After(now) { // else this worker looks for it at once
+				d.wakeAt(e.trouble.due)
+			}
 		}
 	}
 	for i := len(w.entries) - 1; i >= 0; i-- {

@@ -37,6 +37,12 @@ type problems struct {
 	full    bool   // because there is no room for more
 }
 
+// Begin decides where a sink begins that has no place yet, and stores that: with [FromEnd]
+// everything that is appended after it has returned nil is for the sink, even if the process
+// ends before Run. Run does it as well, but nobody can wait for that. Of a delivery that takes
+// the place of another one it must not be called before that has ended.
+func (d *Delivery) Begin(ctx context.Context) error { return d.load(ctx) }
+
 // load reads back what was stored, once. The first time it stores where the sink begins: a
 // place that is not stored would be another one after a restart.
 func (d *Delivery) load(ctx context.Context) error {
@@ -129,9 +135,8 @@ func (d *Delivery) noteSaving(what string, err error) {
 // keep stores the state until ctx ends: soon after something was delivered, and now and then
 // when the journal grew by what is not for the sink.
 func (d *Delivery) keep(ctx context.Context) {
-	pause := time.NewTimer(0)
+	pause := time.NewTimer(saveIdle)
 	defer pause.Stop()
-	<-pause.C
 	wait := func(t time.Duration, or <-chan struct{}) bool {
 		pause.Reset(t)
 		select {

@@ -132,6 +132,9 @@ func TestRedrive(t *testing.T) {
 		if got := ids(); len(got) != 100 || got[99] != 100 {
 			t.Fatalf("dead letters: %v", got)
 		}
+		if err := r.Health(); err == nil || !strings.Contains(err.Error(), "events became dead letters") {
+			t.Errorf("health: %v", err)
+		}
 		wait := func(which deliver.Letters, want uint64) deliver.Redrive {
 			t.Helper()
 			id, n, err := r.Redrive(t.Context(), which)
@@ -187,6 +190,12 @@ func TestRedrive(t *testing.T) {
 		}
 		if got := ids(); len(got) > 0 {
 			t.Errorf("left: %v", got)
+		}
+		time.Sleep(11 * time.Second)
+		_ = r.Health() // has them counted
+		time.Sleep(time.Second)
+		if err := r.Health(); err != nil {
+			t.Errorf("health when there are none any more: %v", err)
 		}
 		if id, n, err := r.Redrive(t.Context(), deliver.Letters{}); id != "" || n != 0 || err != nil {
 			t.Error(id, n, err)
@@ -521,4 +530,55 @@ func TestFullCost(t *testing.T) {
 			t.Errorf("%d dead letters", n)
 		}
 	})
+}
+
+// slowStore takes its time for each dead letter.
+type slowStore struct{ *delivermem.Store }
+
+const perLetter = 10 * time.Millisecond
+
+func (s slowStore) Add(ctx context.Context, letters []deliver.DeadLetter) error {
+	time.Sleep(time.Duration(len(letters)) * perLetter)
+	return s.Store.Add(ctx, letters)
+}
+
+func (s slowStore) Remove(ctx context.Context, ids ...uint64) error {
+	time.Sleep(time.Duration(len(ids)) * perLetter)
+	return s.Store.Remove(ctx, ids...)
+}
+
+// TestLiveLettersFirst: the place of live events does not wait for the dead letters of a
+// long redrive, neither for those that are delivered nor for those that are refused again.
+func TestLiveLettersFirst(t *testing.T) {
+	for name, redriven := range map[string]deliver.Outcome{"delivered": deliver.Delivered, "refused again": deliver.Refused} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store := slowStore{new(delivermem.Store)}
+				s := &sink{answer: always(deliver.Result{Outcome: deliver.Refused, Reason: "no"})}
+				r := start(t, deliver.Options{Sink: s, Store: store, Policy: deliver.Policy{MaxEvents: 100, Concurrency: 4}})
+				r.append(0, 2000, 100)
+				r.flush(t)
+				s.set(func(_ context.Context, b *deliver.Batch) deliver.Result {
+					if b.Redriven {
+						return deliver.Result{Outcome: redriven, Reason: "no"}
+					}
+					return deliver.Result{Outcome: deliver.Refused, Reason: "no"}
+				})
+				if _, _, err := r.Redrive(t.Context(), deliver.Letters{}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second)
+				end := r.append(2000, 1, 1)
+				time.Sleep(time.Second)
+				st := r.Status()
+				if len(st.Redrives) != 1 || !st.Redrives[0].Ended.IsZero() {
+					t.Fatalf("nothing was tested: %+v", st.Redrives)
+				}
+				if st.Position != end {
+					t.Errorf("the live event waits: %v of %v", st.Position, end)
+				}
+				r.flush(t)
+			})
+		})
+	}
 }

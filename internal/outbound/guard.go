@@ -1,6 +1,8 @@
 package outbound
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Guard decides where sinks may connect to: to public addresses, and to those that were
@@ -19,6 +23,15 @@ import (
 type Guard struct {
 	networks []netip.Prefix
 	names    []string // in lower case; with a dot in front: what is below it
+	setting  string   // where exceptions are written; empty: delivery.allow
+}
+
+// In returns the guard for errors that name another setting than delivery.allow as the place for
+// exceptions.
+func (g *Guard) In(setting string) *Guard {
+	named := *g
+	named.setting = setting
+	return &named
 }
 
 // NewGuard returns a guard with exceptions, each of which is
@@ -30,13 +43,15 @@ type Guard struct {
 //
 // A host does not allow the addresses at which clouds hand out secrets (link-local ones),
 // nor those that belong to nobody: whoever can answer for a name must not be able to choose
-// these. They have to be named as an address or a network.
+// these. They have to be named as an address or a network; as an address, if they lie in a
+// network that is used for other things, as fd00:ec2::254 does.
 func NewGuard(allow ...string) (*Guard, error) { return new(Guard).With(allow...) }
 
 // With returns a guard that has further exceptions.
 func (g *Guard) With(allow ...string) (*Guard, error) {
 	with := &Guard{}
 	if g != nil {
+		with.setting = g.setting
 		with.networks, with.names = slices.Clone(g.networks), slices.Clone(g.names)
 	}
 	for _, text := range allow {
@@ -91,8 +106,8 @@ type Denied struct {
 	Address netip.Addr
 	// Why is what kind of an address or a host it is.
 	Why string
-	// hint is what has to be allowed.
-	hint string
+	// hint is what has to be allowed, and setting where; empty: delivery.allow.
+	hint, setting string
 }
 
 // Error says why it is denied, and how to allow it.
@@ -101,7 +116,15 @@ func (d *Denied) Error() string {
 	if d.Address.IsValid() && d.Host != d.Address.String() {
 		what += " is at " + d.Address.String() + ", which"
 	}
-	return fmt.Sprintf("%s is %s, where sinks do not send to; if it is meant, add %q to delivery.allow", what, d.Why, d.hint)
+	return fmt.Sprintf("%s is %s, where sinks do not send to; if it is meant, add %q to %s", what, d.Why, d.hint, cmp.Or(d.setting, "delivery.allow"))
+}
+
+// in is the setting of a guard, which may be nil.
+func (g *Guard) in() string {
+	if g == nil {
+		return ""
+	}
+	return g.setting
 }
 
 // CheckHost says what can be said about a host without looking it up: whether it is an
@@ -120,7 +143,7 @@ func (g *Guard) CheckHost(host string) error {
 	}
 	for _, local := range localNames {
 		if name == local.name || strings.HasSuffix(name, "."+local.name) {
-			return &Denied{Host: host, Why: local.why, hint: name}
+			return &Denied{Host: host, Why: local.why, hint: name, setting: g.in()}
 		}
 	}
 	return nil
@@ -162,26 +185,40 @@ func (g *Guard) checkConnection(host, address string) error {
 	return g.checkAddress(host, place.Addr())
 }
 
+// DialContext connects to an address, unless the place where that is is not allowed. It is for sinks
+// that do not send with a [Client].
+func (g *Guard) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host := hostOf(address)
+	d := net.Dialer{KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		return g.checkConnection(host, address)
+	}}
+	return d.DialContext(ctx, network, address)
+}
+
 func (g *Guard) checkAddress(host string, address netip.Addr) error {
 	if inside := address.Unmap(); inside != address {
 		// Nobody writes one like this who means no harm, but one that was named may be.
 		if g.allowsAddress(inside) {
 			return nil
 		}
-		return &Denied{Host: host, Address: address, Why: "an IPv4 address in the form of IPv6", hint: inside.WithZone("").String()}
+		return &Denied{Host: host, Address: address, Why: "an IPv4 address in the form of IPv6", hint: inside.WithZone("").String(), setting: g.in()}
 	}
-	why, own := classify(address)
+	why, own, alone := classify(address)
 	if why == "" {
 		return nil
 	}
 	allowed := g.allowsAddress(address.WithZone("")) && address.Zone() == ""
+	if alone && !own {
+		// It lies in a network that many use, and who named that did not mean this one.
+		allowed = g.allowsExactly(address)
+	}
 	if !allowed && own && address.Zone() == "" {
 		allowed = g.allowsName(canonicalName(host))
 	}
 	inside := embedded(address)
 	switch {
 	case !allowed:
-		return &Denied{Host: host, Address: address, Why: why, hint: address.WithZone("").String()}
+		return &Denied{Host: host, Address: address, Why: why, hint: address.WithZone("").String(), setting: g.in()}
 	case inside.IsValid():
 		// A translator that may be used is not thereby a way to all that it translates to.
 		return g.checkAddress(host, inside)
@@ -191,6 +228,11 @@ func (g *Guard) checkAddress(host string, address netip.Addr) error {
 
 func (g *Guard) allowsAddress(address netip.Addr) bool {
 	return g != nil && slices.ContainsFunc(g.networks, func(p netip.Prefix) bool { return p.Contains(address) })
+}
+
+// allowsExactly reports whether an address was named itself.
+func (g *Guard) allowsExactly(address netip.Addr) bool {
+	return g != nil && slices.Contains(g.networks, netip.PrefixFrom(address, address.BitLen()))
 }
 
 func (g *Guard) allowsName(name string) bool {
@@ -255,21 +297,22 @@ var specials = []special{
 // publicIPv6 is all of IPv6 that is given out for the public Internet.
 var publicIPv6 = netip.MustParsePrefix("2000::/3")
 
-// classify says what an address that is not public is, and whether it may be on a network of
-// one's own. It returns "" for a public one.
-func classify(address netip.Addr) (why string, own bool) {
+// classify says what an address that is not public is, whether it may be on a network of
+// one's own, and whether it stands alone, among others that are something else. It returns ""
+// for a public one.
+func classify(address netip.Addr) (why string, own, alone bool) {
 	if address.Zone() != "" {
-		return "an address with a zone", false
+		return "an address with a zone", false, false
 	}
 	for i := range specials {
 		if s := &specials[i]; s.network.Contains(address) {
-			return s.why, s.own
+			return s.why, s.own, s.network.IsSingleIP()
 		}
 	}
 	if address.Is6() && !publicIPv6.Contains(address) {
-		return "a reserved address", false
+		return "a reserved address", false, false
 	}
-	return "", false
+	return "", false, false
 }
 
 // embedded returns the IPv4 address to which traffic to an IPv6 address goes, if it says so.

@@ -303,7 +303,7 @@ func FuzzURL(f *testing.F) {
 		}
 		host := u.Hostname()
 		if address, err := netip.ParseAddr(host); err == nil {
-			if why, _ := classify(address); why != "" || address.Is4In6() {
+			if why, _, _ := classify(address); why != "" || address.Is4In6() {
 				t.Fatalf("%q is allowed", text)
 			}
 		} else if checkName(canonicalName(host)) != nil {
@@ -325,4 +325,30 @@ func FuzzException(f *testing.F) {
 			t.Fatalf("%q allows the address of secrets", text)
 		}
 	})
+}
+
+// Who names a network of their own does not mean the address in it at which a cloud hands out
+// secrets.
+func TestGuardSecretsInNetworks(t *testing.T) {
+	g, err := NewGuard("fd00::/8", "100.64.0.0/10", "168.0.0.0/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exact, err := g.With("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"} {
+		if err := g.CheckHost(host); err == nil {
+			t.Errorf("%s is allowed by a network", host)
+		}
+		if err := exact.CheckHost(host); err != nil {
+			t.Errorf("%s is not allowed by its name: %v", host, err)
+		}
+	}
+	for _, host := range []string{"fd00:ec2::253", "fd20:ce::1", "100.100.100.201"} {
+		if err := g.CheckHost(host); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
 }

@@ -48,7 +48,12 @@ func NewGRPC(c Connection, method string) (*GRPC, error) {
 	if u.Scheme == "https" {
 		transport = credentials.NewTLS(c.TLS)
 	}
-	conn, err := grpc.NewClient("dns:///"+host,
+	target, dial := "dns:///"+host, []grpc.DialOption(nil)
+	if c.Dial != nil { // which looks names up itself
+		target = "passthrough:///" + host
+		dial = append(dial, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.Dial(ctx, "tcp", address) }))
+	}
+	conn, err := grpc.NewClient(target, append(dial,
 		grpc.WithTransportCredentials(transport),
 		grpc.WithUserAgent(c.UserAgent),
 		grpc.WithNoProxy(),
@@ -61,7 +66,7 @@ func NewGRPC(c Connection, method string) (*GRPC, error) {
 			MinConnectTimeout: c.Timeout,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 20 * time.Second}),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("gRPC: %w", err)
 	}
@@ -139,6 +144,13 @@ func judgeStatus(s *status.Status, secrets []string, c *Connection) Answer {
 	}
 	text := fmt.Sprintf("gRPC %v: %s", s.Code(), s.Message())
 	switch s.Code() {
+	case codes.Unavailable:
+		switch {
+		case strings.Contains(s.Message(), "looked like an HTTP/1.1 header"):
+			text = "it does not speak gRPC; is it the port of HTTP? (" + text + ")"
+		case strings.Contains(s.Message(), "first record does not look like a TLS handshake"):
+			text = "it does not speak TLS; is it http://? (" + text + ")"
+		}
 	case codes.InvalidArgument:
 		a.Outcome = Never
 	case codes.ResourceExhausted:

@@ -47,6 +47,13 @@ func NewHTTP(c Connection, path, contentType string, read Read) (*HTTP, error) {
 		DisableCompression:     true,
 		ForceAttemptHTTP2:      true,
 	}
+	if c.Dial != nil {
+		transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+			defer cancel()
+			return c.Dial(ctx, network, address)
+		}
+	}
 	if c.Proxy != "" {
 		proxy, err := ParseURL(c.Proxy)
 		if err != nil {

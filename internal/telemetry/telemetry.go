@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -30,6 +31,8 @@ type Connection struct {
 	Timeout time.Duration
 	// UserAgent is what the receiver is told that sends.
 	UserAgent string
+	// Dial connects to a host and port; nil: to wherever that is.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Sender is what people know as who sends, for reasons; default "exporter".
 	Sender string
 }
@@ -135,6 +138,17 @@ func failed(ctx context.Context, timeout time.Duration, secrets []string, err er
 		return Answer{Outcome: Retry, Reason: "interrupted"}
 	case errors.Is(err, context.DeadlineExceeded):
 		return Answer{Outcome: Retry, Reason: fmt.Sprintf("no answer within %v", timeout)}
+	}
+	var record tls.RecordHeaderError
+	remedy := ""
+	switch text := err.Error(); {
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		remedy = "it does not speak TLS; is it http://?"
+	case strings.Contains(text, `malformed HTTP response "\x00\x00`):
+		remedy = "it speaks HTTP/2 only; is it the port of gRPC?"
+	}
+	if remedy != "" {
+		return Answer{Outcome: Retry, Reason: reason(secrets, "%s (%v)", remedy, err)}
 	}
 	return Answer{Outcome: Retry, Reason: reason(secrets, "%v", err)}
 }

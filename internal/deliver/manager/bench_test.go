@@ -41,7 +41,7 @@ func newReceiver() *receiver {
 }
 
 // make is a constructor of sinks.
-func (r *receiver) make(c config.Sink) (deliver.Sink, error) {
+func (r *receiver) make(c config.Sink, _ Origin) (deliver.Sink, error) {
 	key := ""
 	if c.Webhook.BearerToken.IsSet() {
 		var err error

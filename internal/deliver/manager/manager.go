@@ -47,6 +47,8 @@ var (
 	ErrConflict = errors.New("not possible now")
 	// ErrRange means that a range of events or dead letters is none.
 	ErrRange = errors.New("no such range")
+	// ErrNoSample means that there is no example of an event type.
+	ErrNoSample = errors.New("there is no example of the event type")
 	// ErrUnavailable means that the journal does not work at the moment. Whether a change was
 	// stored is then not known.
 	ErrUnavailable = errors.New("the journal does not store anything at the moment")
@@ -60,8 +62,8 @@ type Options struct {
 	Delivery config.Delivery
 	Sinks    []config.Sink // of the file
 	// Make makes a sink of its description, in which Concurrency is set; it reads files, but
-	// does not connect.
-	Make func(config.Sink) (deliver.Sink, error)
+	// does not connect. Who gave the description decides where it may connect to.
+	Make func(config.Sink, Origin) (deliver.Sink, error)
 	// Sample returns an example of an event type, if there is one.
 	Sample func(eventType string) (*event.Event, bool)
 	// Node names the hub in events that test sinks.
@@ -210,7 +212,7 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			m.addStored(ctx, name, record{}, failed[name])
 		}
 	}
-	for _, s := range m.sinks {
+	for _, s := range m.all() {
 		s.unregister = o.Health.Register("sink "+s.name, health.Degradation, s.health)
 	}
 	if o.Registry != nil {
@@ -218,7 +220,23 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			return nil, fmt.Errorf("register the metrics of sinks: %w", err)
 		}
 	}
+	m.begin(ctx)
 	return m, nil
+}
+
+// begin decides where new sinks begin, before anything can be published. One for which that
+// cannot be stored begins when it can be.
+func (m *Manager) begin(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for _, s := range m.sinks {
+		if s.delivery == nil {
+			continue
+		}
+		if err := s.delivery.Begin(ctx); err != nil {
+			m.log.Warn("The place of a sink in the journal cannot be read or stored yet.", "sink", s.name, "error", err)
+		}
+	}
 }
 
 // addStored makes a sink of what is stored about it.
@@ -263,7 +281,7 @@ func (m *Manager) build(s *sink) error {
 	}
 	s.policy = policyOf(&c, &m.o.Delivery)
 	c.Concurrency = s.policy.Concurrency
-	if s.made, err = m.o.Make(c); err != nil {
+	if s.made, err = m.o.Make(c, s.origin); err != nil {
 		return err
 	}
 	s.delivery = deliver.New(deliver.Options{

@@ -171,11 +171,19 @@ func (s *Sink) password() (string, error) {
 	return v, err
 }
 
+// connect makes a connection without TLS.
+func (s *Sink) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if s.o.Dial != nil {
+		return s.o.Dial(ctx, network, address)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
 // dial connects, with TLS if that is wanted.
 func (s *Sink) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, min(dialTimeout, s.o.Timeout))
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	conn, err := s.connect(ctx, network, address)
 	if err != nil || s.o.TLS == nil {
 		return conn, err
 	}

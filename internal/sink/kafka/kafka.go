@@ -86,6 +86,8 @@ type Options struct {
 	MaxMessageBytes int
 	// Timeout bounds how long a broker may take to answer; default [DefaultTimeout].
 	Timeout time.Duration
+	// Dial connects to a broker, or to the registry; nil: to wherever that is.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// ClientID is what the broker calls the sink in its logs, metrics and quotas; default
 	// "tocsin".
 	ClientID string

@@ -90,8 +90,18 @@ func (s *Sink) newSchemas() (*schemas, error) {
 			if err != nil {
 				return nil, err
 			}
-			return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
+			conn, err := s.connect(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			secured := tls.Client(conn, config)
+			if err := secured.HandshakeContext(ctx); err != nil {
+				conn.Close()
+				return nil, err
+			}
+			return secured, nil
 		},
+		DialContext:  s.connect,
 		MaxIdleConns: 1, IdleConnTimeout: 30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
 	}

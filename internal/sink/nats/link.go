@@ -57,7 +57,11 @@ var (
 
 // dialer makes the connection, which ctx bounds until it is ready.
 type dialer struct {
-	ctx context.Context
+	ctx     context.Context
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
+	config  *tls.Config // nil: that of the system
+	last    *conn       // belongs to who connects
+	host    string      // of it
 
 	mu   sync.Mutex
 	conn net.Conn
@@ -66,11 +70,36 @@ type dialer struct {
 
 // Dial implements [nats.CustomDialer].
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(d.ctx, network, address)
+	conn, err := d.connect(d.ctx, network, address)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.conn, d.err = conn, err
-	return conn, err
+	if err != nil {
+		return nil, err
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	d.last, d.host = newConn(conn), host
+	return d.last, nil
+}
+
+// SkipTLSHandshake is asked at the moment at which the connection is to be encrypted. It
+// does that, so that the client need not; when it fails, nothing comes through the connection any
+// more.
+func (d *dialer) SkipTLSHandshake() bool {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if d.config != nil {
+		config = d.config.Clone()
+	}
+	if config.ServerName == "" {
+		config.ServerName = d.host
+	}
+	if err := d.last.secure(d.ctx, config); err != nil {
+		d.last.refuse(fmt.Errorf("TLS: %w", err))
+	}
+	return true
 }
 
 // cut ends the connection, whatever it is doing.
@@ -83,8 +112,11 @@ func (d *dialer) cut() {
 }
 
 // dial connects to one of the servers.
-func dial(ctx context.Context, urls []string, options []nats.Option) (*link, error) {
-	l := &link{raw: &dialer{ctx: ctx}, gone: make(chan struct{}), waiting: make(map[uint64]waiter)}
+func dial(ctx context.Context, urls []string, connect func(context.Context, string, string) (net.Conn, error), config *tls.Config, options []nats.Option) (*link, error) {
+	if connect == nil {
+		connect = new(net.Dialer).DialContext
+	}
+	l := &link{raw: &dialer{ctx: ctx, connect: connect, config: config}, gone: make(chan struct{}), waiting: make(map[uint64]waiter)}
 	stop := context.AfterFunc(ctx, l.raw.cut)
 	conn, err := nats.Connect(strings.Join(urls, ","), append(options,
 		nats.SetCustomDialer(l.raw),
@@ -100,8 +132,11 @@ func dial(ctx context.Context, urls []string, options []nats.Option) (*link, err
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if errors.Is(err, nats.ErrNoServers) && l.raw.err != nil {
+		switch {
+		case errors.Is(err, nats.ErrNoServers) && l.raw.err != nil:
 			err = l.raw.err
+		case l.raw.last != nil && l.raw.last.failed != nil:
+			err = l.raw.last.failed
 		}
 		return nil, err
 	}
@@ -319,7 +354,7 @@ func cut(s string) string {
 }
 
 // settings are the options of a connection, with the secrets as they are now.
-func (s *Sink) settings() ([]nats.Option, error) {
+func (s *Sink) settings() ([]nats.Option, *tls.Config, error) {
 	o := []nats.Option{
 		nats.Name(s.o.Name),
 		nats.NoReconnect(),
@@ -344,21 +379,22 @@ func (s *Sink) settings() ([]nats.Option, error) {
 		}
 		v, err := secret.read()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", secret.name, err)
+			return nil, nil, fmt.Errorf("%s: %w", secret.name, err)
 		}
 		o = append(o, secret.use(v))
+		s.secrets.keep(v)
 	}
 	if s.o.Username != "" && s.o.Password == nil {
 		o = append(o, nats.UserInfo(s.o.Username, ""))
 	}
 	config, err := s.o.TLS.config()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if config != nil {
-		o = append(o, nats.Secure(config))
+		o = append(o, nats.Secure(config)) // the dialer uses it; this makes that it must
 	}
-	return o, nil
+	return o, config, nil
 }
 
 // config makes the settings of TLS, nil for the zero TLS. Errors do not repeat what was read.

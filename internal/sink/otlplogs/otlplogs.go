@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -58,6 +59,8 @@ type Options struct {
 	// Resource are attributes of every resource. One that is called service.name replaces
 	// the name of the source.
 	Resource map[string]string
+	// Dial connects to a host and port; nil: to wherever that is.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Version of the program.
 	Version string
 }
@@ -167,7 +170,7 @@ func (s *Sink) connect(m material) (sender, error) {
 		settings.Certificates = []tls.Certificate{pair}
 	}
 	c := telemetry.Connection{
-		URL: o.URL, TLS: settings, Headers: o.Headers, Gzip: o.Gzip, Timeout: o.Timeout,
+		URL: o.URL, TLS: settings, Headers: o.Headers, Gzip: o.Gzip, Timeout: o.Timeout, Dial: o.Dial,
 		UserAgent: strings.TrimSuffix("tocsin/"+o.Version, "/"), Sender: "sink",
 	}
 	var made sender
