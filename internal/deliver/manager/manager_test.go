@@ -415,6 +415,31 @@ func TestTest(t *testing.T) {
 	}
 }
 
+// A sink that is paused while it is replaced is paused, also when only the one before has heard
+// of it at first.
+func TestPauseWhileReplaced(t *testing.T) {
+	b := newBench(t).open()
+	b.put("a", hook)
+	b.awaitCondition("a", deliver.Running)
+	heard := 0
+	err := b.m.hold("a", func(s *sink) error {
+		if heard++; heard == 1 {
+			b.put("a", hook)
+			b.awaitCondition("a", deliver.Running)
+		}
+		return s.delivery.Pause(t.Context(), "test")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.awaitCondition("a", deliver.Paused)
+	b.reopen()
+	b.awaitCondition("a", deliver.Paused)
+	if heard != 2 {
+		t.Errorf("%d were told", heard)
+	}
+}
+
 // What comes after a sink was added, or the hub was opened with a new one, is for the sink,
 // also when nothing of it has run before the end.
 func TestBeginsAtOnce(t *testing.T) {
@@ -446,29 +471,4 @@ func TestBeginsAtOnce(t *testing.T) {
 	b.append("between") // it is open, and not started
 	b.reopen()
 	b.awaitGot("new", "between")
-}
-
-// A sink that is paused while it is replaced is paused, also when only the one before has heard
-// of it at first.
-func TestPauseWhileReplaced(t *testing.T) {
-	b := newBench(t).open()
-	b.put("a", hook)
-	b.awaitCondition("a", deliver.Running)
-	heard := 0
-	err := b.m.hold("a", func(s *sink) error {
-		if heard++; heard == 1 {
-			b.put("a", hook)
-			b.awaitCondition("a", deliver.Running)
-		}
-		return s.delivery.Pause(t.Context(), "test")
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.awaitCondition("a", deliver.Paused)
-	b.reopen()
-	b.awaitCondition("a", deliver.Paused)
-	if heard != 2 {
-		t.Errorf("%d were told", heard)
-	}
 }
