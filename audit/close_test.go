@@ -55,7 +55,7 @@ func TestCloseAfterDrop(t *testing.T) {
 			if dir != "" {
 				size = 16 << 20
 			}
-			l, err := New(Options{Service: "shop", Dir: dir, MaxBytes: size, WhenFull: Drop, Outputs: []Output{To("own", sinkFunc(func(ctx context.Context, events []Event) error {
+			l, err := New(Options{Service: "shop", Dir: dir, MaxBytes: size, WhenFull: Drop, Redact: Redaction{Off: true}, Outputs: []Output{To("own", sinkFunc(func(ctx context.Context, events []Event) error {
 				select {
 				case <-release:
 				case <-ctx.Done():
@@ -73,7 +73,9 @@ func TestCloseAfterDrop(t *testing.T) {
 				}
 			}
 			close(release)
-			if err := l.Close(t.Context()); err != nil {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := l.Close(ctx); err != nil {
 				t.Fatal(err)
 			}
 			var told uint64

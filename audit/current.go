@@ -60,9 +60,10 @@ func (d *Draft) fillActor(a *Actor) {
 	a.fill(&d.event.Actor)
 }
 
-// SetOutcome says what became of it, instead of what the status of the response says.
+// SetOutcome says what became of it, instead of what the status of the response says. An
+// empty outcome leaves it to that.
 func (d *Draft) SetOutcome(o Outcome, reason string) {
-	d.change(func(e *Event) { e.Outcome, e.Reason, d.said = o, reason, true })
+	d.change(func(e *Event) { e.Outcome, e.Reason, d.said = o, reason, o != "" })
 }
 
 // SetReason says why, and leaves the outcome to the status of the response.

@@ -183,19 +183,25 @@ func TestMiddlewareOptions(t *testing.T) {
 		case "/denied":
 			d.SetOutcome(Denied, "not yours")
 			w.WriteHeader(http.StatusNotFound) // so that nobody learns that it exists
+		case "/empty":
+			d.SetOutcome("", "as the status says")
+			w.WriteHeader(http.StatusBadGateway)
 		case "/bad":
 			d.SetAction("not a name")
 		}
 	})
-	for _, path := range []string{"/health", "/skip", "/denied", "/bad"} {
+	for _, path := range []string{"/health", "/skip", "/denied", "/empty", "/bad"} {
 		request(t, "PROPFIND", url+path, http.Header{"X-Request-Id": {"not valid"}, "Traceparent": {"x"}})
 	}
 	if err := <-failed; !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
 	flush(t, l)
-	if len(s.events) != 1 {
+	if len(s.events) != 2 {
 		t.Fatalf("%+v", s.events)
+	}
+	if e := s.events[1]; e.Outcome != Error || e.Reason != "as the status says" {
+		t.Errorf("%+v", e)
 	}
 	if e := s.events[0]; e.Outcome != Denied || e.Reason != "not yours" || e.Action != "propfind" || len(e.RequestID) != 36 || e.Traceparent != "" || e.Metadata["http_status"] != "404" {
 		t.Errorf("%+v", e)
