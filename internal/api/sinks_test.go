@@ -65,7 +65,7 @@ func startSinks(t *testing.T) (*node, *endpoint) {
 		var err error
 		m, err = manager.Open(t.Context(), manager.Options{
 			Journal: o.Positions.(*journal.Journal), DataDir: t.TempDir(), Delivery: config.Default().Delivery, Sinks: []config.Sink{fixed},
-			Make: func(c config.Sink) (deliver.Sink, error) {
+			Make: func(c config.Sink, _ manager.Origin) (deliver.Sink, error) {
 				if c.Webhook.URL == "https://unmakeable" {
 					return nil, fmt.Errorf("webhook.url: choose another")
 				}
