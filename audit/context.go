@@ -11,7 +11,8 @@ const (
 )
 
 // WithActor returns a context whose events were done by an actor. [Logger.Log] takes from it
-// what the actor of an event leaves empty.
+// what the actor of an event leaves empty, and only IP and UserAgent if that is somebody else:
+// with another ID or, where one has no ID, another name, e-mail address or token.
 func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey, &a)
 }
@@ -32,7 +33,7 @@ type Request struct {
 }
 
 // WithRequest returns a context whose events belong to a request. [Middleware] does that for
-// requests of HTTP; it is for other kinds.
+// requests of HTTP; it is for other kinds, and for middleware in front of it that knows better.
 func WithRequest(ctx context.Context, r Request) context.Context {
 	return context.WithValue(ctx, requestKey, &r)
 }
@@ -45,18 +46,24 @@ func RequestFrom(ctx context.Context) (Request, bool) {
 	return Request{}, false
 }
 
-// fromContext fills what an event leaves empty.
-func (e *Event) fromContext(ctx context.Context) {
-	if a, ok := ctx.Value(actorKey).(*Actor); ok {
+// FillFrom takes what an event leaves empty from the actor and the request of a context, as
+// [Logger.Log] does. It is for middleware of other kinds than [Middleware].
+func (e *Event) FillFrom(ctx context.Context) {
+	d, drafted := ctx.Value(currentKey).(*Draft)
+	if a, ok := ctx.Value(actorKey).(*Actor); ok && (!drafted || a != d.first) {
 		e.Actor.fill(a)
 	}
-	if d, ok := ctx.Value(currentKey).(*Draft); ok { // the handler may have found out
+	if drafted { // the handler may have found out
 		d.fillActor(&e.Actor)
 	}
 	if r, ok := ctx.Value(requestKey).(*Request); ok {
-		take(&e.RequestID, r.ID)
-		if e.Traceparent == "" {
-			e.Traceparent, e.Tracestate = r.Traceparent, r.Tracestate
-		}
+		e.fillRequest(*r)
+	}
+}
+
+func (e *Event) fillRequest(r Request) {
+	take(&e.RequestID, r.ID)
+	if e.Traceparent == "" {
+		e.Traceparent, e.Tracestate = r.Traceparent, r.Tracestate
 	}
 }

@@ -2,8 +2,10 @@ package audit
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"sync"
+	"time"
 )
 
 // Draft is the event of a request that is being handled, see [Current]. Its methods are safe
@@ -15,6 +17,7 @@ type Draft struct {
 	said  bool // the outcome was set
 	skip  bool
 	over  bool
+	first *Actor // that of the context
 }
 
 // Current returns the event of the request that is being handled, to add to it what only the
@@ -41,7 +44,8 @@ func (d *Draft) SetAction(action string) { d.change(func(e *Event) { e.Action = 
 // SetTarget says what it was done to.
 func (d *Draft) SetTarget(t Target) { d.change(func(e *Event) { e.Target = t }) }
 
-// SetActor says who did it. What it leaves empty is kept: the address and the user agent.
+// SetActor says who did it. What it leaves empty is kept: of somebody else than before the
+// address and the user agent, see [WithActor].
 func (d *Draft) SetActor(a Actor) {
 	d.change(func(e *Event) {
 		a.fill(&e.Actor)
@@ -97,12 +101,37 @@ func (d *Draft) finish() (e Event, said, wanted bool) {
 	return e, d.said, !d.skip
 }
 
-// NewDraft returns a context with an event of which handlers add to with [Current]. It is
-// for middleware of other kinds than [Middleware]: [Draft.Log] logs it when the request is over.
+// NewDraft returns a context with an event that handlers add to with [Current]. It is for
+// middleware of other kinds than [Middleware]: [Draft.End] logs it when the request is over. Other
+// events that are logged with the context have the same actor and request.
 func NewDraft(ctx context.Context, e Event) (context.Context, *Draft) {
-	d := &Draft{event: e}
+	d := &Draft{event: e, first: &e.Actor}
 	d.event.Metadata = maps.Clone(e.Metadata)
-	return context.WithValue(ctx, currentKey, d), d
+	ctx = WithRequest(ctx, Request{e.RequestID, e.Traceparent, e.Tracestate})
+	return context.WithValue(context.WithValue(ctx, actorKey, d.first), currentKey, d), d
+}
+
+// DefaultEndTimeout is how long [Draft.End], and so a request, waits at most until its event is in
+// the queue.
+const DefaultEndTimeout = 5 * time.Second
+
+// End is Log for middleware, which has nobody to return an error to: onError is told, or, if
+// it is nil, the Log of the logger. The event is logged though ctx may have ended, because the
+// client has gone away; how long End waits is bounded by timeout, 0 means [DefaultEndTimeout].
+func (d *Draft) End(ctx context.Context, l *Logger, outcome Outcome, reason string, timeout time.Duration, onError func(error)) {
+	if timeout <= 0 {
+		timeout = DefaultEndTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, fmt.Errorf("it took longer than %v", timeout))
+	defer cancel()
+	err := d.Log(ctx, l, outcome, reason)
+	switch {
+	case err == nil:
+	case onError != nil:
+		onError(err)
+	default:
+		l.log.Error("a request is not in the audit trail", "error", err)
+	}
 }
 
 // Log logs the event of a request that is over, unless Skip was called. It is truncated where it

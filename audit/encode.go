@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 )
@@ -12,6 +13,7 @@ type encoder struct {
 	maxBytes int
 	refuse   bool // rather than leave out what is too large
 	diffOnly bool
+	log      *slog.Logger
 }
 
 // ErrTooLarge is wrapped by the error about an event that is larger than allowed, when the
@@ -99,14 +101,20 @@ func (w *writer) largest() []member {
 
 // states encodes Before, After and Payload, and compares.
 func (c *encoder) states(w *writer, e *Event) (err error) {
-	if w.before, err = encodeMember("Before", e.Before); err != nil {
-		return err
-	}
-	if w.after, err = encodeMember("After", e.After); err != nil {
-		return err
-	}
-	if w.payload, err = encodeMember("Payload", e.Payload); err != nil {
-		return err
+	for _, m := range [...]struct {
+		name, path string
+		value      any
+		to         *[]byte
+	}{{"Before", "/before", e.Before, &w.before}, {"After", "/after", e.After, &w.after}, {"Payload", "/payload", e.Payload, &w.payload}} {
+		if *m.to, err = encodeMember(m.name, m.value); err == nil {
+			continue
+		}
+		if c.refuse {
+			return err
+		}
+		// What somebody has sent may be in it, and must not keep the event out.
+		c.log.Warn("a part of an audit event cannot be encoded and is left out", "event", e.Service+"/"+e.Target.Type+"/"+e.Action, "error", err)
+		w.truncate(m.path, 0)
 	}
 	switch {
 	case e.Changes != nil:
@@ -117,11 +125,11 @@ func (c *encoder) states(w *writer, e *Event) (err error) {
 	case w.before != nil && w.after != nil:
 		before, err := decodeTree(w.before)
 		if err != nil {
-			return fmt.Errorf("%w: Before: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: Before: %w", ErrInvalid, err) // it was encoded: not reached
 		}
 		after, err := decodeTree(w.after)
 		if err != nil {
-			return fmt.Errorf("%w: After: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: After: %w", ErrInvalid, err) // the same
 		}
 		changes := diffTrees(before, after)
 		w.changes = &changes
@@ -155,7 +163,9 @@ func (c *encoder) hide(w *writer, e *Event) {
 	e.Reason = r.text(e.Reason)
 	e.Target.ID, e.Target.Path, e.Target.Name = r.text(e.Target.ID), r.text(e.Target.Path), r.text(e.Target.Name)
 	copied := false
+	w.keys = w.keys[:0]
 	for k, v := range e.Metadata {
+		w.keys = append(w.keys, k)
 		name, text := r.text(k), r.value(k, v)
 		if name == k && text == v {
 			continue
@@ -169,6 +179,9 @@ func (c *encoder) hide(w *writer, e *Event) {
 		}
 		delete(e.Metadata, k)
 		e.Metadata[name] = text
+	}
+	if copied {
+		w.keys = w.keys[:0] // they may be others
 	}
 }
 

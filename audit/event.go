@@ -33,8 +33,8 @@ type Event struct {
 	// Reason says why, for people. It is not needed for a success.
 	Reason string
 
-	// Actor is who did it. Fields that are empty are taken from the actor of the context,
-	// see [WithActor].
+	// Actor is who did it. Fields that are empty are taken from the actor of the context
+	// (see [WithActor]); where that is somebody else, only IP and UserAgent are.
 	Actor Actor
 	// RequestID is the id of the request in which it was done, Traceparent and Tracestate
 	// are its place in a trace (W3C Trace Context). Those that are empty come from the
@@ -44,11 +44,14 @@ type Event struct {
 	Tracestate  string
 
 	// Before and After are the state of the target, anything that encoding/json can
-	// encode. If both are there, Changes is computed; see [Diff].
+	// encode; nil, also of a pointer, is no state. If both are there, Changes is computed; see
+	// [Diff]. A [json.RawMessage] that is no JSON is kept as a text.
 	Before, After any
 	// Changes is how After differs from Before.
 	Changes *Changes
-	// Metadata are more facts, by which events can be selected in a hub. The names are yours.
+	// Metadata are more facts, by which events can be selected in a hub. The names are yours. Those
+	// of a hub's own metadata (actor, actor_id, operation, outcome, path, reason, remote_address,
+	// request_id, service, target_id, target_type) select what these say.
 	Metadata map[string]string
 	// Payload is whatever else is to be kept, anything that encoding/json can encode.
 	Payload any
@@ -188,18 +191,31 @@ func appendText(attrs []slog.Attr, key, text string) []slog.Attr {
 	return append(attrs, slog.String(key, text))
 }
 
-// fill takes what is empty in a from b.
+// fill takes what is empty in a from b. Of somebody else it takes only where the request came
+// from: names and roles of two must not be mixed.
 func (a *Actor) fill(b *Actor) {
+	take(&a.IP, b.IP)
+	take(&a.UserAgent, b.UserAgent)
+	if a.differs(b) {
+		return
+	}
 	take(&a.ID, b.ID)
 	take(&a.Name, b.Name)
 	take(&a.Email, b.Email)
 	take(&a.Method, b.Method)
 	take(&a.TokenID, b.TokenID)
-	take(&a.IP, b.IP)
-	take(&a.UserAgent, b.UserAgent)
 	if a.Roles == nil {
 		a.Roles = b.Roles
 	}
+}
+
+// differs reports whether two actors cannot be the same.
+func (a *Actor) differs(b *Actor) bool {
+	other := func(x, y string) bool { return x != "" && y != "" && x != y }
+	if a.ID != "" && b.ID != "" {
+		return a.ID != b.ID
+	}
+	return other(a.Name, b.Name) || other(a.Email, b.Email) || other(a.TokenID, b.TokenID)
 }
 
 func take(dst *string, text string) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -134,10 +135,15 @@ func complete(sequence uint64, members []byte) []byte {
 	return append(dst, members...)
 }
 
-// encode returns the JSON form of a value on one line, in UTF-8.
+// encode returns the JSON form of a value on one line, in UTF-8. Of a [json.RawMessage] that is no
+// JSON that is a text.
 func encode(v any) ([]byte, error) {
 	var raw []byte
-	if r, ok := v.(json.RawMessage); ok && len(r) > 0 && json.Valid(r) {
+	r, isRaw := v.(json.RawMessage)
+	if isRaw && len(r) > 0 && !json.Valid(r) {
+		v, isRaw = string(r), false // as it came from elsewhere, and with nothing missing
+	}
+	if isRaw && len(r) > 0 {
 		var b bytes.Buffer
 		if err := json.Compact(&b, r); err != nil {
 			return nil, err
@@ -158,7 +164,7 @@ func encode(v any) ([]byte, error) {
 	return raw, nil
 }
 
-// encodeMember returns nil for what is not there.
+// encodeMember returns nil for what is not there, such as a nil pointer.
 func encodeMember(name string, v any) ([]byte, error) {
 	if v == nil {
 		return nil, nil
@@ -166,6 +172,9 @@ func encodeMember(name string, v any) ([]byte, error) {
 	raw, err := encode(v)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s cannot be encoded as JSON: %w", ErrInvalid, name, err)
+	}
+	if string(raw) == "null" {
+		return nil, nil
 	}
 	return raw, nil
 }
@@ -209,8 +218,8 @@ type writer struct {
 	before, after, payload []byte // JSON, nil for none
 	changes                *Changes
 	truncated              []Truncation
-	keys                   []string
-	source                 Event // what is written, so that it takes no memory of its own
+	keys                   []string // of metadata
+	source                 Event    // what is written, so that it takes no memory of its own
 }
 
 // event writes all that follows the sequence, and the end of the object.
@@ -317,11 +326,8 @@ func (w *writer) metadata(m map[string]string) {
 	if len(m) == 0 {
 		return
 	}
-	w.keys = w.keys[:0]
-	size := 0
-	for k, v := range m {
-		w.keys = append(w.keys, k)
-		size += len(k) + len(v)
+	if len(w.keys) != len(m) { // else they were collected before
+		w.keys = slices.AppendSeq(w.keys[:0], maps.Keys(m))
 	}
 	slices.Sort(w.keys)
 	start := len(w.buf)
@@ -347,7 +353,12 @@ func (w *writer) metadata(m map[string]string) {
 		w.buf = jsontext.AppendString(w.buf, v)
 	}
 	clear(w.keys)
+	w.keys = w.keys[:0]
 	if !complete {
+		size := 0
+		for k, v := range m {
+			size += len(k) + len(v)
+		}
 		w.truncate("/metadata", size)
 	}
 	if written == 0 {

@@ -28,7 +28,7 @@ const (
 	// Block waits until there is room, or the context ends: nothing happens in the service
 	// that is not in the trail.
 	Block WhenFull = iota
-	// Reject returns [ErrFull] at once: the service decides.
+	// Reject returns [ErrFull] at once: the service decides. [Logger.Health] tells for a while.
 	Reject
 	// Drop goes on without: the service comes first. How many events are missing is
 	// counted, and told by an event in their place, of type "SERVICE/audit-trail/dropped".
@@ -41,11 +41,12 @@ type Oversize uint8
 // The choices.
 const (
 	// Truncate leaves out Payload, Before, After or Changes, the largest first, and cuts long
-	// texts. What was left out is listed in Truncated.
+	// texts. What was left out is listed in Truncated. A Payload, Before or After that cannot be
+	// encoded is left out, too, with a length of 0, and told to Options.Log.
 	Truncate Oversize = iota
-	// Refuse returns [ErrTooLarge]. The event of a request that is over ([Draft.Log], and
-	// with it every middleware) is truncated all the same: else a client could keep a request
-	// out of the trail by a long path.
+	// Refuse returns [ErrTooLarge], or [ErrInvalid] for what cannot be encoded. The event of a
+	// request that is over ([Draft.Log], and with it every middleware) is truncated all the
+	// same: else a client could keep a request out of the trail by a long path.
 	Refuse
 )
 
@@ -214,7 +215,7 @@ func prepare(o *Options) (*Logger, error) {
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
-	l.encoder = encoder{redactor: r, maxBytes: o.MaxEventBytes, refuse: o.Oversize == Refuse, diffOnly: o.OnlyChanges}
+	l.encoder = encoder{redactor: r, maxBytes: o.MaxEventBytes, refuse: o.Oversize == Refuse, diffOnly: o.OnlyChanges, log: l.log}
 	return l, nil
 }
 
@@ -306,9 +307,14 @@ func lowest(s *deliver.State) position.Position {
 	return p
 }
 
-// progress frees what a queue in memory need not keep: nobody asks for it after a restart.
+// progress frees what a queue in memory need not keep: nobody asks for it after a restart. A sink
+// that has to sync asks again for what it could not make durable; what it could is freed when that
+// is stored.
 func (l *Logger) progress() {
 	for _, o := range l.outputs {
+		if _, ok := o.sink.(deliver.Syncer); ok {
+			continue
+		}
 		l.queue.Passed(o.name, o.delivery.Status().Position)
 	}
 }
@@ -377,7 +383,7 @@ func (l *Logger) complete(ctx context.Context, e *Event) {
 	}
 	e.Service = l.options.Service
 	e.Truncated, e.Dropped = nil, nil
-	e.fromContext(ctx)
+	e.FillFrom(ctx)
 }
 
 // put brings the event of w into the queue.

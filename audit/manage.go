@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -39,8 +38,15 @@ func (e *RemainingError) Error() string {
 func (e *RemainingError) Unwrap() error { return e.Err }
 
 // Flush returns when every sink has what was logged before, or has refused it. Sinks that
-// are paused or disabled are not waited for. The error is that of ctx.
+// are paused or disabled are not waited for. The error is that of ctx, or [ErrClosed].
 func (l *Logger) Flush(ctx context.Context) error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return l.flush(ctx)
+}
+
+func (l *Logger) flush(ctx context.Context) error {
 	errs := make([]error, len(l.outputs))
 	var group sync.WaitGroup
 	for i, o := range l.outputs {
@@ -55,7 +61,7 @@ func (l *Logger) Flush(ctx context.Context) error {
 
 // Close ends the logger: it takes no more events, waits until the sinks have those that there
 // are or ctx ends (without a deadline, at most [DefaultCloseTimeout]), and closes the sinks and the
-// queue. Events that are not delivered are told by a [*RemainingError].
+// queue, which takes a moment more when a sink is busy. Events that are not delivered are told by a [*RemainingError].
 func (l *Logger) Close(ctx context.Context) error {
 	l.closed.Store(true)
 	l.closing.Lock()
@@ -68,8 +74,8 @@ func (l *Logger) Close(ctx context.Context) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, DefaultCloseTimeout, fmt.Errorf("there was no more than %v", DefaultCloseTimeout))
 		defer cancel()
 	}
-	l.queue.Seal()
-	flushErr := l.Flush(ctx)
+	l.queue.Seal(ctx)
+	flushErr := l.flush(ctx)
 	if flushErr != nil && ctx.Err() != nil {
 		flushErr = context.Cause(ctx)
 	}
@@ -103,8 +109,8 @@ type Stats struct {
 
 // QueueStats is how the queue is.
 type QueueStats struct {
-	// Waiting is how many events at least one sink lacks, Oldest when the oldest of them was
-	// queued.
+	// Waiting is how many events are kept because at least one sink lacks them, or may have to get
+	// them again after a crash; Oldest is when the oldest of them was queued.
 	Waiting         uint64
 	Oldest          time.Time
 	Bytes, MaxBytes int64
@@ -157,12 +163,12 @@ func (l *Logger) Stats() Stats {
 	return s
 }
 
-// dropsAreNews is how long dropped events make a logger unhealthy.
-const dropsAreNews = 5 * time.Minute
+// lossIsNews is how long events that were dropped or rejected make a logger unhealthy.
+const lossIsNews = 5 * time.Minute
 
 // Health returns what is wrong, for people, and nil when nothing is: the disk takes no
-// events, events were dropped in the last five minutes or cannot be read any more, a sink
-// does not get what it should.
+// events, events were dropped or rejected in the last five minutes or cannot be read any more,
+// a sink does not get what it should.
 func (l *Logger) Health() error {
 	if l.closed.Load() {
 		return ErrClosed
@@ -172,8 +178,11 @@ func (l *Logger) Health() error {
 	if q.Trouble != nil {
 		errs = append(errs, fmt.Errorf("the queue: %w", q.Trouble))
 	}
-	if last := l.queue.LastDrop(); !last.IsZero() && time.Since(last) < dropsAreNews {
+	if last := l.queue.LastDrop(); !last.IsZero() && time.Since(last) < lossIsNews {
 		errs = append(errs, fmt.Errorf("%d events were dropped, the last one at %s", q.Dropped, last.UTC().Format(time.RFC3339)))
+	}
+	if last := l.queue.LastRejection(); !last.IsZero() && time.Since(last) < lossIsNews {
+		errs = append(errs, fmt.Errorf("%d events were rejected, because there was no room for them in time, the last one at %s", q.Rejected, last.UTC().Format(time.RFC3339)))
 	}
 	if q.Missing > 0 {
 		errs = append(errs, fmt.Errorf("%d events in the queue cannot be read; files with .damaged in their names have what is left of them", q.Missing))
@@ -271,14 +280,14 @@ func (l *Logger) Redrive(ctx context.Context, sink string, ids ...uint64) (uint6
 	return n, err
 }
 
-// Purge removes the dead letters of a sink with ids up to one, for good; 0 means all. It returns
-// how many.
+// Purge removes the dead letters of a sink with ids up to through, for good: all of them with
+// [math.MaxUint64]. It returns how many.
 func (l *Logger) Purge(ctx context.Context, sink string, through uint64) (uint64, error) {
 	o, err := l.output(sink)
 	if err != nil {
 		return 0, err
 	}
-	return o.store.Purge(ctx, cmp.Or(through, math.MaxUint64))
+	return o.store.Purge(ctx, through)
 }
 
 // Pause makes that a sink gets nothing until Resume, also after a restart with the same Dir. Its
@@ -303,6 +312,9 @@ func (l *Logger) Resume(ctx context.Context, sink string) error {
 
 // Reopen makes sinks that write to a file begin it anew, when it was moved away.
 func (l *Logger) Reopen() error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
 	var errs []error
 	for _, o := range l.outputs {
 		if err := o.delivery.Reopen(); err != nil {

@@ -1,16 +1,13 @@
 package audit
 
 import (
-	"context"
-	"fmt"
+	"bufio"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
-
-	"bufio"
 
 	"github.com/tocsin-events/tocsin/event"
 )
@@ -21,8 +18,8 @@ type MiddlewareOptions struct {
 	// Select says which requests are logged; nil: all.
 	Select func(*http.Request) bool
 	// Identify says who asks, if that is known before the handler runs. A handler, or a
-	// middleware behind this one, may say it with [Draft.SetActor]. IP and UserAgent are filled
-	// where they are empty.
+	// middleware behind this one, may say it with [Draft.SetActor], one in front of it with
+	// [WithActor]. IP and UserAgent are filled where they are empty.
 	Identify func(*http.Request) Actor
 	// Describe may change the event before the handler runs. It has the action "read",
 	// "create", "update" or "delete" by the method, and the target {Type: "http", ID: path}.
@@ -30,7 +27,7 @@ type MiddlewareOptions struct {
 	// Proxies are the proxies that may tell the address of a client.
 	Proxies Proxies
 	// RequestIDHeader is the header with the id of a request; empty means X-Request-Id. Where there is
-	// none, one is made, which [RequestFrom] returns.
+	// none, one is made, which [RequestFrom] returns. That of [WithRequest] goes first.
 	RequestIDHeader string
 	// Timeout bounds how long a request waits at its end until its event is in the queue; 0 means
 	// 5 seconds. That the client has gone away does not end it.
@@ -40,7 +37,6 @@ type MiddlewareOptions struct {
 }
 
 const (
-	defaultLogTimeout = 5 * time.Second
 	maxRequestIDBytes = 128
 	defaultRequestID  = "X-Request-Id"
 	metaMethod        = "http_method"
@@ -59,9 +55,6 @@ func Middleware(l *Logger, o MiddlewareOptions) func(http.Handler) http.Handler 
 	if o.RequestIDHeader == "" {
 		o.RequestIDHeader = defaultRequestID
 	}
-	if o.Timeout <= 0 {
-		o.Timeout = defaultLogTimeout
-	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if o.Select != nil && !o.Select(r) {
@@ -78,18 +71,18 @@ func (o *MiddlewareOptions) serve(l *Logger, next http.Handler, w http.ResponseW
 	if o.Identify != nil {
 		e.Actor = o.Identify(r)
 	}
+	e.FillFrom(r.Context())
 	if e.Actor.IP == "" {
 		if addr := o.Proxies.ClientAddr(r.RemoteAddr, r.Header); addr.IsValid() {
 			e.Actor.IP = addr.String()
 		}
 	}
 	take(&e.Actor.UserAgent, cut(r.UserAgent(), MaxTextBytes))
-	request := RequestOf(r.Header, o.RequestIDHeader)
-	e.RequestID, e.Traceparent, e.Tracestate = request.ID, request.Traceparent, request.Tracestate
+	e.fillRequest(RequestOf(r.Header, o.RequestIDHeader))
 	if o.Describe != nil {
 		o.Describe(r, &e)
 	}
-	ctx, draft := NewDraft(WithActor(WithRequest(r.Context(), request), e.Actor), e)
+	ctx, draft := NewDraft(r.Context(), e)
 	rec := &recorder{ResponseWriter: w}
 	inner := r.WithContext(ctx)
 	returned := false
@@ -110,24 +103,14 @@ func (o *MiddlewareOptions) serve(l *Logger, next http.Handler, w http.ResponseW
 		if inner.Pattern != "" {
 			draft.SetMetadata(metaRoute, inner.Pattern)
 		}
-		o.log(ctx, l, r, draft, outcome, reason)
+		var onError func(error)
+		if o.OnError != nil {
+			onError = func(err error) { o.OnError(r, err) }
+		}
+		draft.End(ctx, l, outcome, reason, o.Timeout, onError)
 	}()
 	next.ServeHTTP(rec.wrapped(), inner)
 	returned = true
-}
-
-// log logs the event, though the client may have gone.
-func (o *MiddlewareOptions) log(ctx context.Context, l *Logger, r *http.Request, d *Draft, outcome Outcome, reason string) {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), o.Timeout, fmt.Errorf("it took longer than %v", o.Timeout))
-	defer cancel()
-	err := d.Log(ctx, l, outcome, reason)
-	switch {
-	case err == nil:
-	case o.OnError != nil:
-		o.OnError(r, err)
-	default:
-		l.log.Error("a request is not in the audit trail", "method", r.Method, "error", err)
-	}
 }
 
 // OutcomeOf returns what the status of an HTTP response says: [Success] for 2xx and 3xx,

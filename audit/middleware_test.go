@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,42 @@ func TestMiddlewareEvent(t *testing.T) {
 	}
 	if inner.Actor.ID != "u1" || inner.Actor.IP != "198.51.100.7" || inner.RequestID != "r-1" || inner.Traceparent != trace {
 		t.Errorf("an event logged by the handler: %+v", inner)
+	}
+}
+
+// What middleware in front has said goes first: authentication often is there.
+func TestMiddlewareInFront(t *testing.T) {
+	s := newMemorySink()
+	l := newLogger(t, Options{Outputs: []Output{To("own", s)}})
+	inner := Middleware(l, MiddlewareOptions{})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := l.Log(r.Context(), Event{Action: "inner", Target: Target{Type: "x"}}); err != nil {
+			t.Error(err)
+		}
+		if err := l.Log(r.Context(), Event{Action: "clean", Target: Target{Type: "x"}, Actor: Actor{ID: "system"}}); err != nil {
+			t.Error(err)
+		}
+		Current(r.Context()).SetActor(Actor{ID: "u2"})
+		if err := l.Log(r.Context(), Event{Action: "later", Target: Target{Type: "x"}}); err != nil {
+			t.Error(err)
+		}
+	}))
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("X-Request-Id", "of-the-header")
+	ctx := WithRequest(WithActor(r.Context(), Actor{ID: "u1", Name: "Ada", Roles: []string{"admin"}}), Request{ID: "in-front"})
+	inner.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+	flush(t, l)
+	if len(s.events) != 4 {
+		t.Fatalf("%+v", s.events)
+	}
+	for i, want := range []Actor{
+		{ID: "u1", Name: "Ada", IP: "192.0.2.1", Roles: []string{"admin"}},
+		{ID: "system", IP: "192.0.2.1"}, // neither the name nor the roles of Ada
+		{ID: "u2", IP: "192.0.2.1"},
+		{ID: "u2", IP: "192.0.2.1"}, // of the request
+	} {
+		if e := s.events[i]; !reflect.DeepEqual(e.Actor, want) || e.RequestID != "in-front" {
+			t.Errorf("event %d has the actor %+v and the request %s, want %+v", i, e.Actor, e.RequestID, want)
+		}
 	}
 }
 

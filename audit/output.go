@@ -144,6 +144,8 @@ func (o *Output) policy() deliver.Policy {
 		Backoff:   deliver.Backoff{First: cmp.Or(o.FirstRetry, deliver.DefaultBackoff.First), Most: max(cmp.Or(o.MaxRetry, deliver.DefaultBackoff.Most), o.FirstRetry)},
 		GiveUp:    cmp.Or(o.GiveUp, 72*time.Hour),
 		Timeout:   cmp.Or(o.Timeout, deliver.DefaultTimeout),
+		// Close has waited as long as its caller wanted.
+		StopTimeout: 500 * time.Millisecond,
 	}
 }
 

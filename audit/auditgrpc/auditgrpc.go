@@ -4,7 +4,6 @@ package auditgrpc
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -25,8 +24,8 @@ type Options struct {
 	// all.
 	Select func(ctx context.Context, method string) bool
 	// Identify says who asks, if that is known before the handler runs. A handler, or an
-	// interceptor behind this one, may say it with [audit.Draft.SetActor]. IP and UserAgent are
-	// filled where they are empty.
+	// interceptor behind this one, may say it with [audit.Draft.SetActor], one in front of it
+	// with [audit.WithActor]. IP and UserAgent are filled where they are empty.
 	Identify func(ctx context.Context, method string) audit.Actor
 	// Describe may change the event before the handler runs. It has the name of the method in
 	// lower case as action, and the target {Type: "grpc", ID: full method}. The request is nil
@@ -38,7 +37,7 @@ type Options struct {
 	// Timeout bounds how long a call waits at its end until its event is in the queue; 0
 	// means 5 seconds. That the client has gone away does not end it.
 	Timeout time.Duration
-	// OnError is told about an event that could not be logged. It may be nil.
+	// OnError is told about an event that could not be logged. Nil: the Log of the logger is.
 	OnError func(method string, err error)
 }
 
@@ -47,8 +46,7 @@ const (
 	metaMethod = "grpc_method"
 	metaCode   = "grpc_code"
 
-	defaultTimeout = 5 * time.Second
-	requestIDKey   = "x-request-id"
+	requestIDKey = "x-request-id"
 )
 
 // UnaryServerInterceptor returns an interceptor of unary calls. A panic goes on as it came.
@@ -106,6 +104,7 @@ func (o *Options) begin(ctx context.Context, l *audit.Logger, method string, req
 	if o.Identify != nil {
 		e.Actor = o.Identify(ctx, method)
 	}
+	e.FillFrom(ctx)
 	header := headerOf(ctx)
 	if e.Actor.IP == "" {
 		remote := ""
@@ -119,13 +118,12 @@ func (o *Options) begin(ctx context.Context, l *audit.Logger, method string, req
 	if e.Actor.UserAgent == "" {
 		e.Actor.UserAgent = header.Get("User-Agent")
 	}
-	r := audit.RequestOf(header, requestIDKey)
-	e.RequestID, e.Traceparent, e.Tracestate = r.ID, r.Traceparent, r.Tracestate
+	e.FillFrom(audit.WithRequest(context.Background(), audit.RequestOf(header, requestIDKey)))
 	if o.Describe != nil {
 		o.Describe(ctx, method, request, &e)
 	}
 	c := &call{o: o, logger: l, method: method}
-	c.ctx, c.draft = audit.NewDraft(audit.WithActor(audit.WithRequest(ctx, r), e.Actor), e)
+	c.ctx, c.draft = audit.NewDraft(ctx, e)
 	return c
 }
 
@@ -146,15 +144,11 @@ func (c *call) end() {
 		outcome, reason = OutcomeOf(s.Code()), s.Message()
 		c.draft.SetMetadata(metaCode, s.Code().String())
 	}
-	timeout := c.o.Timeout
-	if timeout <= 0 {
-		timeout = defaultTimeout
+	var onError func(error)
+	if c.o.OnError != nil {
+		onError = func(err error) { c.o.OnError(c.method, err) }
 	}
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(c.ctx), timeout, fmt.Errorf("it took longer than %v", timeout))
-	defer cancel()
-	if err := c.draft.Log(ctx, c.logger, outcome, reason); err != nil && c.o.OnError != nil {
-		c.o.OnError(c.method, err)
-	}
+	c.draft.End(c.ctx, c.logger, outcome, reason, c.o.Timeout, onError)
 }
 
 // OutcomeOf returns what the code of a call says: [audit.Success] for OK, [audit.Denied] for

@@ -1,7 +1,10 @@
 package auditgrpc
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -156,6 +159,38 @@ func TestOutcomes(t *testing.T) {
 	}
 	if e := s.wait(t, l, n+1)[n]; e.Outcome != audit.Error || e.Reason != "the handler has panicked" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// An event that cannot be logged is told to somebody in any case.
+func TestNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	l, err := audit.New(audit.Options{Service: "shop", Outputs: []audit.Output{audit.To("own", new(sink))}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(t.Context())
+	ctx := audit.WithActor(t.Context(), audit.Actor{ID: "u1"})
+	call := func(o Options) {
+		_, err := UnaryServerInterceptor(l, o)(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/a/b"}, func(ctx context.Context, _ any) (any, error) {
+			if a, _ := audit.ActorFrom(ctx); a.ID != "u1" {
+				t.Errorf("the actor of the interceptor in front is gone: %+v", a)
+			}
+			audit.Current(ctx).SetAction("not a name")
+			return nil, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	call(Options{})
+	if !strings.Contains(log.String(), "not in the audit trail") || !strings.Contains(log.String(), "letters") {
+		t.Errorf("the log has %q", log.String())
+	}
+	var told error
+	call(Options{OnError: func(_ string, err error) { told = err }})
+	if !errors.Is(told, audit.ErrInvalid) {
+		t.Error(told)
 	}
 }
 

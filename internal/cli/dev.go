@@ -32,12 +32,17 @@ and what comes over several of them is taken once. --traces sends every request 
 to a tracing system (docs/traces.md). --plugin-dir allows Vault plugins to be mounted;
 "tocsin plugin run" is shorter for one of them.
 
+--sink sends events on, from the oldest. More sinks can be added with "tocsin sink add"; they
+may send to this machine, which a hub otherwise does not, and write files below the
+directory that the command is started in.
+
 For anything else use "tocsin server".`
 
 const devExample = `  tocsin dev --demo
   tocsin dev --audit-file /var/log/vault/audit.log
   tocsin dev --audit-socket /tmp/audit.sock
   tocsin dev --audit-socket /tmp/audit.sock --traces zipkin=http://127.0.0.1:9411
+  tocsin dev --demo --sink file:/tmp/events.jsonl --sink webhook:http://127.0.0.1:9000/hook --sink stdout
 
   # Then, in another terminal:
   tocsin events subscribe 'kv-v2/*'
@@ -50,6 +55,7 @@ type devFlags struct {
 	auditHTTP   string
 	auditSyslog string
 	traces      []string
+	sinks       []string
 	dataDir     string
 	pluginDir   string
 	rootToken   string
@@ -80,6 +86,7 @@ func newDev(s *Streams) *cobra.Command {
 	flags.StringVar(&f.auditHTTP, "audit-http", "", "receive from an HTTP audit device on this `address`: HOST:PORT")
 	flags.StringVar(&f.auditSyslog, "audit-syslog", "", "receive syslog messages on this `address`: udp:HOST:PORT, tcp:HOST:PORT, or the path of a datagram socket such as /dev/log")
 	flags.StringArrayVar(&f.traces, "traces", nil, devTracesUsage)
+	flags.StringArrayVar(&f.sinks, "sink", nil, devSinksUsage)
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
 	flags.StringVar(&f.pluginDir, "plugin-dir", "", "`directory` with Vault plugins that can be registered and mounted")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
@@ -101,6 +108,9 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 		return usagef(cmd, "--root-token: only printable ASCII characters without spaces fit into a header")
 	}
 	if _, err := devTraces(f.traces).exporters(); err != nil {
+		return usagef(cmd, "%w", err)
+	}
+	if _, err := devSinks(f.sinks).sinks(); err != nil {
 		return usagef(cmd, "%w", err)
 	}
 	if info, err := os.Stat(f.pluginDir); f.pluginDir != "" && (err != nil || !info.IsDir()) {
@@ -265,6 +275,8 @@ func (f *devFlags) config(dir string) config.Config {
 		c.Sources = append(c.Sources, source)
 	}
 	c.Traces.Exporters, _ = devTraces(f.traces).exporters() // checked before
+	c.Sinks, _ = devSinks(f.sinks).sinks()                  // as well
+	c.Delivery = devDelivery()
 	return c
 }
 
@@ -356,6 +368,11 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 			row("Traces", "%s", describeExporter(e))
 		}
 	}
+	if sinks, err := devSinks(f.sinks).sinks(); err == nil {
+		for _, sink := range sinks {
+			row("Sink", "%s: %s", sink.Name, describeSink(sink))
+		}
+	}
 	for _, d := range f.devices() {
 		row("Source", "%s device, received on %s; to make a server send to it:", d.name, cmp.Or(a.SourceAddress(d.name), d.address+" (not yet, see the log)"))
 		for _, line := range d.setup(a) {
@@ -384,7 +401,11 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 		types = "app/*"
 	}
 	command := environment + program
-	fmt.Fprintf(&b, "\nIn another terminal:\n\n  %s events subscribe '%s'\n  %s events publish app/hello path=greetings/world\n\n", command, types, command)
+	fmt.Fprintf(&b, "\nIn another terminal:\n\n  %s events subscribe '%s'\n  %s events publish app/hello path=greetings/world\n", command, types, command)
+	if len(f.sinks) > 0 {
+		fmt.Fprintf(&b, "  %s sink list\n", command)
+	}
+	b.WriteString("\n")
 	if shared {
 		fmt.Fprintf(&b, "As another user, or with other clients, send the token: %s=%s\n", tokenEnv, token)
 	}

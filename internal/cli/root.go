@@ -21,6 +21,9 @@ const rootExample = `  # A hub to try things out, with a replayed audit log.
   # Say something yourself.
   tocsin events publish app/order-placed path=orders/4711
 
+  # Send events on: to Slack, whose URL is a secret in a file.
+  tocsin sink add slack --type template --set preset=slack --secret secret_url=@slack-url --test
+
   # A Vault plugin, and the events that it sends.
   tocsin plugin run ./vault-plugin-secrets-kv --path secret --option version=2
 
@@ -38,6 +41,7 @@ func newRoot(s *Streams) *cobra.Command {
 		newServer(s),
 		newGroup("events", "Read and publish event notifications", "Read event notifications from a hub, and publish them to it.",
 			newSubscribe(s), newPublish(s), newEventTypes(s)),
+		newSink(s),
 		newPlugin(s),
 		newPolicy(s),
 		newToken(s),

@@ -39,19 +39,37 @@ func tokenArgs(n int, names string, stdin bool) cobra.PositionalArgs {
 // readToken reads a token from standard input: typed without being shown on a
 // terminal, else all of it.
 func readToken(ctx context.Context, s *Streams) (string, error) {
+	text, err := readHidden(ctx, s, "Token (it is not shown): ")
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return "", err
+	case err != nil:
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	return checkToken(text)
+}
+
+// readHidden reads a secret from standard input: a line, after the prompt, that is not shown
+// on a terminal, else all of it. What is too long is one byte longer than maxTokenBytes.
+func readHidden(ctx context.Context, s *Streams, prompt string) ([]byte, error) {
 	in := io.Reader(s.In)
 	if f, ok := s.In.(*os.File); ok && isTerminal(f) {
 		show, err := hideInput(int(f.Fd()))
 		if err != nil {
-			return "", fmt.Errorf("hide what is typed: %w; give the token through a pipe", err)
+			return nil, fmt.Errorf("hide what is typed: %w; give it through a pipe", err)
 		}
-		fmt.Fprint(s.Err, "Token (it is not shown): ")
+		fmt.Fprint(s.Err, prompt)
 		defer func() {
 			show()
 			fmt.Fprintln(s.Err)
 		}()
 		in = &lineReader{r: f}
 	}
+	return readInput(ctx, in)
+}
+
+// readInput reads all that comes, and no more than one byte more than maxTokenBytes.
+func readInput(ctx context.Context, in io.Reader) ([]byte, error) {
 	type input struct {
 		text []byte
 		err  error
@@ -63,12 +81,9 @@ func readToken(ctx context.Context, s *Streams) (string, error) {
 	}()
 	select {
 	case got := <-read:
-		if got.err != nil {
-			return "", fmt.Errorf("read token: %w", got.err)
-		}
-		return checkToken(got.text)
+		return got.text, got.err
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 

@@ -25,7 +25,7 @@ func TestParseSinkOfMistakes(t *testing.T) {
 	list.WriteString("type: webhook\nwebhook:\n  url: https://a.example\n  signing_keys: [" + strings.Repeat("{},", 80_000) + "]\n")
 	for name, text := range map[string]string{"unknown keys": keys.String(), "deep": deep.String(), "headers": headers.String(), "brokers": many.String(), "keys": list.String(),
 		"pairs": "type: webhook\nwebhook: {url: 'https://a.example'}\nevents: {pairs: [" + strings.Repeat("'*a*:b*',", 25_000) + "]}\n", "aliases": "events: &a {types: [x]}\nbatch: *a\n",
-		"types": "type: webhook\nwebhook: {url: 'https://a.example'}\nevents: {types: [" + strings.Repeat("'*a*b*c*d*',", 20_000) + "]}\n",
+		"types":  "type: webhook\nwebhook: {url: 'https://a.example'}\nevents: {types: [" + strings.Repeat("'*a*b*c*d*',", 20_000) + "]}\n",
 		"filter": "type: webhook\nwebhook: {url: 'https://a.example'}\nevents: {filter: '" + strings.Repeat("(", 100_000) + "'}\n"} {
 		begun := time.Now()
 		_, err := ParseSink("a", []byte(text))

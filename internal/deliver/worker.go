@@ -164,7 +164,7 @@ func (d *Delivery) wakeAt(at time.Time) {
 		return
 	}
 	d.alarmAt = at
-	pause := time.Until(at)
+	pause := max(time.Until(at), 1)
 	if d.alarm == nil {
 		d.alarm = time.AfterFunc(pause, func() {
 			d.mu.Lock()

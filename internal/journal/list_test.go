@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -198,5 +201,24 @@ func TestEncodeEvent(t *testing.T) {
 	}
 	if _, err := DecodeEvent([]byte{9, 0, 0}); !errors.Is(err, ErrVersion) {
 		t.Errorf("a record of a newer version: %v", err)
+	}
+}
+
+// What is left of a stream while it is removed is no reason to be ill, or not to start.
+func TestHealthWhileRemoved(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Config{Dir: dir})
+	streams := filepath.Join(dir, storeDir, "$G", "streams")
+	s := j.session.Load().server
+	for _, test := range []struct {
+		name string
+		want string
+	}{{".TOCSIN_LIST_dead_a", ""}, {"TOCSIN_LIST_dead_b", "TOCSIN_LIST_dead_b' could not be recovered"}} {
+		if err := os.Mkdir(filepath.Join(streams, test.name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := serverHealth(s); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.name, err)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +31,9 @@ const (
 	// it cuts it off. Fetches stay far below (see maxFlights).
 	serverPending = 128 << 20
 
-	// statePayload is how large a value of a state may be at least.
-	statePayload = 8 << 20
+	// statePayload is how large a value of a state may be at least. The largest event that the
+	// journal may have, with what a list keeps of it, is not larger.
+	statePayload = 9 << 20
 
 	readyTimeout = 60 * time.Second
 	readyPoll    = time.Millisecond
@@ -103,11 +105,16 @@ func awaitReady(ctx context.Context, s *server.Server) error {
 
 // serverHealth returns the write error or the failed recovery of any stream.
 func serverHealth(s *server.Server) error {
-	h := s.Healthz(&server.HealthzOptions{})
-	if h.StatusCode == 200 || h.StatusCode == 0 && h.Error == "" {
-		return nil
+	h := s.Healthz(&server.HealthzOptions{Details: true})
+	for _, problem := range h.Errors {
+		// The directory of a stream that is deleted gets a dot in front and is removed in
+		// the background, also after the next start.
+		if problem.Type == server.HealthzErrorStream && strings.HasPrefix(problem.Stream, ".") {
+			continue
+		}
+		return fmt.Errorf("embedded server: %s", problem.Error)
 	}
-	return fmt.Errorf("embedded server: %s", h.Error)
+	return nil
 }
 
 // currentServer lets a connection that outlives an embedded server find the next

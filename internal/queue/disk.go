@@ -118,13 +118,27 @@ func (q *Queue) wait(ctx context.Context, g *group) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.stats.Rejected++
+	q.reject(1)
 	why := context.Cause(ctx)
 	if q.disk.trouble != nil {
-		return fmt.Errorf("the entry is not durable yet: %w: %w", q.disk.trouble, why)
+		return &notDurable{q.disk.trouble, why}
 	}
-	return fmt.Errorf("the entry is not durable yet: %w", why)
+	return &notDurable{why}
 }
+
+// notDurable is the error about an entry that was not synced in time. It is [ErrFull]: the disk did
+// not take the entry.
+type notDurable []error
+
+func (e *notDurable) Error() string {
+	text := "the entry is not durable yet"
+	for _, err := range *e {
+		text += ": " + err.Error()
+	}
+	return text
+}
+
+func (e *notDurable) Unwrap() []error { return append([]error{ErrFull}, *e...) }
 
 // write is the goroutine that writes and syncs groups, until the queue is closed.
 func (q *Queue) write() {
@@ -174,7 +188,10 @@ func (q *Queue) commit(g *group) error {
 	}
 	h := groupHead{length: len(g.buf) - groupHeader, entries: g.entries, first: g.first, recorded: now.UnixNano()}
 	h.put(g.buf)
-	if _, err = s.file.WriteAt(g.buf, s.end); err == nil {
+	if err = s.prepare(len(g.buf)); err == nil {
+		_, err = s.file.WriteAt(g.buf, s.end)
+	}
+	if err == nil {
 		err = directory.SyncData(s.file)
 	}
 	c := &chunk{first: g.first, recorded: now.UTC()}
@@ -228,7 +245,7 @@ func (q *Queue) remember(c *chunk) {
 func (q *Queue) target(g *group) (*segment, error) {
 	d := q.disk
 	reserve := int64(closingReserve)
-	if q.closed {
+	if q.sealed {
 		reserve = 0
 	}
 	if s := d.active; s != nil && s.end+int64(len(g.buf))+reserve <= s.size {
@@ -304,8 +321,16 @@ func (q *Queue) failed(g *group, err error) bool {
 			q.mu.Unlock()
 		}
 		return false
-	case g == nil && full:
-		return true // when space is freed, entries are taken again
+	case g == nil && full: // when space is freed, entries are taken again
+		select {
+		case <-d.retry: // which may have happened before anybody knew of the trouble
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			d.trouble = nil
+			q.madeRoom()
+		default:
+		}
+		return true
 	}
 	attempts := 1
 	if g != nil {
@@ -340,7 +365,7 @@ func (q *Queue) refuse(groups []*group, err error) {
 				q.drop(n)
 			}
 		default:
-			q.stats.Rejected += n
+			q.reject(n)
 			g.err = err
 			if !errors.Is(err, ErrFull) {
 				g.err = fmt.Errorf("%w: %w", ErrFull, err)

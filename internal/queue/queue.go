@@ -98,6 +98,7 @@ type Queue struct {
 	news    chan struct{} // closed when there is something to read; nil: nobody waits
 	drops   drops
 	dropped time.Time // when, last
+	refused time.Time // when an entry was rejected, last
 	stats   Stats
 	chunks  []*chunk // memory: all entries; disk: those that were synced last
 	bytes   int64    // of chunks
@@ -214,7 +215,7 @@ func (q *Queue) Append(ctx context.Context, entry []byte) error {
 			q.mu.Unlock()
 			return nil
 		case q.o.WhenFull == Reject:
-			q.stats.Rejected++
+			q.reject(1)
 			err := q.fullError()
 			q.mu.Unlock()
 			return err
@@ -235,7 +236,7 @@ func (q *Queue) Append(ctx context.Context, entry []byte) error {
 			q.mu.Lock()
 		case <-ctx.Done():
 			q.mu.Lock()
-			q.stats.Rejected++
+			q.reject(1)
 			err := fmt.Errorf("%w: %w", q.fullError(), context.Cause(ctx))
 			q.mu.Unlock()
 			return err
@@ -312,19 +313,21 @@ func (q *Queue) drop(n uint64) {
 	q.stats.Dropped += n
 }
 
-// noteDrops adds the entry that stands for those that were dropped. q.mu is held.
-func (q *Queue) noteDrops() {
+// noteDrops adds the entry that stands for those that were dropped, and returns its group on
+// disk. q.mu is held.
+func (q *Queue) noteDrops() *group {
 	d := q.drops
 	q.drops = drops{}
 	entry := q.o.Dropped(d.count, d.first, d.last)
 	q.log.Error("events were dropped because the queue was full", "events", d.count, "since", d.first)
 	if q.disk == nil {
 		q.addToMemory(entry)
-	} else {
-		g := q.disk.add(q, entry)
-		g.drops.add(d)
-		g.markers++
+		return nil
 	}
+	g := q.disk.add(q, entry)
+	g.drops.add(d)
+	g.markers++
+	return g
 }
 
 // Passed tells that a reader will not ask again for what is up to a position.
@@ -446,6 +449,19 @@ func (q *Queue) Begin() position.Position {
 	return positionBefore(begin)
 }
 
+// reject counts entries that are not taken, of which their owners are told. q.mu is held.
+func (q *Queue) reject(n uint64) {
+	q.stats.Rejected += n
+	q.refused = time.Now()
+}
+
+// LastRejection returns when an entry was rejected last, zero when none was.
+func (q *Queue) LastRejection() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.refused
+}
+
 // LastDrop returns when an entry was dropped last, zero when none was.
 func (q *Queue) LastDrop() time.Time {
 	q.mu.Lock()
@@ -454,18 +470,28 @@ func (q *Queue) LastDrop() time.Time {
 }
 
 // Seal makes that no more entries are taken, adds the one that tells what was dropped, if
-// something was, and leaves what is there to the readers.
-func (q *Queue) Seal() {
+// something was, and leaves what is there to the readers. It returns when they can have it, or
+// the context has ended.
+func (q *Queue) Seal(ctx context.Context) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	if q.sealed {
+		q.mu.Unlock()
 		return
 	}
 	q.sealed = true
-	if q.drops.count > 0 && (q.disk == nil || q.disk.trouble == nil) {
-		q.noteDrops() // may exceed the bounds a little
+	var g *group
+	if q.drops.count > 0 && (q.disk == nil || q.disk.trouble == nil || errors.Is(q.disk.trouble, ErrFull)) {
+		g = q.noteDrops() // may exceed the bounds a little; files have a reserve for it
 	}
 	q.madeRoom()
+	q.mu.Unlock()
+	if g == nil {
+		return
+	}
+	select {
+	case <-g.done:
+	case <-ctx.Done():
+	}
 }
 
 // Close ends the queue when what was appended is synced. Readers return [ErrClosed].

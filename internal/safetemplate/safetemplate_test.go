@@ -131,7 +131,7 @@ func TestRefusedTemplates(t *testing.T) {
 		{`{{call .A}}`, `there is no function call; there are add, and, base64`},
 		{`{{html .A}}`, `there is no function html`},
 		{`{{_value 1 .A}}`, `there is no function _value`},
-		{"{\n  \"a\": {{.A}\n}", `body, line 2, column 1: bad character U+007D`},
+		{"{\n  \"a\": {{.A}\n}", `body, line 2: bad character U+007D`},
 		{"\xff", `is not UTF-8`},
 		{strings.Repeat(" ", MaxTemplateBytes+1), `more than 64 KiB`},
 		{strings.Repeat("[", 300), `more than 200 objects and lists in each other`},

@@ -92,7 +92,7 @@ var ErrTooLarge = errors.New("the answer is too large")
 var ErrNoAnswer = errors.New("the answer is not of Vault's API")
 
 // Do makes one request. The path is below /v1/ and not escaped; a query and a body,
-// which is encoded as JSON, are optional. The error is a [*client.StatusError] when
+// which is encoded as JSON unless it is a [Raw], are optional. The error is a [*client.StatusError] when
 // the server refuses; it never has the token or the body of the request.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body any) (*Answer, error) {
 	text, err := c.ask(ctx, method, path, query, body)
@@ -100,6 +100,12 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		return nil, err
 	}
 	return parse(text)
+}
+
+// Raw is a body that is sent as it is.
+type Raw struct {
+	ContentType string
+	Text        []byte
 }
 
 // Own makes one request to the hub's own API: the path is below /api/v1/, and the answer is
@@ -195,7 +201,12 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	u.Path += path
 	u.RawQuery = query.Encode()
 	var content io.Reader
-	if body != nil {
+	kind := "application/json"
+	switch body := body.(type) {
+	case nil:
+	case Raw:
+		content, kind = bytes.NewReader(body.Text), body.ContentType
+	default:
 		text, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
@@ -208,7 +219,7 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	}
 	r.Header.Set("X-Vault-Request", "true")
 	if body != nil {
-		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Type", kind)
 	}
 	if c.options.Token != "" {
 		r.Header.Set("X-Vault-Token", c.options.Token)

@@ -48,6 +48,7 @@ func buildAndRun(m *testing.M) int {
 }
 
 func TestStories(t *testing.T) {
+	receivers := receivers{all: make(map[string]*receiver)}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -78,6 +79,9 @@ func TestStories(t *testing.T) {
 			"lines":      lines,
 			"exits":      exits,
 			"certs":      certificates,
+			"receive":    receivers.receive,
+			"answers":    receivers.answers,
+			"until":      until,
 		},
 	})
 }

@@ -123,11 +123,11 @@ func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "nats" && u.Scheme != "tls":
-		return errors.New("a url is not one of a server; write it as nats://nats.example.com:4222, or with tls://")
+		return errors.New("is no url of a server; write it as nats://nats.example.com:4222, or with tls://")
 	case u.User != nil:
-		return errors.New("a url has a user in it; put it into username and password, or token")
+		return errors.New("has a user in it; put it into username and password, or token")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("the url of %s has a path, query or fragment; leave it out", u.Host)
+		return fmt.Errorf("has a path, query or fragment after %s; leave it out", u.Host)
 	}
 	return nil
 }
