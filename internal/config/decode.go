@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -188,10 +189,11 @@ func (d *decoder) structure(key string, n *yaml.Node, v reflect.Value) {
 		return
 	}
 	keys := fieldKeys(v.Type())
+	inner := sync.OnceValue(func() innerKeys { return sectionOfType(n, v) })
 	for name, value := range d.pairs(key, n) {
 		i := slices.Index(keys, name.Value)
 		if i < 0 {
-			d.unknown(key, name, keys, sectionOfType(n, v))
+			d.unknown(key, name, keys, inner())
 			continue
 		}
 		d.value(join(key, name.Value), value, v.Field(i))
@@ -263,7 +265,7 @@ func (d *decoder) unknown(section string, name *yaml.Node, keys []string, inner 
 		where = "in " + section
 	}
 	message := fmt.Sprintf("unknown key %q %s", shorten(name.Value), where)
-	elsewhere := slices.DeleteFunc(allKeys(), func(k string) bool { return lastPart(k) != name.Value })
+	elsewhere := slices.DeleteFunc(slices.Clone(allKeys()), func(k string) bool { return lastPart(k) != name.Value })
 	switch near := Nearest(name.Value, keys); {
 	case slices.Contains(inner.keys, name.Value), near == "" && inner.meant(name.Value) != "":
 		message += fmt.Sprintf("; did you mean %s, in the section %s?", join(inner.section, inner.meant(name.Value)), inner.section)
@@ -530,7 +532,7 @@ func fieldKeys(t reflect.Type) []string {
 
 // allKeys returns the dotted path of every field; elements of lists are written
 // as "sources[]".
-func allKeys() []string {
+var allKeys = sync.OnceValue(func() []string {
 	var keys []string
 	var walk func(prefix string, t reflect.Type)
 	walk = func(prefix string, t reflect.Type) {
@@ -549,4 +551,4 @@ func allKeys() []string {
 		return cmp.Or(cmp.Compare(strings.Count(a, "."), strings.Count(b, ".")), cmp.Compare(a, b))
 	})
 	return keys
-}
+})
