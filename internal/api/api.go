@@ -133,6 +133,7 @@ type API struct {
 	trail     *trail.Trail
 	logins    map[string]access.Provider
 	publisher publisher
+	unproven  *bodies // of those who have not shown yet that they may send
 	plugins   *pluginhost.Host
 	payloads  Payloads
 	auditLogs AuditLogs
@@ -193,6 +194,7 @@ func New(o Options) *API {
 		a.mux.HandleFunc("/api/v1/audit/{server}/entries", a.importEntries)
 	}
 	if o.Flipt != nil {
+		a.unproven = newBodies(maxUnprovenBytes)
 		a.mux.HandleFunc("/api/v1/ingest/flipt", a.fliptWebhook)
 		a.mux.HandleFunc("/api/v1/ingest/flipt/{source}", a.fliptWebhook)
 		a.mux.HandleFunc("/api/v1/ingest/flipt/{source}/entries", a.fliptEntries)

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,6 +33,10 @@ type FliptSources interface {
 // fliptPath begins the paths that say who may import logs of Flipt servers.
 const fliptPath = "sys/flipt/"
 
+// maxUnprovenBytes is how much memory the bodies have together whose signatures are not checked
+// yet. It is memory of their own, so that strangers cannot take that of publishers.
+const maxUnprovenBytes = 32 << 20
+
 // fliptWebhook serves /api/v1/ingest/flipt/{source}, and without the name when there is one source
 // only: a Flipt server posts its audit events here, one at a time.
 //
@@ -54,7 +60,7 @@ func (a *API) fliptWebhook(w http.ResponseWriter, r *http.Request) {
 	}
 	name := r.PathValue("source")
 	s := a.flipt.Source(name)
-	p := publication{r: r, body: a.publisher.bodies.new()}
+	p := publication{r: r, body: a.unproven.new()}
 	defer p.body.free()
 	receipt, err := a.receiveFlipt(&p, s, redirected)
 	if err == nil {
@@ -101,12 +107,15 @@ func (a *API) receiveFlipt(p *publication, s *fliptaudit.Source, redirected bool
 			return nil, err
 		}
 	}
-	if err := p.readBody(); err != nil {
-		return nil, err
+	wellFormed := len(signatures) == 1 && len(signatures[0]) == hex.EncodedLen(sha256.Size)
+	if !signed || wellFormed {
+		if err := p.readBody(); err != nil {
+			return nil, err
+		}
 	}
 	if signed {
 		good := false
-		if len(signatures) == 1 {
+		if wellFormed {
 			var err error
 			if good, err = s.Verify(signatures[0], p.body.bytes); err != nil {
 				a.warn("a signature cannot be checked", "source", s.Name(), "error", err)

@@ -3,11 +3,13 @@ package api
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -105,5 +107,39 @@ func TestFliptRequestThatWasCutOff(t *testing.T) {
 	send(one)
 	if got := n.journal.End().NextOrdinal(); got != 5 {
 		t.Errorf("%d events are stored, want 5", got)
+	}
+}
+
+// Who sends bodies with signatures that nobody can check before they have ended takes no
+// memory from those who publish, and one who sends no signature at all none whatever.
+func TestFliptStrangersAndPublishers(t *testing.T) {
+	n, _ := startFlipt(t)
+	n.api.unproven = newBodies(10 * minBodyBytes)
+	n.api.publisher.bodies = newBodies(10 * minBodyBytes)
+	head := func(signature string) string {
+		return request("POST", "/api/v1/ingest/flipt/prod", "X-Flipt-Webhook-Signature: "+signature, "Content-Length: 8000000", "X-Vault-Token: ")
+	}
+	var slow []net.Conn
+	for range 10 {
+		conn, _ := n.open(head(strings.Repeat("0", 64)) + "{")
+		slow = append(slow, conn)
+	}
+	for n.api.unproven.used.Load() != 10*minBodyBytes {
+		if t.Context().Err() != nil {
+			t.Fatal("the bodies are not received")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	n.must(n.post(structured, made("1", "")))
+	for _, conn := range slow {
+		conn.Close()
+	}
+	for n.api.unproven.used.Load() != 0 {
+		time.Sleep(time.Millisecond)
+	}
+	// No signature has this form: it is answered before all of the body has come.
+	_, r := n.open(head("00") + strings.Repeat(" ", maxUnread))
+	if response, err := http.ReadResponse(r, nil); err != nil || response.StatusCode != 503 {
+		t.Errorf("%v %v", response, err)
 	}
 }

@@ -265,7 +265,7 @@ func (d *decoder) unknown(section string, name *yaml.Node, keys []string, innerK
 		where = "in " + section
 	}
 	message := fmt.Sprintf("unknown key %q %s", shorten(name.Value), where)
-	elsewhere := slices.DeleteFunc(allKeys(), func(k string) bool { return lastPart(k) != name.Value })
+	elsewhere := slices.DeleteFunc(slices.Clone(allKeys()), func(k string) bool { return lastPart(k) != name.Value })
 	switch near := Nearest(name.Value, keys); {
 	case slices.Contains(inner.keys, name.Value), near == "" && inner.meant(name.Value) != "":
 		message += fmt.Sprintf("; did you mean %s, in the section %s?", join(inner.section, inner.meant(name.Value)), inner.section)
@@ -532,7 +532,7 @@ func fieldKeys(t reflect.Type) []string {
 
 // allKeys returns the dotted path of every field; elements of lists are written
 // as "sources[]".
-func allKeys() []string {
+var allKeys = sync.OnceValue(func() []string {
 	var keys []string
 	var walk func(prefix string, t reflect.Type)
 	walk = func(prefix string, t reflect.Type) {
@@ -551,4 +551,4 @@ func allKeys() []string {
 		return cmp.Or(cmp.Compare(strings.Count(a, "."), strings.Count(b, ".")), cmp.Compare(a, b))
 	})
 	return keys
-}
+})
