@@ -32,11 +32,18 @@ func newDecoder(file string) *decoder {
 	return &decoder{file: file, at: make(map[string]position), wrong: make(map[string]bool)}
 }
 
+// maxProblems is how many mistakes are told of what is read: nobody corrects more at once, and
+// somebody may send nothing but mistakes.
+const maxProblems = 1000
+
 // report adds a problem of the value at key. What the rules for the finished
 // configuration say about the same value or its section, "has no path" after a
 // path that could not be read, would only repeat it, so both are marked.
 func (d *decoder) report(key string, n *yaml.Node, format string, args ...any) {
 	d.wrong[key], d.wrong[parent(key)] = true, true
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	d.problems = append(d.problems, Problem{
 		File: d.file, Line: n.Line, Column: n.Column, Key: key, Message: fmt.Sprintf(format, args...),
 	})
@@ -184,7 +191,7 @@ func (d *decoder) structure(key string, n *yaml.Node, v reflect.Value) {
 	for name, value := range d.pairs(key, n) {
 		i := slices.Index(keys, name.Value)
 		if i < 0 {
-			d.unknown(key, name, keys, sectionOfType(n, v))
+			d.unknown(key, name, n, v)
 			continue
 		}
 		d.value(join(key, name.Value), value, v.Field(i))
@@ -246,7 +253,12 @@ func (i innerKeys) meant(name string) string {
 // unknown reports a key that does not exist, with the key that was probably
 // meant: one that belongs into the section of the type, a near one of the same
 // section, or the same word elsewhere.
-func (d *decoder) unknown(section string, name *yaml.Node, keys []string, inner innerKeys) {
+func (d *decoder) unknown(section string, name, in *yaml.Node, v reflect.Value) {
+	d.wrong[section] = true
+	if len(d.problems) >= maxProblems {
+		return
+	}
+	keys, inner := fieldKeys(v.Type()), sectionOfType(in, v)
 	where := "here"
 	if section != "" {
 		where = "in " + section
@@ -263,7 +275,6 @@ func (d *decoder) unknown(section string, name *yaml.Node, keys []string, inner 
 	default:
 		message += "; known are " + strings.Join(keys, ", ")
 	}
-	d.wrong[section] = true
 	d.report("", name, "%s", message)
 }
 

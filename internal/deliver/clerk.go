@@ -114,7 +114,7 @@ func (d *Delivery) count(ctx context.Context) {
 func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error) {
 	for {
 		d.mu.Lock()
-		batch := s.removals[:min(len(s.removals), lettersAtOnce)]
+		batch, life := s.removals[:min(len(s.removals), lettersAtOnce)], d.life
 		d.mu.Unlock()
 		if len(batch) == 0 {
 			return done, nil
@@ -124,7 +124,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 			ids[i] = e.letter
 		}
 		attempt, cancel := context.WithTimeout(ctx, saveTimeout)
-		if err = d.sync(attempt); err == nil {
+		if err = d.sync(attempt, life); err == nil {
 			err = d.options.Store.Remove(attempt, ids...)
 		}
 		cancel()
@@ -133,7 +133,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 		}
 		done = true
 		d.mu.Lock()
-		s.removals = s.removals[len(batch):]
+		s.removals = s.removals[min(len(batch), len(s.removals)):] // none after a restart
 		moved := false
 		for _, e := range batch {
 			moved = s.settle(e) || moved
@@ -144,11 +144,18 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 	}
 }
 
+// mostFull is how many events are tried when there is no room, before it is waited for.
+const mostFull = 32
+
 // setAside makes events dead letters.
 func (d *Delivery) setAside(ctx context.Context, s *stream) (done bool, err error) {
 	for skip := 0; ; {
-		batch, letters := d.nextAsides(s, skip, lettersAtOnce)
-		if len(batch) == 0 {
+		most := lettersAtOnce
+		if skip > 0 {
+			most = 1
+		}
+		batch, letters := d.nextAsides(s, skip, most)
+		if len(batch) == 0 || skip >= mostFull {
 			return done, err
 		}
 		e := d.add(ctx, letters)

@@ -387,3 +387,147 @@ func TestSync(t *testing.T) {
 		}
 	})
 }
+
+// TestSyncOnce: a sink tells only once that what it had is lost, as a system does. Until that
+// is sent again nothing may count as durable, whoever syncs, and whatever is on its way.
+func TestSyncOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &slowSyncer{}
+		r := start(t, deliver.Options{Sink: s, Policy: deliver.Policy{MaxEvents: 5}})
+		r.append(0, 10, 10)
+		time.Sleep(time.Second)
+		s.mu.Lock()
+		s.failures, s.slowFrom = 1, 15
+		s.mu.Unlock()
+		r.append(10, 10, 5) // written, and with the second half on its way the sync fails
+		time.Sleep(5 * time.Second)
+		state, _, _ := r.store.Load(t.Context())
+		s.mu.Lock()
+		if n := len(s.durable); uint64(n) < state.Through.NextOrdinal() {
+			t.Errorf("stored that %d events are delivered, of which %d are durable", state.Through.NextOrdinal(), n)
+		}
+		s.mu.Unlock()
+		time.Sleep(time.Minute)
+		r.stop()
+		slices.Sort(s.durable)
+		checkOrder(t, slices.Compact(s.durable), 20)
+	})
+}
+
+// TestSyncRedrive: dead letters that were delivered are removed only when that is durable.
+func TestSyncRedrive(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &slowSyncer{}
+		s.refuse = true
+		r := start(t, deliver.Options{Sink: s, Policy: deliver.Policy{MaxEvents: 1}})
+		r.append(0, 10, 10)
+		r.flush(t)
+		time.Sleep(10 * time.Second)
+		s.mu.Lock()
+		s.refuse = false
+		s.failures, s.slowFrom = 1, 5
+		s.mu.Unlock()
+		if _, n, err := r.Redrive(t.Context(), deliver.Letters{}); n != 10 || err != nil {
+			t.Fatal(n, err)
+		}
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			letters, _ := r.store.List(t.Context(), 0, 100)
+			s.mu.Lock()
+			durable := slices.Clone(s.durable)
+			s.mu.Unlock()
+			for i := range 10 {
+				if !slices.Contains(durable, i) && !slices.ContainsFunc(letters, func(l deliver.DeadLetter) bool { return number(l.Event) == i }) {
+					t.Fatalf("event %d is neither durable nor a dead letter", i)
+				}
+			}
+		}
+		time.Sleep(time.Hour)
+		if letters, _ := r.store.List(t.Context(), 0, 100); len(letters) > 0 {
+			t.Errorf("%d dead letters are left", len(letters))
+		}
+	})
+}
+
+// slowSyncer is a syncer that loses what it has some times, and is slow from an event on.
+type slowSyncer struct {
+	sink
+	failures int
+	slowFrom int // 0: never
+	refuse   bool
+	pending  []int
+	durable  []int
+}
+
+func (s *slowSyncer) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
+	s.mu.Lock()
+	slow := s.slowFrom > 0 && number(b.Items[0].Event) >= s.slowFrom
+	if slow {
+		s.slowFrom = 0
+	}
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse {
+		return deliver.Result{Outcome: deliver.Refused}
+	}
+	if slow {
+		time.Sleep(3 * time.Second)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, item := range b.Items {
+		s.pending = append(s.pending, number(item.Event))
+	}
+	return deliver.Result{}
+}
+
+func (s *slowSyncer) Sync(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failures > 0 && len(s.pending) > 0 {
+		s.failures--
+		s.pending = nil
+		return errors.New("input/output error")
+	}
+	s.durable = append(s.durable, s.pending...)
+	s.pending = nil
+	return nil
+}
+
+// TestFullCost: to find out again and again that there is no room costs little, however many
+// events wait for it.
+func TestFullCost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &sink{answer: always(deliver.Result{Outcome: deliver.Refused})}
+		var mu sync.Mutex
+		adds, full := 0, true
+		store := &delivermem.Store{Fail: func(_ context.Context, what string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if what != "add" {
+				return nil
+			}
+			if adds++; full {
+				return fmt.Errorf("%w: none", deliver.ErrFull)
+			}
+			return nil
+		}}
+		r := start(t, deliver.Options{Sink: s, Store: store, Policy: deliver.Policy{MaxEvents: 1}})
+		r.append(0, 2000, 100, paths(2000)...)
+		time.Sleep(time.Hour)
+		mu.Lock()
+		before := adds
+		mu.Unlock()
+		time.Sleep(time.Hour)
+		mu.Lock()
+		if n := adds - before; n > 60_000 {
+			t.Errorf("%d attempts to set aside in an hour", n)
+		}
+		full = false
+		mu.Unlock()
+		r.flush(t)
+		if n, _, _ := store.Count(t.Context()); n != 2000 {
+			t.Errorf("%d dead letters", n)
+		}
+	})
+}

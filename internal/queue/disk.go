@@ -318,8 +318,16 @@ func (q *Queue) failed(g *group, err error) bool {
 			q.mu.Unlock()
 		}
 		return false
-	case g == nil && full:
-		return true // when space is freed, entries are taken again
+	case g == nil && full: // when space is freed, entries are taken again
+		select {
+		case <-d.retry: // which may have happened before anybody knew of the trouble
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			d.trouble = nil
+			q.madeRoom()
+		default:
+		}
+		return true
 	}
 	attempts := 1
 	if g != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -333,4 +334,29 @@ func FuzzCheck(f *testing.F) {
 			t.Errorf("%q", b)
 		}
 	})
+}
+
+// A template without any range is bounded as well: asking about a large value costs.
+func TestManyQuestions(t *testing.T) {
+	large := make([]any, 400_000)
+	object := make(map[string]any, 100_000)
+	for i := range large {
+		large[i] = int64(i)
+		if i < 100_000 {
+			object[strconv.Itoa(i)] = int64(i)
+		}
+	}
+	for _, question := range []string{`{{if contains "x" .L}}{{end}}`, `{{if hasPrefix "x" .L}}{{end}}`, `{{if keys .O}}{{end}}`, `{{if raw .L}}{{end}}`} {
+		tmpl, err := Parse(JSON, Source{"body", strings.Repeat(question, 60_000/len(question)) + "{}"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if _, err := tmpl.Execute(nil, map[string]any{"L": large, "O": object}); err == nil {
+			t.Errorf("%s: no error", question)
+		}
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("%s: took %v", question, took)
+		}
+	}
 }

@@ -414,13 +414,17 @@ func (m *Manager) all() []*sink {
 
 // Reopen makes sinks begin anew what they write to, such as a file that was moved away.
 func (m *Manager) Reopen() {
+	var all sync.WaitGroup
+	defer all.Wait()
 	for _, s := range m.all() {
 		if s.delivery == nil {
 			continue
 		}
-		if err := s.delivery.Reopen(); err != nil {
-			m.log.Error("A sink could not be reopened.", "sink", s.name, "error", err)
-		}
+		all.Go(func() { // one that hangs delays no other
+			if err := s.delivery.Reopen(); err != nil {
+				m.log.Error("A sink could not be reopened.", "sink", s.name, "error", err)
+			}
+		})
 	}
 }
 
