@@ -453,7 +453,12 @@ func stateInWords(s *api.Sink) string {
 		if h.Reason != "" {
 			text += ": " + visible(h.Reason)
 		}
-		text += fmt.Sprintf(" (\"tocsin sink resume %s\")", visible(s.Name))
+		var definition struct{ Disabled bool }
+		if err := json.Unmarshal(s.Definition, &definition); err == nil && definition.Disabled {
+			text += "; set it to false there"
+		} else {
+			text += fmt.Sprintf(" (\"tocsin sink resume %s\")", visible(s.Name))
+		}
 	}
 	if o := s.Outage; o != nil {
 		text += fmt.Sprintf("; nothing is delivered since %s, after %s", moment(o.Since), plural(o.Attempts, "failed attempt"))

@@ -71,6 +71,10 @@ func TestSinkCommands(t *testing.T) {
 			args: "show b", answers: map[string]string{"GET sinks/b": failingSink},
 			stdout: []string{"state         failing; nothing is delivered since ", "after 4 failed attempts: connection refused\n", "lag           12 events", "the oldest 1m16s old", "the configuration file of the hub"},
 		},
+		{
+			args: "show d", answers: map[string]string{"GET sinks/d": `{"name":"d","type":"file","origin":"file","state":"disabled","definition":{"disabled":true},"held":{"by":"disabled","reason":"disabled: true in its definition","since":"2026-01-02T03:04:05Z"},"counts":{}}`},
+			stdout: []string{": disabled: true in its definition; set it to false there\n"},
+		},
 		{args: "show a", code: 1, stderr: []string{`Error: no such sink: "a"`, `"tocsin sink list"`}},
 		{args: "show c --definition", answers: map[string]string{"GET sinks/c": removedLeft}, code: 1, stderr: []string{"the sink c was removed"}},
 		{args: "show ../a", code: 2, stderr: []string{`"../a" is no name of a sink`}},

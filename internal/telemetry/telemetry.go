@@ -146,12 +146,18 @@ func failed(ctx context.Context, timeout time.Duration, secrets []string, err er
 		remedy = "it does not speak TLS; is it http://?"
 	case strings.Contains(text, `malformed HTTP response "\x00\x00`):
 		remedy = "it speaks HTTP/2 only; is it the port of gRPC?"
+	case strings.Contains(text, unsolicited):
+		return Answer{Outcome: Retry, Reason: "it speaks before it is asked, which is not HTTP; is it the port of gRPC?"}
 	}
 	if remedy != "" {
 		return Answer{Outcome: Retry, Reason: reason(secrets, "%s (%v)", remedy, err)}
 	}
 	return Answer{Outcome: Retry, Reason: reason(secrets, "%v", err)}
 }
+
+// unsolicited is in the error of net/http when a server sends something before the request,
+// as those of HTTP/2 do.
+const unsolicited = "readLoopPeekFailLocked: %!w(<nil>)"
 
 // judge says what an HTTP status means to who sends.
 func judge(status int, who string) (o Outcome, remedy string) {
