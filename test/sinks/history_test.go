@@ -116,23 +116,20 @@ func (h history) check(acknowledged []string) (problems []string) {
 	return problems
 }
 
-// repeats counts the events that arrived again after each start of the hub, and returns the
-// most of them, and for how long before it had come that was repeated.
-func (h history) repeats() (all, most int, longest time.Duration) {
-	first := make(map[string]arrival)
+// repeats counts the events that arrived again, and the most of them after one start of the
+// hub.
+func (h history) repeats() (all, most int) {
+	seen := make(map[string]bool)
 	again := make(map[int]int) // by start
 	for _, a := range h.arrivals {
-		before, repeated := first[a.ID]
-		if !repeated {
-			first[a.ID] = a
-			continue
+		if seen[a.ID] {
+			all++
+			again[a.start]++
+			most = max(most, again[a.start])
 		}
-		all++
-		again[a.start]++
-		most = max(most, again[a.start])
-		longest = max(longest, a.at.Sub(before.at))
+		seen[a.ID] = true
 	}
-	return all, most, longest
+	return all, most
 }
 
 // The check finds whatever could be wrong.
