@@ -134,7 +134,8 @@ func (d *Draft) End(ctx context.Context, l *Logger, outcome Outcome, reason stri
 	}
 }
 
-// Log logs the event of a request that is over, unless Skip was called. The outcome and
+// Log logs the event of a request that is over, unless Skip was called. It is truncated where it
+// is too large, whatever [Oversize] says. The outcome and
 // reason are those that the handler said, or else these.
 func (d *Draft) Log(ctx context.Context, l *Logger, outcome Outcome, reason string) error {
 	e, said, wanted := d.finish()
@@ -145,5 +146,7 @@ func (d *Draft) Log(ctx context.Context, l *Logger, outcome Outcome, reason stri
 		e.Outcome = outcome
 		take(&e.Reason, reason)
 	}
-	return l.Log(ctx, e)
+	c := l.encoder
+	c.refuse = false
+	return l.logWith(ctx, e, &c)
 }

@@ -163,7 +163,9 @@ func (c *encoder) hide(w *writer, e *Event) {
 	e.Reason = r.text(e.Reason)
 	e.Target.ID, e.Target.Path, e.Target.Name = r.text(e.Target.ID), r.text(e.Target.Path), r.text(e.Target.Name)
 	copied := false
+	w.keys = w.keys[:0]
 	for k, v := range e.Metadata {
+		w.keys = append(w.keys, k)
 		name, text := r.text(k), r.value(k, v)
 		if name == k && text == v {
 			continue
@@ -177,6 +179,9 @@ func (c *encoder) hide(w *writer, e *Event) {
 		}
 		delete(e.Metadata, k)
 		e.Metadata[name] = text
+	}
+	if copied {
+		w.keys = w.keys[:0] // they may be others
 	}
 }
 

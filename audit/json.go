@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -217,8 +218,8 @@ type writer struct {
 	before, after, payload []byte // JSON, nil for none
 	changes                *Changes
 	truncated              []Truncation
-	keys                   []string
-	source                 Event // what is written, so that it takes no memory of its own
+	keys                   []string // of metadata
+	source                 Event    // what is written, so that it takes no memory of its own
 }
 
 // event writes all that follows the sequence, and the end of the object.
@@ -325,11 +326,8 @@ func (w *writer) metadata(m map[string]string) {
 	if len(m) == 0 {
 		return
 	}
-	w.keys = w.keys[:0]
-	size := 0
-	for k, v := range m {
-		w.keys = append(w.keys, k)
-		size += len(k) + len(v)
+	if len(w.keys) != len(m) { // else they were collected before
+		w.keys = slices.AppendSeq(w.keys[:0], maps.Keys(m))
 	}
 	slices.Sort(w.keys)
 	start := len(w.buf)
@@ -355,7 +353,12 @@ func (w *writer) metadata(m map[string]string) {
 		w.buf = jsontext.AppendString(w.buf, v)
 	}
 	clear(w.keys)
+	w.keys = w.keys[:0]
 	if !complete {
+		size := 0
+		for k, v := range m {
+			size += len(k) + len(v)
+		}
 		w.truncate("/metadata", size)
 	}
 	if written == 0 {

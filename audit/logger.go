@@ -28,7 +28,7 @@ const (
 	// Block waits until there is room, or the context ends: nothing happens in the service
 	// that is not in the trail.
 	Block WhenFull = iota
-	// Reject returns [ErrFull] at once: the service decides.
+	// Reject returns [ErrFull] at once: the service decides. [Logger.Health] tells for a while.
 	Reject
 	// Drop goes on without: the service comes first. How many events are missing is
 	// counted, and told by an event in their place, of type "SERVICE/audit-trail/dropped".
@@ -44,7 +44,9 @@ const (
 	// texts. What was left out is listed in Truncated. A Payload, Before or After that cannot be
 	// encoded is left out, too, with a length of 0, and told to Options.Log.
 	Truncate Oversize = iota
-	// Refuse returns [ErrTooLarge], or [ErrInvalid] for what cannot be encoded.
+	// Refuse returns [ErrTooLarge], or [ErrInvalid] for what cannot be encoded. The event of a
+	// request that is over ([Draft.Log], and with it every middleware) is truncated all the
+	// same: else a client could keep a request out of the trail by a long path.
 	Refuse
 )
 
@@ -305,9 +307,14 @@ func lowest(s *deliver.State) position.Position {
 	return p
 }
 
-// progress frees what a queue in memory need not keep: nobody asks for it after a restart.
+// progress frees what a queue in memory need not keep: nobody asks for it after a restart. A sink
+// that has to sync asks again for what it could not make durable; what it could is freed when that
+// is stored.
 func (l *Logger) progress() {
 	for _, o := range l.outputs {
+		if _, ok := o.sink.(deliver.Syncer); ok {
+			continue
+		}
 		l.queue.Passed(o.name, o.delivery.Status().Position)
 	}
 }
@@ -350,7 +357,9 @@ func (l *Logger) abandon() {
 //
 // Errors wrap [ErrInvalid], [ErrTooLarge], [ErrFull] or [ErrClosed]. What to do then is for the
 // service to decide: an operation that must be audited should fail.
-func (l *Logger) Log(ctx context.Context, e Event) error {
+func (l *Logger) Log(ctx context.Context, e Event) error { return l.logWith(ctx, e, &l.encoder) }
+
+func (l *Logger) logWith(ctx context.Context, e Event, c *encoder) error {
 	if l.closed.Load() {
 		return ErrClosed
 	}
@@ -358,7 +367,7 @@ func (l *Logger) Log(ctx context.Context, e Event) error {
 	defer w.release()
 	w.source = e
 	l.complete(ctx, &w.source)
-	return l.put(ctx, w)
+	return l.put(ctx, w, c)
 }
 
 // complete fills what is empty.
@@ -378,8 +387,8 @@ func (l *Logger) complete(ctx context.Context, e *Event) {
 }
 
 // put brings the event of w into the queue.
-func (l *Logger) put(ctx context.Context, w *writer) error {
-	if err := l.encoder.write(w, &w.source); err != nil {
+func (l *Logger) put(ctx context.Context, w *writer, c *encoder) error {
+	if err := c.write(w, &w.source); err != nil {
 		l.invalid.Add(1)
 		return err
 	}

@@ -109,8 +109,8 @@ type Stats struct {
 
 // QueueStats is how the queue is.
 type QueueStats struct {
-	// Waiting is how many events at least one sink lacks, Oldest when the oldest of them was
-	// queued.
+	// Waiting is how many events are kept because at least one sink lacks them, or may have to get
+	// them again after a crash; Oldest is when the oldest of them was queued.
 	Waiting         uint64
 	Oldest          time.Time
 	Bytes, MaxBytes int64

@@ -167,6 +167,7 @@ func ToWebhook(url string, o WebhookOptions) Output {
 		if err != nil {
 			return nil, err
 		}
+		guard = guard.In("WebhookOptions.Allow")
 		options := webhook.Options{
 			URL: url, Gzip: o.Gzip, SigningKeys: o.SigningKeys,
 			Connection: outbound.Options{Guard: guard, TLS: outbound.TLS{CA: o.CA, Cert: o.Cert, Key: o.Key}, Bearer: o.Bearer, UserAgent: "tocsin-audit"},

@@ -173,3 +173,11 @@ func TestWebhook(t *testing.T) {
 		t.Error(bodies)
 	}
 }
+
+// The error of an address inside says where a Go program allows it.
+func TestWebhookInside(t *testing.T) {
+	_, err := New(Options{Service: "shop", Outputs: []Output{ToWebhook("http://10.0.0.1/x", WebhookOptions{Allow: []string{"192.168.0.0/16"}})}})
+	if err == nil || !strings.Contains(err.Error(), `add "10.0.0.1" to WebhookOptions.Allow`) {
+		t.Error(err)
+	}
+}

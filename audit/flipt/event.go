@@ -244,19 +244,16 @@ func (e *Event) wire() (*fliptevent.Event, error) {
 }
 
 // LogValue makes an event a group for log/slog, in the order of the log: version, type,
-// action, status, metadata, payload, timestamp. A payload that cannot be encoded is told as
-// the error.
-func (e *Event) LogValue() slog.Value {
-	if e == nil {
-		return slog.Value{}
-	}
+// action, status, metadata, payload, timestamp. Metadata and payload are JSON also with a handler
+// that writes text. A payload that cannot be encoded is told as the error.
+func (e Event) LogValue() slog.Value {
 	metadata := slog.Any("metadata", e.Metadata)
 	if a := e.Metadata.Actor; a != nil {
-		metadata = slog.Group("metadata", slog.Any("actor", a))
+		metadata = slog.Group("metadata", asJSON("actor", a))
 	}
-	payload := slog.Any("payload", e.Payload)
-	if _, err := json.Marshal(e.Payload); err != nil {
-		payload = slog.String("payload", "!ERROR: "+err.Error())
+	payload := slog.Any("payload", nil)
+	if e.Payload != nil {
+		payload = asJSON("payload", e.Payload)
 	}
 	return slog.GroupValue(
 		slog.String("version", e.Version),
@@ -267,4 +264,12 @@ func (e *Event) LogValue() slog.Value {
 		payload,
 		slog.String("timestamp", e.Timestamp),
 	)
+}
+
+func asJSON(key string, v any) slog.Attr {
+	text, err := jsonAsValue(v)
+	if err != nil {
+		return slog.String(key, "!ERROR: "+err.Error())
+	}
+	return slog.Any(key, json.RawMessage(text))
 }

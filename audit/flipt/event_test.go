@@ -290,3 +290,20 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// With log/slog an event is the same as a value and as a pointer, and text is as readable as JSON.
+func TestLogValueAsText(t *testing.T) {
+	e := Event{Version: "0.2", Type: "flag", Action: "created", Metadata: Metadata{Actor: &Actor{Name: "<Bob>"}}, Payload: &Token{Name: "ci"}, Timestamp: "2026-11-27T06:00:00Z"}
+	for name, v := range map[string]any{"value": e, "pointer": &e} {
+		var b bytes.Buffer
+		slog.New(slog.NewTextHandler(&b, nil)).Info("x", "event", v)
+		for _, want := range []string{
+			` event.version=0.2 event.type=flag event.action=created event.status="" `,
+			` event.metadata.actor="{\"name\":\"<Bob>\"}" event.payload="{\"io.flipt.auth.token.name\":\"ci\"}" `,
+		} {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("%s: %s has no %s", name, b.String(), want)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,7 +25,7 @@ type FanoutOptions struct {
 	// GiveUpAfter is how long an event is tried with a sink that fails temporarily; 0: 24 hours.
 	GiveUpAfter time.Duration
 	// GiveUp is told which events a sink did not get, and why, once for each: the sink refused
-	// them, its queue was full ([ErrQueueFull]), or the fan-out was shut down ([ErrShutdown]). It is
+	// them (a [DeliveryError] that is not Temporary), it panicked with them, its queue was full ([ErrQueueFull]), or the fan-out was shut down ([ErrShutdown]). It is
 	// the place for a dead-letter file. It is called by several goroutines.
 	GiveUp func(sink string, events []Event, err error)
 	// Logger is told the same without the events; nil: slog.Default.
@@ -54,7 +55,7 @@ type Fanout struct {
 	result error
 }
 
-// NewFanout returns a fan-out, to be ended by [Fanout.Shutdown].
+// NewFanout returns a fan-out, to be ended by [Fanout.Shutdown]. Sinks that are nil are left out.
 func NewFanout(sinks []Sink, o FanoutOptions) *Fanout {
 	if o.QueueEvents <= 0 {
 		o.QueueEvents = 16_384
@@ -74,9 +75,10 @@ func NewFanout(sinks []Sink, o FanoutOptions) *Fanout {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	f := &Fanout{o: o, sinks: sinks}
+	f := &Fanout{o: o}
 	f.life, f.end = context.WithCancelCause(context.Background())
-	for _, sink := range sinks {
+	f.sinks = slices.DeleteFunc(slices.Clone(sinks), func(s Sink) bool { return s == nil })
+	for _, sink := range f.sinks {
 		parts := []Sink{sink}
 		if several, ok := sink.(interface{ Split() []Sink }); ok {
 			parts = several.Split()
@@ -236,9 +238,13 @@ func closeSink(s Sink) (err error) {
 // recovered makes an error of a panic in a sink.
 func recovered(err *error) {
 	if p := recover(); p != nil {
-		*err = fmt.Errorf("the sink panicked: %v", p)
+		*err = &panicError{p}
 	}
 }
+
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("the sink panicked: %v", e.value) }
 
 // Stats are the numbers of one sink.
 type Stats struct {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,17 +127,62 @@ func TestEverySinkGetsEveryBatch(t *testing.T) {
 		if b.keys() != "1 2" || d.keys() != "1 2" {
 			t.Errorf("%q %q", b.keys(), d.keys())
 		}
-		if gone.of("a") != "1: a fails; 2: a fails" || gone.of("c") == "" || gone.of("b") != "" {
+		if gone.of("a") != "" || gone.of("c") != "1: the sink panicked: c; 2: the sink panicked: c" || gone.of("b") != "" {
 			t.Error(gone.all)
 		}
-		if err := f.Shutdown(t.Context()); err != nil {
+		if err := f.Shutdown(t.Context()); !errors.Is(err, ErrShutdown) || !strings.Contains(err.Error(), "sink a: 2 events were not delivered") {
 			t.Error(err)
+		}
+		if gone.of("a") != "1: auditing was shut down; 2: auditing was shut down" {
+			t.Error(gone.all)
 		}
 		stats := f.Stats()
 		if stats[0].GivenUp != 2 || stats[1].Delivered != 2 || stats[1].Queued != 0 || stats[1].Sink != "b" {
 			t.Errorf("%+v", stats)
 		}
 		if err := f.SendAudits(t.Context(), []Event{flagEvent("3")}); !errors.Is(err, ErrShutdown) {
+			t.Error(err)
+		}
+	})
+}
+
+// A sink of one's own need not know of DeliveryError: what it fails with is sent again, and one
+// event that it can never take keeps no other from it.
+func TestPlainErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var gone given
+		var down atomic.Bool
+		down.Store(true)
+		s := &fake{name: "own"}
+		s.send = func(_ context.Context, events []Event) error {
+			for _, e := range events {
+				if m, _ := e.Payload.(map[string]any); down.Load() || m["key"] == "poison" {
+					return errors.New("no")
+				}
+			}
+			return nil
+		}
+		f := fanout(FanoutOptions{GiveUp: gone.up, GiveUpAfter: time.Hour}, s, nil)
+		if err := f.SendAudits(t.Context(), []Event{flagEvent("poison"), flagEvent("2"), flagEvent("3"), flagEvent("4")}); err == nil || !strings.Contains(err.Error(), "sink own: no") {
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second)
+		s.mu.Lock()
+		calls := s.calls
+		s.mu.Unlock()
+		if s.keys() != "" || calls > 20 {
+			t.Errorf("%q after %d calls", s.keys(), calls)
+		}
+		down.Store(false)
+		time.Sleep(2 * time.Minute)
+		if s.keys() != "2 3 4" {
+			t.Errorf("%q", s.keys())
+		}
+		time.Sleep(2 * time.Hour)
+		if gone.of("own") != "poison: no" {
+			t.Error(gone.all)
+		}
+		if err := f.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})

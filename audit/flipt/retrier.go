@@ -56,8 +56,12 @@ func Attempts(maxWait time.Duration) Budget {
 	return Budget{attempts: DefaultAttempts, maxWait: maxWait, timeout: 30 * time.Second}
 }
 
-// WithTimeout returns the budget with another time for one attempt.
+// WithTimeout returns the budget with another time for one attempt. Zero and less change
+// nothing.
 func (b Budget) WithTimeout(t time.Duration) Budget {
+	if t <= 0 {
+		return b
+	}
 	if b.elapsed == nil && b.attempts == 0 {
 		b = Elapsed(DefaultMaxBackoff)
 	}

@@ -9,8 +9,10 @@ import (
 // Sink brings events somewhere.
 type Sink interface {
 	// SendAudits delivers the events in their order, goes on behind one that fails, and
-	// returns all errors together: those of this package are [*DeliveryError]. It returns soon
-	// after ctx has ended. The events are shared with other sinks and must not be changed.
+	// returns all errors together: those of this package are [*DeliveryError], and tell which
+	// events they are about. Any other error means that perhaps none is delivered: a [Fanout]
+	// sends them again, each alone. It returns soon after ctx has ended. The events are shared
+	// with other sinks and must not be changed.
 	SendAudits(ctx context.Context, events []Event) error
 	// Close releases what the sink holds. It may be called while SendAudits runs, and more than
 	// once.
@@ -46,6 +48,9 @@ type Failure struct {
 
 // Error describes the first failure.
 func (e *DeliveryError) Error() string {
+	if len(e.Failures) == 0 {
+		return fmt.Sprintf("sink %s did not deliver events", e.Sink)
+	}
 	text := fmt.Sprintf("sink %s: %v", e.Sink, e.Failures[0].Err)
 	if more := len(e.Failures) - 1; more > 0 {
 		text += fmt.Sprintf(" (and %d more)", more)

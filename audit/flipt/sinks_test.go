@@ -65,6 +65,9 @@ func TestSign(t *testing.T) {
 			t.Errorf("%.70q is a signature", bad)
 		}
 	}
+	if Verify(Sign("", []byte("x")), []byte("x"), "") {
+		t.Error("everybody can sign with an empty secret")
+	}
 	if Verify(Sign("", []byte("x")), []byte("x")) {
 		t.Error("a signature without a secret")
 	}

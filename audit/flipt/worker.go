@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -141,29 +142,87 @@ func (w *worker) next() ([]queued, bool) {
 	}
 }
 
-// send calls the sink once.
-func (w *worker) send(batch []queued) (err error) {
+// call calls the sink once.
+func (w *worker) call(events []Event) (err error, timedOut bool) {
+	ctx, cancel := context.WithTimeout(w.of.life, w.of.o.Timeout)
+	defer cancel()
+	defer recovered(&err)
+	err = w.sink.SendAudits(ctx, events)
+	return err, ctx.Err() != nil
+}
+
+// send gives the sink a batch, and returns which of it were not delivered, nil for none. An error
+// that does not say which events it is about is about all: they are sent alone then, so that
+// one that the sink cannot take keeps no other from it.
+func (w *worker) send(batch []queued) *DeliveryError {
 	events := make([]Event, len(batch))
 	for i := range batch {
 		events[i] = batch[i].event
 	}
-	ctx, cancel := context.WithTimeout(w.of.life, w.of.o.Timeout)
-	defer cancel()
-	defer recovered(&err)
-	return w.sink.SendAudits(ctx, events)
+	err, timedOut := w.call(events)
+	if err == nil {
+		return nil
+	}
+	if partly := understood(err, len(events)); partly != nil {
+		return partly
+	}
+	failed := &DeliveryError{Sink: w.stats.Sink}
+	add := func(i int, err error) {
+		_, panicked := errors.AsType[*panicError](err)
+		failed.Failures = append(failed.Failures, Failure{i, err, !panicked})
+	}
+	if len(events) == 1 {
+		add(0, err)
+		return failed
+	}
+	for i := range events {
+		if timedOut || i == 2 && len(failed.Failures) == 2 { // the sink is down
+			for ; i < len(events); i++ {
+				failed.Failures = append(failed.Failures, Failure{i, err, true})
+			}
+			return failed
+		}
+		var alone error
+		alone, timedOut = w.call(events[i : i+1])
+		if partly := understood(alone, 1); partly != nil {
+			failed.Failures = append(failed.Failures, Failure{i, partly.Failures[0].Err, partly.Failures[0].Temporary})
+		} else if alone != nil {
+			add(i, alone)
+		}
+	}
+	if len(failed.Failures) == 0 {
+		return nil
+	}
+	return failed
+}
+
+// understood returns the failures of an error that says which of so many events it is about, or
+// nil.
+func understood(err error, events int) *DeliveryError {
+	partly, ok := errors.AsType[*DeliveryError](err)
+	if !ok {
+		return nil
+	}
+	out := &DeliveryError{Sink: partly.Sink}
+	for _, f := range partly.Failures {
+		if f.Index >= 0 && f.Index < events && !slices.ContainsFunc(out.Failures, func(other Failure) bool { return other.Index == f.Index }) {
+			out.Failures = append(out.Failures, f)
+		}
+	}
+	if len(out.Failures) == 0 {
+		return nil
+	}
+	return out
 }
 
 // settle puts what is to be tried again back into the queue, and returns how many these are.
-func (w *worker) settle(batch []queued, err error) (again int) {
+func (w *worker) settle(batch []queued, partly *DeliveryError) (again int) {
 	var failed []queued // to be tried again
 	var lost []Event
 	var why error
 	errOf := make([]error, len(batch))
-	if partly, ok := errors.AsType[*DeliveryError](err); ok {
+	if partly != nil {
 		for _, f := range partly.Failures {
-			if f.Index < 0 || f.Index >= len(batch) || errOf[f.Index] != nil {
-				continue
-			}
 			errOf[f.Index] = fmt.Errorf("sink %s: %w", w.sink, f.Err)
 			if f.Temporary && time.Since(batch[f.Index].since) < w.of.o.GiveUpAfter {
 				failed = append(failed, batch[f.Index])
@@ -171,12 +230,6 @@ func (w *worker) settle(batch []queued, err error) (again int) {
 			}
 			lost, why = append(lost, batch[f.Index].event), f.Err
 		}
-	} else if err != nil {
-		for i := range batch {
-			errOf[i] = fmt.Errorf("sink %s: %w", w.sink, err)
-			lost = append(lost, batch[i].event)
-		}
-		why = err
 	}
 	if len(lost) > 0 {
 		w.giveUp(lost, why)

@@ -167,11 +167,17 @@ func (a *API) admitUnsigned(p *publication, s *fliptaudit.Source) error {
 	return &refusal{status: http.StatusServiceUnavailable, why: wrongSignature, text: "the request has no signature; set signing_secret at the Flipt server, or see unsigned of the source"}
 }
 
-// isLocal reports whether a request comes from this machine, and not by way of a proxy on
-// it.
+// isLocal reports whether a request comes from a program on this machine: not by way of a
+// proxy on it, and not from a page that somebody looks at in a browser on it, wherever that page
+// is from.
 func isLocal(r *http.Request) bool {
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
-		if r.Header.Get(name) != "" {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Sec-Fetch-") {
+			return false
+		}
+	}
+	for _, name := range []string{"Forwarded", "X-Real-Ip", "Via", "Origin"} {
+		if len(r.Header.Values(name)) > 0 {
 			return false
 		}
 	}

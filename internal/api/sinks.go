@@ -203,7 +203,7 @@ func (a *API) sinkRefusal(c *sinkCall, err error) (*refusal, []string) {
 		return &refusal{status: http.StatusNotFound, text: err.Error()}, nil
 	case errors.Is(err, manager.ErrInFile), errors.Is(err, manager.ErrBroken), errors.Is(err, manager.ErrTooMany), errors.Is(err, manager.ErrConflict):
 		return &refusal{status: http.StatusConflict, text: err.Error()}, nil
-	case errors.Is(err, manager.ErrRange), errors.Is(err, journal.ErrBadSince), errors.Is(err, journal.ErrNotFound):
+	case errors.Is(err, manager.ErrRange), errors.Is(err, manager.ErrNoSample), errors.Is(err, journal.ErrBadSince), errors.Is(err, journal.ErrNotFound):
 		return badRequest("%v", err), nil
 	case errors.Is(err, deliver.ErrBusy):
 		return &refusal{status: http.StatusTooManyRequests, why: "busy", after: time.Minute, text: err.Error()}, nil
@@ -246,7 +246,11 @@ func (c *sinkCall) readJSON(into any, known string) error {
 		err = errors.New("there is more behind it")
 	}
 	if err != nil {
-		return badRequest("the body is not the JSON that is wanted here, an object with %s: %s", known, short(strings.TrimPrefix(err.Error(), "json: ")))
+		text := strings.TrimPrefix(err.Error(), "json: ")
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
+			text = fmt.Sprintf("%s cannot be a %s", wrong.Field, wrong.Value)
+		}
+		return badRequest("the body is not the JSON that is wanted here, an object with %s: %s", known, short(text))
 	}
 	return nil
 }

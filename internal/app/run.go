@@ -90,7 +90,7 @@ func (a *App) Run(ctx context.Context) error {
 	a.sinks.Start()
 	running.Go(func() { a.systemd.Watch(ctx, func() bool { return a.health.Report().Live }) })
 	a.tell("READY=1")
-	a.log.Info("Ready.", "address", a.URL(), "data_dir", a.config.DataDir, "sources", len(a.config.Sources))
+	a.log.Info("Ready.", "address", a.URL(), "data_dir", a.config.DataDir, "sources", len(a.config.Sources), "sinks", len(a.config.Sinks))
 
 	<-ctx.Done()
 	cause := context.Cause(ctx)

@@ -36,7 +36,7 @@ func newSink(s *Streams) *cobra.Command {
 	return newGroup("sink", "Send events to files, webhooks, Slack, Kafka and others", sinkLong,
 		newSinkList(s), newSinkShow(s), newSinkAdd(s), newSinkSet(s), newSinkRemove(s), newSinkTest(s),
 		newSinkPause(s), newSinkDisable(s), newSinkResume(s), newSinkAttempts(s),
-		newSinkLetters(s), newSinkReplay(s), newSinkReplays(s), newSinkCancel(s),
+		newSinkLetters(s), newSinkRedrive(s), newSinkReplay(s), newSinkReplays(s), newSinkCancel(s),
 		newSinkKinds(s), newSinkKeygen(s), newSinkVerify(s))
 }
 
@@ -202,6 +202,9 @@ func stateColour(state string) string {
 func shortLag(s *api.Sink) string {
 	if s.LagEvents == 0 {
 		return "-"
+	}
+	if s.LagSeconds == 0 {
+		return fmt.Sprint(s.LagEvents) // of what nobody reads, the age is not known
 	}
 	return fmt.Sprintf("%d (%s)", s.LagEvents, age(s.LagSeconds))
 }
@@ -433,6 +436,9 @@ func bytesInWords(n uint64) string {
 func lagInWords(s *api.Sink) string {
 	if s.LagEvents == 0 {
 		return "none"
+	}
+	if s.LagSeconds == 0 {
+		return plural(s.LagEvents, "event") + " of the journal after its place"
 	}
 	return fmt.Sprintf("%s of the journal after its place, the oldest %s old", plural(s.LagEvents, "event"), age(s.LagSeconds))
 }

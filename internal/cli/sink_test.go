@@ -19,7 +19,7 @@ const (
 		`"created":"2026-01-02T03:04:05Z","updated":"2026-01-02T03:04:05Z","position":"p1","lag_events":0,"lag_seconds":0,"counts":{"delivered":7,"retried":2},"dead_letters":3,"dead_letter_bytes":20480}`
 	failingSink = `{"name":"b","type":"kafka","origin":"file","state":"failing","health":"sink b: nothing \u001b[2J delivered","position":"p2","lag_events":12,"lag_seconds":75.5,` +
 		`"outage":{"since":"2026-01-02T03:04:05Z","attempts":4,"reason":"connection refused"},"counts":{"delivered":0},"dead_letters":0}`
-	removedLeft = `{"name":"c","origin":"removed","state":"removed","position":"p3","counts":{},"dead_letters":1}`
+	removedLeft = `{"name":"c","origin":"removed","state":"removed","position":"p3","lag_events":31,"counts":{},"dead_letters":1}`
 	noSink      = `{"errors":["no such sink: \"a\""]}`
 )
 
@@ -57,7 +57,7 @@ func TestSinkCommands(t *testing.T) {
 	}{
 		{
 			args: "list", answers: map[string]string{"GET sinks": `{"sinks":[` + runningSink + "," + failingSink + "," + removedLeft + `]}`},
-			stdout: []string{"NAME  TYPE     STATE    LAG         DELIVERED  DEAD  PROBLEM\n", "a     webhook  running  -           7          3     \n", "b     kafka    failing  12 (1m16s)  0          0     sink b: nothing \ufffd[2J delivered\n", "c     -        removed"},
+			stdout: []string{"NAME  TYPE     STATE    LAG         DELIVERED  DEAD  PROBLEM\n", "a     webhook  running  -           7          3     \n", "b     kafka    failing  12 (1m16s)  0          0     sink b: nothing \ufffd[2J delivered\n", "c     -        removed  31          0          1"},
 		},
 		{args: "list", answers: map[string]string{"GET sinks": `{"sinks":[]}`}, stderr: []string{"There are no sinks."}},
 		{args: "list --format json", answers: map[string]string{"GET sinks": `{"sinks":[]}`}, stdout: []string{"[]\n"}},
@@ -638,4 +638,13 @@ func FuzzSinkDefinition(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRedriveCommand: "sink redrive" is "sink dlq redrive".
+func TestRedriveCommand(t *testing.T) {
+	h := lettersHub(t)
+	code, stdout, stderr := command(t, "", "sink", "redrive", "a", "--all")
+	if code != 0 || !strings.Contains(stdout, "Sent once more: 4 dead letters.") || len(h.requests) != 1 {
+		t.Errorf("exit %d\n%s%s%q", code, stdout, stderr, h.requests)
+	}
 }

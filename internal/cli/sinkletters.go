@@ -263,6 +263,13 @@ func (l *letterChoice) ids(ctx context.Context, c *connection, name string) ([]u
 // errNoLetters means that a choice has none.
 var errNoLetters = errors.New("there are no such dead letters")
 
+// newSinkRedrive is "dlq redrive" under the name by which it is looked for first.
+func newSinkRedrive(s *Streams) *cobra.Command {
+	cmd := newLetterRedrive(s)
+	cmd.Example = strings.ReplaceAll(cmd.Example, "sink dlq redrive", "sink redrive")
+	return cmd
+}
+
 func newLetterRedrive(s *Streams) *cobra.Command {
 	var (
 		choice letterChoice

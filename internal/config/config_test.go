@@ -561,7 +561,7 @@ func TestValidateMadeConfiguration(t *testing.T) {
 	c.Sources = []Source{{Name: "a"}, {Name: "b", Type: VaultAuditFile}}
 	c.Listen.TLS.ClientAuth = "sometimes"
 	err := c.Validate()
-	for _, want := range []string{"sources[1]: has no path", `sources[0].type: "" is not one of`, "sources[0].max_line: 0 is too small", `listen.tls.client_auth: "sometimes" is not one of`} {
+	for _, want := range []string{"sources[1]: has no path", `sources[0].type: is missing; write one of`, "sources[0].max_line: 0 is too small", `listen.tls.client_auth: "sometimes" is not one of`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not mention %q", err, want)
 		}

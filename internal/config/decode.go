@@ -25,17 +25,25 @@ type decoder struct {
 	at       map[string]position // of every value seen, by dotted path
 	wrong    map[string]bool     // values with a problem and the sections that they are in
 	values   bool                // secrets are given by value and not by reference
+	unread   bool                // it is no YAML, or no section
 }
 
 func newDecoder(file string) *decoder {
 	return &decoder{file: file, at: make(map[string]position), wrong: make(map[string]bool)}
 }
 
+// maxProblems is how many mistakes are told of what is read: nobody corrects more at once, and
+// somebody may send nothing but mistakes.
+const maxProblems = 1000
+
 // report adds a problem of the value at key. What the rules for the finished
 // configuration say about the same value or its section, "has no path" after a
 // path that could not be read, would only repeat it, so both are marked.
 func (d *decoder) report(key string, n *yaml.Node, format string, args ...any) {
 	d.wrong[key], d.wrong[parent(key)] = true, true
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	d.problems = append(d.problems, Problem{
 		File: d.file, Line: n.Line, Column: n.Column, Key: key, Message: fmt.Sprintf(format, args...),
 	})
@@ -67,17 +75,18 @@ func (d *decoder) document(text []byte, key string, v reflect.Value) {
 	case errors.Is(err, io.EOF):
 		return // nothing but comments: every default
 	case err != nil:
-		d.problems = append(d.problems, d.syntax(err))
+		d.problems, d.unread = append(d.problems, d.syntax(err)), true
 		return
 	}
 	if len(doc.Content) == 1 && !isNull(doc.Content[0]) {
 		d.value(key, doc.Content[0], v)
+		d.unread = doc.Content[0].Kind != yaml.MappingNode
 	}
 	var second yaml.Node
 	switch err := dec.Decode(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		d.problems = append(d.problems, d.syntax(err))
+		d.problems, d.unread = append(d.problems, d.syntax(err)), true
 	default:
 		d.report("", &second, "a second document begins here; a configuration is one document")
 	}
@@ -115,6 +124,7 @@ var (
 	durationType = reflect.TypeFor[Duration]()
 	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
+	octalType    = reflect.TypeFor[Octal]()
 	versionsType = reflect.TypeFor[Versions]()
 	ratioType    = reflect.TypeFor[Ratio]()
 	textsType    = reflect.TypeFor[Texts]()
@@ -181,7 +191,7 @@ func (d *decoder) structure(key string, n *yaml.Node, v reflect.Value) {
 	for name, value := range d.pairs(key, n) {
 		i := slices.Index(keys, name.Value)
 		if i < 0 {
-			d.unknown(key, name, keys)
+			d.unknown(key, name, keys, sectionOfType(n, v))
 			continue
 		}
 		d.value(join(key, name.Value), value, v.Field(i))
@@ -211,9 +221,43 @@ func (d *decoder) pairs(key string, n *yaml.Node) func(yield func(name, value *y
 	}
 }
 
+// sectionOfType returns the key of the section that a mapping has for its type, and the keys
+// in it: of a sink of type webhook, webhook and url, headers, ...
+func sectionOfType(n *yaml.Node, v reflect.Value) (inner innerKeys) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == "type" && n.Content[i+1].Kind == yaml.ScalarNode {
+			inner.section = n.Content[i+1].Value
+		}
+	}
+	at := slices.Index(fieldKeys(v.Type()), inner.section)
+	if at < 0 || v.Field(at).Kind() != reflect.Struct || v.Field(at).Type() == secretType {
+		return innerKeys{}
+	}
+	inner.keys = fieldKeys(v.Field(at).Type())
+	return inner
+}
+
+type innerKeys struct {
+	section string
+	keys    []string
+}
+
+// meant returns the key of the section that a name probably is.
+func (i innerKeys) meant(name string) string {
+	if slices.Contains(i.keys, name) {
+		return name
+	}
+	return Nearest(name, i.keys)
+}
+
 // unknown reports a key that does not exist, with the key that was probably
-// meant: a near one of the same section, or the same word elsewhere.
-func (d *decoder) unknown(section string, name *yaml.Node, keys []string) {
+// meant: one that belongs into the section of the type, a near one of the same
+// section, or the same word elsewhere.
+func (d *decoder) unknown(section string, name *yaml.Node, keys []string, inner innerKeys) {
+	d.wrong[section] = true
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	where := "here"
 	if section != "" {
 		where = "in " + section
@@ -221,6 +265,8 @@ func (d *decoder) unknown(section string, name *yaml.Node, keys []string) {
 	message := fmt.Sprintf("unknown key %q %s", shorten(name.Value), where)
 	elsewhere := slices.DeleteFunc(allKeys(), func(k string) bool { return lastPart(k) != name.Value })
 	switch near := Nearest(name.Value, keys); {
+	case slices.Contains(inner.keys, name.Value), near == "" && inner.meant(name.Value) != "":
+		message += fmt.Sprintf("; did you mean %s, in the section %s?", join(inner.section, inner.meant(name.Value)), inner.section)
 	case near != "":
 		message += fmt.Sprintf("; did you mean %q?", near)
 	case len(elsewhere) > 0:
@@ -228,7 +274,6 @@ func (d *decoder) unknown(section string, name *yaml.Node, keys []string) {
 	default:
 		message += "; known are " + strings.Join(keys, ", ")
 	}
-	d.wrong[section] = true
 	d.report("", name, "%s", message)
 }
 
@@ -405,7 +450,7 @@ func (d *decoder) scalar(key string, n *yaml.Node, v reflect.Value) {
 		}
 		d.store(key, n, v, reflect.ValueOf(got), err)
 	case v.Kind() == reflect.String:
-		if tag != "!!str" {
+		if tag != "!!str" && (v.Type() != octalType || tag != "!!int") {
 			d.report(key, n, "must be text, but is %s; put it into quotes if it is meant", kindOf(n))
 			return
 		}

@@ -39,6 +39,9 @@ func ParseSink(name string, text []byte) (Sink, error) {
 	d := newDecoder(definitionFile)
 	d.values = true
 	d.document(text, definitionKey, reflect.ValueOf(&s).Elem())
+	if d.unread {
+		return Sink{}, sorted(d.problems)
+	}
 	v := validator{}
 	v.ranges(definitionKey, reflect.ValueOf(s), "")
 	v.sink(definitionKey, &s)

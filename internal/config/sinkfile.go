@@ -13,10 +13,10 @@ import (
 type SinkFile struct {
 	Path        string     `yaml:"path" doc:"The file. It and its directories are made when missing. It must not be a symbolic link, and nobody else may write to it."`
 	Format      SinkFormat `yaml:"format" oneof:"cloudevents,vault,raw,flipt" doc:"What a line is: a CloudEvent, Vault's envelope, the data of the event as it is (of an audit entry the line of the log), or Flipt's audit event."`
-	Mode        string     `yaml:"mode" doc:"Permissions of the file, octal."`
+	Mode        Octal      `yaml:"mode" doc:"Permissions of the file, octal."`
 	Sync        SinkSync   `yaml:"sync" oneof:"progress,always,never" doc:"When the file is synced: before the place in the journal is stored, so that a power cut loses nothing; after each batch; or never, which leaves it to the system."`
-	RotateBytes Size       `yaml:"rotate_bytes" min:"4KiB" max:"1TiB" zero:"not for that" doc:"A file that would become larger than this is moved away, and a new one begun. The time is appended to its name: events.jsonl.20261127T060207.123456789Z."`
-	RotateAge   Duration   `yaml:"rotate_age" min:"1s" max:"365d" zero:"not for that" doc:"So is one of this age."`
+	RotateBytes Size       `yaml:"rotate_bytes" min:"4KiB" max:"1TiB" zero:"any size" doc:"A file that would become larger than this is moved away, and a new one begun. The time is appended to its name: events.jsonl.20261127T060207.123456789Z."`
+	RotateAge   Duration   `yaml:"rotate_age" min:"1s" max:"365d" zero:"any age" doc:"So is one of this age."`
 	Keep        int        `yaml:"keep" min:"1" max:"100000" zero:"all" doc:"So many files that were moved away are kept."`
 	KeepAge     Duration   `yaml:"keep_age" min:"1m" max:"3650d" zero:"for ever" doc:"And for so long."`
 	Gzip        bool       `yaml:"gzip" doc:"true compresses files that were moved away. They get .gz at the end of their names."`
@@ -30,6 +30,8 @@ type SinkStdout struct {
 // Settings of it.
 type (
 	SinkSync string
+	// Octal is written as 0640, with quotes or without: YAML would take it for a number.
+	Octal string
 )
 
 func defaultSinkFile() SinkFile {
@@ -38,9 +40,9 @@ func defaultSinkFile() SinkFile {
 
 // FileMode returns the permissions.
 func (c *SinkFile) FileMode() (fs.FileMode, error) {
-	mode, err := strconv.ParseUint(c.Mode, 8, 32)
+	mode, err := strconv.ParseUint(strings.TrimPrefix(string(c.Mode), "0o"), 8, 32)
 	if err != nil || mode > 0o777 || mode&0o200 == 0 {
-		return 0, fmt.Errorf("%q must be permissions in octal with that to write for the owner, such as 0640", shorten(c.Mode))
+		return 0, fmt.Errorf("%q must be permissions in octal with that to write for the owner, such as 0640", shorten(string(c.Mode)))
 	}
 	return fs.FileMode(mode), nil
 }

@@ -56,7 +56,7 @@ func fieldsOf(defaults reflect.Value) []Field {
 		switch {
 		case f.Type == "section":
 			f.Fields = fieldsOf(v)
-		case isList(v.Type()) && v.Type().Elem() != secretType:
+		case isList(v.Type()):
 			f.Fields = fieldsOf(elementDefault(v.Type().Elem()))
 		case f.Type == "list":
 			f.Element = typeName(v.Type().Elem())

@@ -50,37 +50,40 @@ func TestSinkProblems(t *testing.T) {
 	file := func(fields string) string { return one("name: a, type: file, file: {path: /a}, " + fields) }
 	const key = "sinks[0]"
 	for name, test := range map[string]struct{ text, want string }{
-		"nothing":             {one("type: stdout"), key + `: has no name; add for example "name: slack"`},
-		"name":                {one("name: Slack, type: stdout"), key + `.name: "Slack" must be 1 to 63 lower-case letters, digits, - and _`},
-		"path as name":        {one("name: ../a, type: stdout"), key + `.name: "../a" must be`},
-		"long name":           {one("name: " + strings.Repeat("a", 64) + ", type: stdout"), `must be 1 to 63`},
-		"no type":             {one("name: a"), key + `.type: "" is not one of`},
-		"type":                {one("name: a, type: webhok"), `did you mean "webhook"?`},
-		"another's section":   {one("name: a, type: stdout, file: {path: /a}"), key + `.file: is not for sinks of type stdout`},
-		"two of one name":     {"sinks: [{name: a, type: stdout}, {name: a, type: file, file: {path: /a}}]\n", `sinks[1].name: "a" is already the name of sinks[0]`},
-		"two of one file":     {"sinks: [{name: a, type: file, file: {path: /x/a}}, {name: b, type: file, file: {path: /x/y/../a}}]\n", `sinks[1].file.path: "/x/a" is already written by sinks[0]`},
-		"secret by value":     {one("name: a, type: webhook, webhook: {url: 'https://a', bearer_token: {value: hunter2}}"), `secrets are not written into the configuration`},
-		"first above most":    {file("retry: {first: 1m, most: 1s}"), `1s is less than retry.first, which is 1m`},
-		"order all":           {file("order: all, concurrency: 2"), key + `.concurrency: 2 is more than one`},
-		"order":               {file("order: paths"), `did you mean "path"?`},
-		"empty type":          {file("events: {types: [a, '']}"), key + `.events.types[1]: is empty and selects nothing`},
-		"empty namespace":     {file("events: {namespaces: ['']}"), key + `.events.namespaces[0]: is empty and selects nothing; the root namespace is "root"`},
-		"no pair":             {file("events: {pairs: [flag]}"), key + `.events.pairs[0]: "flag" is not a pair noun:verb`},
-		"half a pair":         {file("events: {pairs: ['flag:']}"), `is not a pair noun:verb`},
-		"three":               {file("events: {pairs: ['a:b:c']}"), `is not a pair noun:verb`},
-		"long type":           {file("events: {types: [" + strings.Repeat("a", 513) + "]}"), `has 513 bytes, at most 512 are allowed`},
-		"filter":              {file("events: {filter: 'operation =='}"), key + `.events.filter: `},
-		"many types":          {file("events: {types: [" + strings.Repeat("a,", 1001) + "]}"), `has 1001 elements`},
-		"unknown key":         {file("evnts: {}"), `unknown key "evnts" in sinks[0]; did you mean "events"?`},
-		"too many":            {"delivery: {max_sinks: 1}\nsinks: [{name: a, type: stdout}, {name: b, type: file, file: {path: /a}}]\n", `has 2 elements, delivery.max_sinks is 1`},
-		"allow a URL":         {"delivery: {allow: ['http://a']}\n", `delivery.allow[0]: "http://a" is not a network`},
-		"allow with port":     {"delivery: {allow: ['a:80']}\n", `"a:80" is no host, address or network`},
-		"allow no network":    {"delivery: {allow: ['10.0.0.0/64']}\n", `"10.0.0.0/64" is not a network`},
-		"allow nothing":       {"delivery: {allow: ['']}\n", `the host is empty`},
-		"allow pattern":       {"delivery: {allow: ['a b']}\n", `"a b" is no host`},
-		"proxy":               {"delivery: {proxy_url: 'socks5://a:1'}\n", `delivery.proxy_url: must be http:// with a host`},
-		"files below nothing": {"delivery: {files_below: spool}\n", `delivery.files_below: "spool" must begin with /`},
-		"key by value":        {"delivery: {secrets_key: hunter2}\n", `secrets are not written into the configuration`},
+		"nothing":                {one("type: stdout"), key + `: has no name; add for example "name: slack"`},
+		"name":                   {one("name: Slack, type: stdout"), key + `.name: "Slack" must be 1 to 63 lower-case letters, digits, - and _`},
+		"path as name":           {one("name: ../a, type: stdout"), key + `.name: "../a" must be`},
+		"long name":              {one("name: " + strings.Repeat("a", 64) + ", type: stdout"), `must be 1 to 63`},
+		"outside of its section": {one("name: a, type: webhook, url: 'https://a'"), key + `; did you mean webhook.url, in the section webhook?`},
+		"misspelt outside":       {one("name: a, type: webhook, ulr: 'https://a'"), key + `; did you mean webhook.url, in the section webhook?`},
+		"section of another":     {one("name: a, type: syslog, ulr: 'https://a'"), `unknown key "ulr" in ` + key + `; known are`},
+		"no type":                {one("name: a"), key + `.type: is missing; write one of file, stdout`},
+		"type":                   {one("name: a, type: webhok"), `did you mean "webhook"?`},
+		"another's section":      {one("name: a, type: stdout, file: {path: /a}"), key + `.file: is not for sinks of type stdout`},
+		"two of one name":        {"sinks: [{name: a, type: stdout}, {name: a, type: file, file: {path: /a}}]\n", `sinks[1].name: "a" is already the name of sinks[0]`},
+		"two of one file":        {"sinks: [{name: a, type: file, file: {path: /x/a}}, {name: b, type: file, file: {path: /x/y/../a}}]\n", `sinks[1].file.path: "/x/a" is already written by sinks[0]`},
+		"secret by value":        {one("name: a, type: webhook, webhook: {url: 'https://a', bearer_token: {value: hunter2}}"), `secrets are not written into the configuration`},
+		"first above most":       {file("retry: {first: 1m, most: 1s}"), `1s is less than retry.first, which is 1m`},
+		"order all":              {file("order: all, concurrency: 2"), key + `.concurrency: 2 is more than one`},
+		"order":                  {file("order: paths"), `did you mean "path"?`},
+		"empty type":             {file("events: {types: [a, '']}"), key + `.events.types[1]: is empty and selects nothing`},
+		"empty namespace":        {file("events: {namespaces: ['']}"), key + `.events.namespaces[0]: is empty and selects nothing; the root namespace is "root"`},
+		"no pair":                {file("events: {pairs: [flag]}"), key + `.events.pairs[0]: "flag" is not a pair noun:verb`},
+		"half a pair":            {file("events: {pairs: ['flag:']}"), `is not a pair noun:verb`},
+		"three":                  {file("events: {pairs: ['a:b:c']}"), `is not a pair noun:verb`},
+		"long type":              {file("events: {types: [" + strings.Repeat("a", 513) + "]}"), `has 513 bytes, at most 512 are allowed`},
+		"filter":                 {file("events: {filter: 'operation =='}"), key + `.events.filter: `},
+		"many types":             {file("events: {types: [" + strings.Repeat("a,", 1001) + "]}"), `has 1001 elements`},
+		"unknown key":            {file("evnts: {}"), `unknown key "evnts" in sinks[0]; did you mean "events"?`},
+		"too many":               {"delivery: {max_sinks: 1}\nsinks: [{name: a, type: stdout}, {name: b, type: file, file: {path: /a}}]\n", `has 2 elements, delivery.max_sinks is 1`},
+		"allow a URL":            {"delivery: {allow: ['http://a']}\n", `delivery.allow[0]: "http://a" is not a network`},
+		"allow with port":        {"delivery: {allow: ['a:80']}\n", `"a:80" is no host, address or network`},
+		"allow no network":       {"delivery: {allow: ['10.0.0.0/64']}\n", `"10.0.0.0/64" is not a network`},
+		"allow nothing":          {"delivery: {allow: ['']}\n", `the host is empty`},
+		"allow pattern":          {"delivery: {allow: ['a b']}\n", `"a b" is no host`},
+		"proxy":                  {"delivery: {proxy_url: 'socks5://a:1'}\n", `delivery.proxy_url: must be http:// with a host`},
+		"files below nothing":    {"delivery: {files_below: spool}\n", `delivery.files_below: "spool" must begin with /`},
+		"key by value":           {"delivery: {secrets_key: hunter2}\n", `secrets are not written into the configuration`},
 	} {
 		_, err := Parse("t.yaml", []byte(test.text))
 		switch {
@@ -182,7 +185,8 @@ func TestParseSinkProblems(t *testing.T) {
 		return "type: webhook\nwebhook:\n  url: https://a.example\n  " + fields + "\n"
 	}
 	for name, test := range map[string]struct{ text, want string }{
-		"nothing":          {"", `sink.type: "" is not one of`},
+		"nothing":          {"", `sink.type: is missing; write one of`},
+		"a list":           {"[]", `definition:1:1: sink: must be a section with keys, but is a list`},
 		"no YAML":          {"{", `definition:`},
 		"list":             {"- a", `definition:1:1: sink: must be a section with keys, but is a list`},
 		"unknown key":      {"type: webhook\nwebhok: {}\n", `definition:2:1: unknown key "webhok" in sink; did you mean "webhook"?`},
@@ -217,6 +221,8 @@ func TestParseSinkProblems(t *testing.T) {
 			t.Errorf("%s: a secret is in the message: %v", name, err)
 		case !IsProblem(err):
 			t.Errorf("%s: no problem of a configuration: %v", name, err)
+		case (test.text == "{" || test.text == "[]") && strings.Contains(err.Error(), "\n"):
+			t.Errorf("%s: what follows from it is told as well:\n%s", name, err)
 		}
 	}
 	if _, err := ParseSink("", []byte("type: webhook\nwebhook: {url: 'https://a.example'}")); err == nil || !strings.Contains(err.Error(), "has no name") {

@@ -22,7 +22,7 @@ func TestSinkTemplateProblems(t *testing.T) {
 		"preset":       {`preset: teams, url: 'https://a'`, key + `.preset: "teams" is not one of`},
 		"url":          {`url: 'example.com', body: '1'`, key + `.url: begins neither with https://`},
 		"host":         {`url: 'https://{{.Type}}.example.com/', body: '1'`, key + `.url: line 1, column 9, at {{.Type}}: the host of a URL must not depend on an event`},
-		"body":         {`url: 'https://a', body: '{"a": {{.Type}'`, key + `.body: line 1, column 1: bad character`},
+		"body":         {`url: 'https://a', body: '{"a": {{.Type}'`, key + `.body: line 1: bad character`},
 		"quotes":       {`url: 'https://a', body: '{"a": "{{.Type}}}'`, key + `.body: ends inside of quotes; close them`},
 		"header":       {`url: 'https://a', body: '1', headers: [{name: X, value: '{{.Type'}]`, key + `.headers[0].value: line 1`},
 		"header name":  {`url: 'https://a', body: '1', headers: [{name: webhook-id, value: x}]`, key + `.headers[0].name: "webhook-id" is set by the sink`},

@@ -66,7 +66,7 @@ type TraceExporter struct {
 	Timeout           Duration          `yaml:"timeout" min:"100ms" max:"5m" doc:"How long one request may take."`
 	Sample            Ratio             `yaml:"sample" doc:"Part of the traces that is exported, such as 10% or 0.1, decided by the trace id: the same traces for all exporters, and for everybody who samples as OpenTelemetry does."`
 	KeepErrors        bool              `yaml:"keep_errors" doc:"true exports failed and incomplete requests, whatever the sample."`
-	KeepSlow          Duration          `yaml:"keep_slow" min:"1ms" max:"1h" zero:"not for that" doc:"Requests that took so long are exported, whatever the sample."`
+	KeepSlow          Duration          `yaml:"keep_slow" min:"1ms" max:"1h" zero:"no such rule" doc:"Requests that took so long are exported, whatever the sample."`
 	FollowCaller      bool              `yaml:"follow_caller" doc:"true exports a request that is part of a trace of its caller exactly if the caller records that trace."`
 	From              From              `yaml:"from" oneof:"start,end" doc:"Where to begin the first time: with the oldest event in the journal, or with what comes from then on."`
 	Batch             TraceBatch        `yaml:"batch" doc:"When spans are sent."`

@@ -48,7 +48,7 @@ func TestTraceProblems(t *testing.T) {
 	const key = "traces.exporters[0]"
 	for name, test := range map[string]struct{ text, want string }{
 		"nothing":             {one("compression: gzip"), `has no name; add for example "name: zipkin"`},
-		"no type":             {one("name: a"), `type: "" is not one of otlp_grpc, otlp_http, zipkin, honeycomb, stdout`},
+		"no type":             {one("name: a"), `type: is missing; write one of otlp_grpc, otlp_http, zipkin, honeycomb, stdout`},
 		"type":                {one("name: a, type: otlp-grpc"), `did you mean "otlp_grpc"?`},
 		"no url":              {one("name: a, type: zipkin"), `has no url; add for example "url: http://127.0.0.1:9411"`},
 		"no scheme":           {one("name: a, type: otlp_grpc, url: 'localhost:4317'"), `has no http:// or https://, or no host; write it like http://127.0.0.1:4317`},

@@ -43,6 +43,9 @@ func (v *validator) ranges(key string, value reflect.Value, tag reflect.StructTa
 		allowed := strings.Split(tag.Get("oneof"), ",")
 		if got := value.String(); !slices.Contains(allowed, got) {
 			message := fmt.Sprintf("%q is not one of %s", shorten(got), strings.Join(allowed, ", "))
+			if got == "" {
+				message = "is missing; write one of " + strings.Join(allowed, ", ")
+			}
 			if near := Nearest(got, allowed); near != "" {
 				message += fmt.Sprintf("; did you mean %q?", near)
 			}

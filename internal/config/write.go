@@ -185,7 +185,7 @@ func table(defaults reflect.Value, width int) []string {
 
 // isList says whether t is a list of sections.
 func isList(t reflect.Type) bool {
-	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && t.Elem() != secretType
 }
 
 // wrap breaks text into lines of at most width bytes; lines after the first begin

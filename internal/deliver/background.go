@@ -180,13 +180,16 @@ func (d *Delivery) lettersAfter(ctx context.Context, r *RedriveState, after uint
 			switch {
 			case err == nil:
 				letters = append(letters, l)
-			case !errors.Is(err, ErrNoLetter):
+			case d.unreadable(err) == 0 && !errors.Is(err, ErrNoLetter):
 				return nil, after, err
 			}
 		}
 		return letters, through, nil
 	}
 	letters, err = d.options.Store.List(ctx, after, lettersRead)
+	if id := d.unreadable(err); id > after {
+		return nil, min(id, r.Last), nil
+	}
 	if err != nil {
 		return nil, after, err
 	}
@@ -199,6 +202,17 @@ func (d *Delivery) lettersAfter(ctx context.Context, r *RedriveState, after uint
 		return nil, r.Last, nil
 	}
 	return letters, letters[len(letters)-1].ID, nil
+}
+
+// unreadable returns the id of the dead letter that cannot be read, if err is about one. It
+// stays a dead letter, and does not keep others from being sent.
+func (d *Delivery) unreadable(err error) uint64 {
+	var broken *UnreadableLetter
+	if !errors.As(err, &broken) {
+		return 0
+	}
+	d.log.Error("A dead letter is left where it is, because it cannot be read.", "id", broken.ID, "error", broken.Err)
+	return broken.ID
 }
 
 // complete ends a replay or redrive of which everything is decided.
@@ -333,6 +347,10 @@ func (d *Delivery) choose(ctx context.Context, which Letters, r *RedriveState) (
 	}
 	for after := r.Next - 1; after < r.Last; {
 		letters, err := store.List(ctx, after, lettersRead)
+		if broken := (*UnreadableLetter)(nil); errors.As(err, &broken) && broken.ID > after {
+			after = broken.ID
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -352,28 +370,34 @@ func (d *Delivery) choose(ctx context.Context, which Letters, r *RedriveState) (
 func newest(ctx context.Context, store DeadLetters) (id uint64, err error) {
 	after := func(id uint64) (uint64, error) {
 		letters, err := store.List(ctx, id, 1)
+		if broken := (*UnreadableLetter)(nil); errors.As(err, &broken) {
+			return broken.ID, nil
+		}
 		if err != nil || len(letters) == 0 {
 			return 0, err
 		}
 		return letters[0].ID, nil
 	}
-	// Of the ids that were found the largest is at least low, and there is none after high.
-	low, high := uint64(0), uint64(math.MaxUint64)
-	for step := uint64(1); ; {
-		probe := low
-		if step < high-low {
+	// There is one with the id low, or it is 0, and none after high. At first steps become
+	// larger, so that ids are found soon that are small, as they are.
+	low, high, step := uint64(0), uint64(math.MaxUint64), uint64(1)
+	for low < high {
+		probe := low + (high-low)/2
+		if step > 0 && step < high-low {
 			probe = low + step - 1
+			step *= 2
 		}
 		next, err := after(probe)
 		switch {
 		case err != nil:
 			return 0, err
 		case next > 0:
-			low, step = next, step*2
+			low = next
 		case probe == low:
 			return low, nil
 		default:
-			high, step = probe, max(step/4, 1)
+			high, step = probe, 0
 		}
 	}
+	return low, nil
 }

@@ -11,6 +11,8 @@ const (
 	// lettersAtOnce and letterBytesAtOnce bound what is set aside with one call.
 	lettersAtOnce     = 100
 	letterBytesAtOnce = 1 << 20
+	// backgroundLettersAtOnce is that of replays and redrives: live events wait meanwhile.
+	backgroundLettersAtOnce = 10
 	// recount is how old the number of dead letters may be that a status tells.
 	recount = 10 * time.Second
 )
@@ -65,6 +67,8 @@ func (d *Delivery) clerk(ctx context.Context, stop <-chan struct{}) {
 }
 
 // file does what there is to do. It returns false when something is left to be tried again.
+// Live events have precedence over all that is to be done for redrives, which may take long:
+// the place in the journal waits for them, and what is behind it is sent again after a crash.
 func (d *Delivery) file(ctx context.Context) bool {
 	ok := true
 	d.mu.Lock()
@@ -76,21 +80,27 @@ func (d *Delivery) file(ctx context.Context) bool {
 		streams = append(streams, b.stream)
 	}
 	count := d.letters.asked || d.letters.at.IsZero()
+	d.letters.asked = false // what changes from here on is counted once more
 	d.mu.Unlock()
-	var err error
-	for _, s := range streams {
-		if done, e := d.remove(ctx, s); e != nil {
-			ok, err = false, e
-		} else {
-			count = count || done
-		}
-	}
-	for _, s := range streams {
-		done, e := d.setAside(ctx, s)
+	var err, liveErr error
+	note := func(done bool, e error) {
 		if count = count || done; e != nil {
 			ok, err = false, e
 		}
 	}
+	live := func() {
+		var done bool
+		done, liveErr = d.setAside(ctx, streams[0], lettersAtOnce, func() {})
+		count = count || done
+	}
+	for _, s := range streams[1:] {
+		note(d.remove(ctx, s, live))
+	}
+	live() // with the room that there is now
+	for _, s := range streams[1:] {
+		note(d.setAside(ctx, s, backgroundLettersAtOnce, live))
+	}
+	note(false, liveErr)
 	if count {
 		d.count(ctx)
 	}
@@ -104,16 +114,17 @@ func (d *Delivery) count(ctx context.Context) {
 	letters, bytes, err := d.options.Store.Count(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.letters.asked = false; err == nil {
-		d.letters = letterCount{letters: letters, bytes: bytes, at: time.Now()}
+	if err == nil {
+		d.letters = letterCount{letters: letters, bytes: bytes, at: time.Now(), asked: d.letters.asked}
 	}
 }
 
-// remove removes the dead letters of a redrive that were delivered.
-func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error) {
-	for {
+// remove removes the dead letters of a redrive that were delivered. Between is called now
+// and then.
+func (d *Delivery) remove(ctx context.Context, s *stream, between func()) (done bool, err error) {
+	for ; ; between() {
 		d.mu.Lock()
-		batch := s.removals[:min(len(s.removals), lettersAtOnce)]
+		batch, life := s.removals[:min(len(s.removals), backgroundLettersAtOnce)], d.life
 		d.mu.Unlock()
 		if len(batch) == 0 {
 			return done, nil
@@ -123,7 +134,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 			ids[i] = e.letter
 		}
 		attempt, cancel := context.WithTimeout(ctx, saveTimeout)
-		if err = d.sync(attempt); err == nil {
+		if err = d.sync(attempt, life); err == nil {
 			err = d.options.Store.Remove(attempt, ids...)
 		}
 		cancel()
@@ -132,7 +143,7 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 		}
 		done = true
 		d.mu.Lock()
-		s.removals = s.removals[len(batch):]
+		s.removals = s.removals[min(len(batch), len(s.removals)):] // none after a restart
 		moved := false
 		for _, e := range batch {
 			moved = s.settle(e) || moved
@@ -143,11 +154,18 @@ func (d *Delivery) remove(ctx context.Context, s *stream) (done bool, err error)
 	}
 }
 
-// setAside makes events dead letters.
-func (d *Delivery) setAside(ctx context.Context, s *stream) (done bool, err error) {
-	for skip := 0; ; {
-		batch, letters := d.nextAsides(s, skip, lettersAtOnce)
-		if len(batch) == 0 {
+// mostFull is how many events are tried when there is no room, before it is waited for.
+const mostFull = 32
+
+// setAside makes events dead letters, at most so many at once. Between is called now and
+// then.
+func (d *Delivery) setAside(ctx context.Context, s *stream, most int, between func()) (done bool, err error) {
+	for skip := 0; ; between() {
+		if skip > 0 {
+			most = 1
+		}
+		batch, letters := d.nextAsides(s, skip, most)
+		if len(batch) == 0 || skip >= mostFull {
 			return done, err
 		}
 		e := d.add(ctx, letters)

@@ -77,12 +77,14 @@ type Delivery struct {
 	turn, robin       int // see pick
 	led               uint64
 	stopping          bool
-	restarting        bool // the sink could not be synced
-	unsynced          int  // how often in a row
+	restarting        bool   // the sink could not be synced
+	life              uint64 // grows when what was delivered may be lost
+	unsynced          int    // how often in a row
 	alarm             *time.Timer
 	alarmAt           time.Time
 
-	saved    State // as it is stored; written with saving taken, too
+	first    *position.Position // where the sink begins; written with saving taken
+	saved    State              // as it is stored; written with saving taken, too
 	unsaved  unsavedLevel
 	flushing int
 	flushes  []*flush
@@ -151,7 +153,7 @@ func (d *Delivery) Run(ctx context.Context) error {
 	if err == nil {
 		err = d.run(ctx, cancel, stopFeeds)
 	} else {
-		d.options.Sink.Close()
+		d.closeSink()
 	}
 	if ctx.Err() != nil {
 		err = nil
@@ -205,13 +207,29 @@ func (d *Delivery) run(ctx context.Context, stopSending, stopFeeds context.Cance
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
 	d.save(saveCtx)
-	d.options.Sink.Close()
+	d.closeSink()
 	select {
 	case <-d.sent:
 	case <-time.After(time.Second):
 		d.log.Warn("The sink does not end; what it has may be sent again.")
 	}
 	return err
+}
+
+// closeSink closes the sink. One that hangs is left alone after Policy.StopTimeout.
+func (d *Delivery) closeSink() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		d.options.Sink.Close()
+	}()
+	limit := time.NewTimer(d.policy.StopTimeout)
+	defer limit.Stop()
+	select {
+	case <-closed:
+	case <-limit.C:
+		d.log.Warn("The sink cannot be closed.")
+	}
 }
 
 // stop ends the sending, and waits for what is on its way.
@@ -301,7 +319,7 @@ func (d *Delivery) flushed(s *stream) {
 
 // progressed notes that events of a stream were decided, and whether its place has moved.
 func (d *Delivery) progressed(s *stream, moved bool) {
-	if s.dropped {
+	if s.dropped || d.restarting {
 		return
 	}
 	if moved {

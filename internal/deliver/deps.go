@@ -113,9 +113,10 @@ type DeadLetters interface {
 	// Add sets events aside and returns when they are durable. One that is there already (of the
 	// same position) is replaced. The error wraps [ErrFull] when there is no room.
 	Add(ctx context.Context, letters []DeadLetter) error
-	// List returns up to limit dead letters with ids after after, in order.
+	// List returns up to limit dead letters with ids after after, in order. One that cannot be
+	// read is an [*UnreadableLetter], after those before it were returned.
 	List(ctx context.Context, after uint64, limit int) ([]DeadLetter, error)
-	// Get returns one; the error wraps [ErrNoLetter].
+	// Get returns one; the error wraps [ErrNoLetter], or is an [*UnreadableLetter].
 	Get(ctx context.Context, id uint64) (DeadLetter, error)
 	// Remove removes those with these ids; what is not there is no error.
 	Remove(ctx context.Context, ids ...uint64) error

@@ -1,6 +1,9 @@
 package deliver
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrFull means that there is no room for more dead letters.
@@ -14,3 +17,17 @@ var (
 	// ErrEnded means that a delivery does nothing any more, because its Run has returned.
 	ErrEnded = errors.New("the delivery has ended")
 )
+
+// UnreadableLetter is the error about a dead letter that is there and cannot be read, because
+// it is damaged, or another version of the program wrote it.
+type UnreadableLetter struct {
+	ID  uint64
+	Err error
+}
+
+func (e *UnreadableLetter) Error() string {
+	return fmt.Sprintf("dead letter %d cannot be read: %v", e.ID, e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *UnreadableLetter) Unwrap() error { return e.Err }

@@ -222,6 +222,9 @@ func (d *Delivery) judge(e *entry, v *verdict, rest int, failed, ending bool, be
 		if t.doubts == 0 {
 			t.since, t.began = now, d.gate.successes
 		}
+		if t.doubts > 0 && !t.blamed && d.gate.successes > t.began {
+			t.blamed, t.excused = true, t.doubts-1
+		}
 		t.latest, t.most = d.gate.successes, 1
 		if t.doubts++; d.givenUp(t, now) {
 			return aside
@@ -251,7 +254,7 @@ func (d *Delivery) givenUp(t *trouble, now time.Time) bool {
 	case p.Attempts > 0 && t.doubts >= p.Attempts, p.GiveUp > 0 && now.Sub(t.since) >= p.GiveUp:
 		return true
 	}
-	return p.Attempts == 0 && t.doubts >= poison && d.gate.successes > t.began
+	return p.Attempts == 0 && t.blamed && t.doubts-t.excused >= poison
 }
 
 // deadLetter makes a dead letter of an event.

@@ -393,3 +393,60 @@ func TestClosedJournal(t *testing.T) {
 		}
 	})
 }
+
+// TestFromEndStored: a sink begins where the journal ended when it was started, although
+// the store could not take that for long.
+func TestFromEndStored(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var mu sync.Mutex
+		failing := true
+		store := &delivermem.Store{Fail: func(context.Context, string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if failing {
+				return errors.New("the disk is full")
+			}
+			return nil
+		}}
+		j := new(delivermem.Journal)
+		j.Append(testEvent(100, "p"))
+		r := start(t, deliver.Options{Store: store, Journal: j, From: deliver.FromEnd})
+		time.Sleep(time.Minute)
+		r.append(0, 10, 1)
+		time.Sleep(time.Minute)
+		mu.Lock()
+		failing = false
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		checkOrder(t, r.sink.got(), 10)
+	})
+}
+
+// TestCloseHangs: a sink that cannot be closed does not keep a delivery from ending.
+func TestCloseHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &stuck{release: make(chan struct{})}
+		r := start(t, deliver.Options{Sink: s})
+		r.append(0, 10, 10)
+		r.flush(t)
+		begun := time.Now()
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took > time.Minute {
+			t.Errorf("took %v", took)
+		}
+		close(s.release)
+	})
+}
+
+// stuck is a sink whose Close waits.
+type stuck struct {
+	sink
+	release chan struct{}
+}
+
+func (s *stuck) Close() error {
+	<-s.release
+	return nil
+}

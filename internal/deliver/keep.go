@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -36,6 +37,12 @@ type problems struct {
 	full    bool   // because there is no room for more
 }
 
+// Begin decides where a sink begins that has no place yet, and stores that: with [FromEnd]
+// everything that is appended after it has returned nil is for the sink, even if the process
+// ends before Run. Run does it as well, but nobody can wait for that. Of a delivery that takes
+// the place of another one it must not be called before that has ended.
+func (d *Delivery) Begin(ctx context.Context) error { return d.load(ctx) }
+
 // load reads back what was stored, once. The first time it stores where the sink begins: a
 // place that is not stored would be another one after a restart.
 func (d *Delivery) load(ctx context.Context) error {
@@ -61,13 +68,17 @@ func (d *Delivery) loadLocked(ctx context.Context) error {
 	if d.loaded {
 		return nil
 	}
+	if d.options.From == FromEnd && d.first == nil {
+		end := d.options.Journal.End()
+		d.first = &end // also when the store takes it much later
+	}
 	s, known, err := d.options.Store.Load(ctx)
 	if err != nil {
 		return err
 	}
 	if !known {
-		if d.options.From == FromEnd {
-			s.Through = d.options.Journal.End()
+		if d.first != nil {
+			s.Through = *d.first
 		}
 		if err := d.options.Store.Save(ctx, s); err != nil {
 			return err
@@ -189,10 +200,10 @@ func (d *Delivery) save(ctx context.Context) error {
 		d.mu.Unlock()
 		return nil
 	}
-	next := d.snapshot()
+	next, life := d.snapshot(), d.life
 	d.unsaved = allSaved
 	d.mu.Unlock()
-	if err := d.sync(ctx); err != nil {
+	if err := d.sync(ctx, life); err != nil {
 		return err
 	}
 	err := d.options.Store.Save(ctx, next)
@@ -222,28 +233,36 @@ func (d *Delivery) snapshot() State {
 // sync makes durable what the sink has, if it needs that. When it cannot, nobody knows what
 // is lost: everything since the place that is stored is sent again, one batch first, until
 // it can be made durable.
-func (d *Delivery) sync(ctx context.Context) error {
+//
+// A sink tells only once that something is lost. So what the caller wants to be durable is
+// that only when it was delivered in the same life of the delivery: life is d.life when it
+// was looked at.
+func (d *Delivery) sync(ctx context.Context, life uint64) error {
 	s, ok := d.options.Sink.(Syncer)
 	if !ok {
 		return nil
 	}
 	d.syncing.Lock()
+	defer d.syncing.Unlock()
 	err := s.Sync(ctx)
-	d.syncing.Unlock()
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
-		if d.unsynced > 0 {
+		if d.unsynced > 0 && !d.restarting {
 			d.unsynced = 0
 			d.wake()
+		}
+		if life != d.life || d.restarting {
+			return errAnew
 		}
 		return nil
 	}
 	now := time.Now()
 	d.unsynced++
+	d.life++
 	pause := d.policy.Backoff.wait(d.unsynced)
 	r := Result{Outcome: Retry, Reason: tidy("cannot make durable what was delivered: " + err.Error())}
 	d.failed(pass{failures: d.gate.failures}, r, pause, now)
@@ -255,9 +274,12 @@ func (d *Delivery) sync(ctx context.Context) error {
 	return err
 }
 
+var errAnew = errors.New("what was delivered could not be made durable, and is sent again")
+
 // restart goes back to what is stored. Nothing is on its way.
 func (d *Delivery) restart() {
 	d.restarting = false
+	d.life++ // what was delivered meanwhile is as doubtful
 	d.live.dropped = true
 	d.live = d.newStream(nil)
 	d.live.through = d.saved.Through
@@ -266,8 +288,12 @@ func (d *Delivery) restart() {
 	}
 	for _, b := range d.backgrounds {
 		b.drop()
+		b.stream.removals = nil
 	}
 	d.backgrounds = nil
+	for _, b := range d.finished { // of cancelled redrives: these stay dead letters
+		b.stream.removals = nil
+	}
 	for _, r := range d.saved.Replays {
 		d.addBackground(newReplay(d, r))
 	}

@@ -132,6 +132,9 @@ func TestRedrive(t *testing.T) {
 		if got := ids(); len(got) != 100 || got[99] != 100 {
 			t.Fatalf("dead letters: %v", got)
 		}
+		if err := r.Health(); err == nil || !strings.Contains(err.Error(), "events became dead letters") {
+			t.Errorf("health: %v", err)
+		}
 		wait := func(which deliver.Letters, want uint64) deliver.Redrive {
 			t.Helper()
 			id, n, err := r.Redrive(t.Context(), which)
@@ -187,6 +190,12 @@ func TestRedrive(t *testing.T) {
 		}
 		if got := ids(); len(got) > 0 {
 			t.Errorf("left: %v", got)
+		}
+		time.Sleep(11 * time.Second)
+		_ = r.Health() // has them counted
+		time.Sleep(time.Second)
+		if err := r.Health(); err != nil {
+			t.Errorf("health when there are none any more: %v", err)
 		}
 		if id, n, err := r.Redrive(t.Context(), deliver.Letters{}); id != "" || n != 0 || err != nil {
 			t.Error(id, n, err)
@@ -377,4 +386,199 @@ func TestSync(t *testing.T) {
 			t.Errorf("reopened %d times: %v", s.reopens, err)
 		}
 	})
+}
+
+// TestSyncOnce: a sink tells only once that what it had is lost, as a system does. Until that
+// is sent again nothing may count as durable, whoever syncs, and whatever is on its way.
+func TestSyncOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &slowSyncer{}
+		r := start(t, deliver.Options{Sink: s, Policy: deliver.Policy{MaxEvents: 5}})
+		r.append(0, 10, 10)
+		time.Sleep(time.Second)
+		s.mu.Lock()
+		s.failures, s.slowFrom = 1, 15
+		s.mu.Unlock()
+		r.append(10, 10, 5) // written, and with the second half on its way the sync fails
+		time.Sleep(5 * time.Second)
+		state, _, _ := r.store.Load(t.Context())
+		s.mu.Lock()
+		if n := len(s.durable); uint64(n) < state.Through.NextOrdinal() {
+			t.Errorf("stored that %d events are delivered, of which %d are durable", state.Through.NextOrdinal(), n)
+		}
+		s.mu.Unlock()
+		time.Sleep(time.Minute)
+		r.stop()
+		slices.Sort(s.durable)
+		checkOrder(t, slices.Compact(s.durable), 20)
+	})
+}
+
+// TestSyncRedrive: dead letters that were delivered are removed only when that is durable.
+func TestSyncRedrive(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &slowSyncer{}
+		s.refuse = true
+		r := start(t, deliver.Options{Sink: s, Policy: deliver.Policy{MaxEvents: 1}})
+		r.append(0, 10, 10)
+		r.flush(t)
+		time.Sleep(10 * time.Second)
+		s.mu.Lock()
+		s.refuse = false
+		s.failures, s.slowFrom = 1, 5
+		s.mu.Unlock()
+		if _, n, err := r.Redrive(t.Context(), deliver.Letters{}); n != 10 || err != nil {
+			t.Fatal(n, err)
+		}
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			letters, _ := r.store.List(t.Context(), 0, 100)
+			s.mu.Lock()
+			durable := slices.Clone(s.durable)
+			s.mu.Unlock()
+			for i := range 10 {
+				if !slices.Contains(durable, i) && !slices.ContainsFunc(letters, func(l deliver.DeadLetter) bool { return number(l.Event) == i }) {
+					t.Fatalf("event %d is neither durable nor a dead letter", i)
+				}
+			}
+		}
+		time.Sleep(time.Hour)
+		if letters, _ := r.store.List(t.Context(), 0, 100); len(letters) > 0 {
+			t.Errorf("%d dead letters are left", len(letters))
+		}
+	})
+}
+
+// slowSyncer is a syncer that loses what it has some times, and is slow from an event on.
+type slowSyncer struct {
+	sink
+	failures int
+	slowFrom int // 0: never
+	refuse   bool
+	pending  []int
+	durable  []int
+}
+
+func (s *slowSyncer) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
+	s.mu.Lock()
+	slow := s.slowFrom > 0 && number(b.Items[0].Event) >= s.slowFrom
+	if slow {
+		s.slowFrom = 0
+	}
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse {
+		return deliver.Result{Outcome: deliver.Refused}
+	}
+	if slow {
+		time.Sleep(3 * time.Second)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, item := range b.Items {
+		s.pending = append(s.pending, number(item.Event))
+	}
+	return deliver.Result{}
+}
+
+func (s *slowSyncer) Sync(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failures > 0 && len(s.pending) > 0 {
+		s.failures--
+		s.pending = nil
+		return errors.New("input/output error")
+	}
+	s.durable = append(s.durable, s.pending...)
+	s.pending = nil
+	return nil
+}
+
+// TestFullCost: to find out again and again that there is no room costs little, however many
+// events wait for it.
+func TestFullCost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &sink{answer: always(deliver.Result{Outcome: deliver.Refused})}
+		var mu sync.Mutex
+		adds, full := 0, true
+		store := &delivermem.Store{Fail: func(_ context.Context, what string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if what != "add" {
+				return nil
+			}
+			if adds++; full {
+				return fmt.Errorf("%w: none", deliver.ErrFull)
+			}
+			return nil
+		}}
+		r := start(t, deliver.Options{Sink: s, Store: store, Policy: deliver.Policy{MaxEvents: 1}})
+		r.append(0, 2000, 100, paths(2000)...)
+		time.Sleep(time.Hour)
+		mu.Lock()
+		before := adds
+		mu.Unlock()
+		time.Sleep(time.Hour)
+		mu.Lock()
+		if n := adds - before; n > 60_000 {
+			t.Errorf("%d attempts to set aside in an hour", n)
+		}
+		full = false
+		mu.Unlock()
+		r.flush(t)
+		if n, _, _ := store.Count(t.Context()); n != 2000 {
+			t.Errorf("%d dead letters", n)
+		}
+	})
+}
+
+// slowStore takes its time for each dead letter.
+type slowStore struct{ *delivermem.Store }
+
+const perLetter = 10 * time.Millisecond
+
+func (s slowStore) Add(ctx context.Context, letters []deliver.DeadLetter) error {
+	time.Sleep(time.Duration(len(letters)) * perLetter)
+	return s.Store.Add(ctx, letters)
+}
+
+func (s slowStore) Remove(ctx context.Context, ids ...uint64) error {
+	time.Sleep(time.Duration(len(ids)) * perLetter)
+	return s.Store.Remove(ctx, ids...)
+}
+
+// TestLiveLettersFirst: the place of live events does not wait for the dead letters of a
+// long redrive, neither for those that are delivered nor for those that are refused again.
+func TestLiveLettersFirst(t *testing.T) {
+	for name, redriven := range map[string]deliver.Outcome{"delivered": deliver.Delivered, "refused again": deliver.Refused} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store := slowStore{new(delivermem.Store)}
+				s := &sink{answer: always(deliver.Result{Outcome: deliver.Refused, Reason: "no"})}
+				r := start(t, deliver.Options{Sink: s, Store: store, Policy: deliver.Policy{MaxEvents: 100, Concurrency: 4}})
+				r.append(0, 2000, 100)
+				r.flush(t)
+				s.set(func(_ context.Context, b *deliver.Batch) deliver.Result {
+					if b.Redriven {
+						return deliver.Result{Outcome: redriven, Reason: "no"}
+					}
+					return deliver.Result{Outcome: deliver.Refused, Reason: "no"}
+				})
+				if _, _, err := r.Redrive(t.Context(), deliver.Letters{}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second)
+				end := r.append(2000, 1, 1)
+				time.Sleep(time.Second)
+				st := r.Status()
+				if len(st.Redrives) != 1 || !st.Redrives[0].Ended.IsZero() {
+					t.Fatalf("nothing was tested: %+v", st.Redrives)
+				}
+				if st.Position != end {
+					t.Errorf("the live event waits: %v of %v", st.Position, end)
+				}
+				r.flush(t)
+			})
+		})
+	}
 }

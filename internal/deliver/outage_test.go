@@ -419,3 +419,33 @@ func TestMaxAge(t *testing.T) {
 		})
 	}
 }
+
+// TestPoisonAfterOutage: an outage that looks as if it was because of an event is not held
+// against it when others are delivered again.
+func TestPoisonAfterOutage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := new(sink)
+		failing := deliver.Result{Outcome: deliver.Doubtful, Status: 500, Reason: "500"}
+		s.answer = always(failing)
+		r := start(t, deliver.Options{Sink: s, Policy: deliver.Policy{MaxEvents: 1}})
+		r.append(0, 2, 1, "a", "b")
+		time.Sleep(3 * time.Hour)
+		bad := 3 // it is not well yet
+		s.set(func(_ context.Context, b *deliver.Batch) deliver.Result {
+			if number(b.Items[0].Event) == 0 && bad > 0 {
+				bad--
+				return failing
+			}
+			return deliver.Result{}
+		})
+		r.append(2, 50, 1, "c")
+		for i := range 20 {
+			time.Sleep(time.Minute)
+			r.append(52+i, 1, 1, "c")
+		}
+		r.flush(t)
+		if letters, _ := r.store.List(t.Context(), 0, 10); len(letters) > 0 {
+			t.Errorf("event %d became a dead letter after %d attempts", number(letters[0].Event), letters[0].Attempts)
+		}
+	})
+}

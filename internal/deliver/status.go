@@ -149,11 +149,25 @@ func (d *Delivery) Status() Status {
 			}
 		}
 	}
+	d.recountLetters(now)
+	return s
+}
+
+// LettersRemoved says that dead letters were removed from the store: they are counted anew,
+// and what waited for room goes on.
+func (d *Delivery) LettersRemoved() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.letters.asked = true
+	d.kickClerk()
+}
+
+// recountLetters has dead letters counted anew if their number is old.
+func (d *Delivery) recountLetters(now time.Time) {
 	if !d.letters.asked && now.Sub(d.letters.at) > recount {
 		d.letters.asked = true
 		d.kickClerk()
 	}
-	return s
 }
 
 // undecided is how many events are read and not decided.
@@ -240,6 +254,10 @@ func (d *Delivery) Health() error {
 		return fmt.Errorf("%d events were removed from the journal before they were delivered (at %s, %d since the start): %s", g.events, clock(g.at), d.counts.Missed, g.reason)
 	}
 	if l := &d.lastLetter; !l.at.IsZero() && now.Sub(l.at) < noticedFor {
+		if d.letters.letters == 0 && d.letters.at.After(l.at) {
+			return nil // they were redriven or purged
+		}
+		d.recountLetters(now)
 		return fmt.Errorf("events became dead letters (%d since the start, the last one at %s, %s): %s", d.counts.Refused+d.counts.Failed, clock(l.at), l.cause, l.reason)
 	}
 	return nil

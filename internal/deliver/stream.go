@@ -82,9 +82,13 @@ type trouble struct {
 	since     time.Time // the first doubt
 	// began is how often others had been delivered at the first doubt, latest at the last one.
 	began, latest uint64
-	due           time.Time
-	result        Result
-	expired       bool
+	// blamed says that others were delivered after a doubt. The doubts before that one, excused
+	// many, were of an outage, as far as anybody knows.
+	blamed  bool
+	excused int
+	due     time.Time
+	result  Result
+	expired bool
 }
 
 // owner is a key that nobody else may send events of.

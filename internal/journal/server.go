@@ -31,8 +31,9 @@ const (
 	// it cuts it off. Fetches stay far below (see maxFlights).
 	serverPending = 128 << 20
 
-	// statePayload is how large a value of a state may be at least.
-	statePayload = 8 << 20
+	// statePayload is how large a value of a state may be at least. The largest event that the
+	// journal may have, with what a list keeps of it, is not larger.
+	statePayload = 9 << 20
 
 	readyTimeout = 60 * time.Second
 	readyPoll    = time.Millisecond

@@ -21,7 +21,7 @@ type verdict struct {
 }
 
 const (
-	checkCredentials = "check the credentials of the sink"
+	checkCredentials = "check the credentials or signing keys of the sink"
 	checkURL         = "check the url of the sink"
 	checkForm        = "check the body, format and headers of the sink"
 )

@@ -73,7 +73,7 @@ func TestClassify(t *testing.T) {
 		{"broken", Answer{Status: 500, Header: header("Retry-After", "99999999")},
 			deliver.Result{Outcome: deliver.Doubtful, Status: 500, After: MaxRetryAfter, Reason: "HTTP 500 Internal Server Error"}},
 		{"key", Answer{Status: 401, Body: []byte(" \n ")},
-			deliver.Result{Outcome: deliver.Retry, Status: 401, Reason: "HTTP 401 Unauthorized; check the credentials of the sink"}},
+			deliver.Result{Outcome: deliver.Retry, Status: 401, Reason: "HTTP 401 Unauthorized; check the credentials or signing keys of the sink"}},
 		{"unknown", Answer{Status: 599}, deliver.Result{Outcome: deliver.Doubtful, Status: 599, Reason: "HTTP 599"}},
 		{"no status at all", Answer{Status: 999}, deliver.Result{Outcome: deliver.Retry, Status: 999, Reason: "HTTP 999; check the url of the sink"}},
 	}

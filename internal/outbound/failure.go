@@ -99,6 +99,8 @@ func (f *Failure) describe() string {
 		return "the certificate of " + f.place + " has expired, or is not valid yet"
 	case errors.As(err, &record):
 		return f.place + " does not speak TLS; is it http://?"
+	case strings.Contains(err.Error(), "malformed HTTP response"), strings.Contains(err.Error(), "malformed HTTP version"):
+		return f.place + " does not speak HTTP; is the port right?"
 	case operation != nil && operation.Op == "remote error": // an alert of TLS
 		switch text := operation.Err.Error(); {
 		case strings.Contains(text, "certificate required"):

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,15 @@ import (
 type Guard struct {
 	networks []netip.Prefix
 	names    []string // in lower case; with a dot in front: what is below it
+	setting  string   // where exceptions are written; empty: delivery.allow
+}
+
+// In returns the guard for errors that name another setting than delivery.allow as the place for
+// exceptions.
+func (g *Guard) In(setting string) *Guard {
+	named := *g
+	named.setting = setting
+	return &named
 }
 
 // NewGuard returns a guard with exceptions, each of which is
@@ -41,6 +51,7 @@ func NewGuard(allow ...string) (*Guard, error) { return new(Guard).With(allow...
 func (g *Guard) With(allow ...string) (*Guard, error) {
 	with := &Guard{}
 	if g != nil {
+		with.setting = g.setting
 		with.networks, with.names = slices.Clone(g.networks), slices.Clone(g.names)
 	}
 	for _, text := range allow {
@@ -95,8 +106,8 @@ type Denied struct {
 	Address netip.Addr
 	// Why is what kind of an address or a host it is.
 	Why string
-	// hint is what has to be allowed.
-	hint string
+	// hint is what has to be allowed, and setting where; empty: delivery.allow.
+	hint, setting string
 }
 
 // Error says why it is denied, and how to allow it.
@@ -105,7 +116,15 @@ func (d *Denied) Error() string {
 	if d.Address.IsValid() && d.Host != d.Address.String() {
 		what += " is at " + d.Address.String() + ", which"
 	}
-	return fmt.Sprintf("%s is %s, where sinks do not send to; if it is meant, add %q to delivery.allow", what, d.Why, d.hint)
+	return fmt.Sprintf("%s is %s, where sinks do not send to; if it is meant, add %q to %s", what, d.Why, d.hint, cmp.Or(d.setting, "delivery.allow"))
+}
+
+// in is the setting of a guard, which may be nil.
+func (g *Guard) in() string {
+	if g == nil {
+		return ""
+	}
+	return g.setting
 }
 
 // CheckHost says what can be said about a host without looking it up: whether it is an
@@ -124,7 +143,7 @@ func (g *Guard) CheckHost(host string) error {
 	}
 	for _, local := range localNames {
 		if name == local.name || strings.HasSuffix(name, "."+local.name) {
-			return &Denied{Host: host, Why: local.why, hint: name}
+			return &Denied{Host: host, Why: local.why, hint: name, setting: g.in()}
 		}
 	}
 	return nil
@@ -182,7 +201,7 @@ func (g *Guard) checkAddress(host string, address netip.Addr) error {
 		if g.allowsAddress(inside) {
 			return nil
 		}
-		return &Denied{Host: host, Address: address, Why: "an IPv4 address in the form of IPv6", hint: inside.WithZone("").String()}
+		return &Denied{Host: host, Address: address, Why: "an IPv4 address in the form of IPv6", hint: inside.WithZone("").String(), setting: g.in()}
 	}
 	why, own, alone := classify(address)
 	if why == "" {
@@ -199,7 +218,7 @@ func (g *Guard) checkAddress(host string, address netip.Addr) error {
 	inside := embedded(address)
 	switch {
 	case !allowed:
-		return &Denied{Host: host, Address: address, Why: why, hint: address.WithZone("").String()}
+		return &Denied{Host: host, Address: address, Why: why, hint: address.WithZone("").String(), setting: g.in()}
 	case inside.IsValid():
 		// A translator that may be used is not thereby a way to all that it translates to.
 		return g.checkAddress(host, inside)

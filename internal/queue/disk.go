@@ -188,7 +188,10 @@ func (q *Queue) commit(g *group) error {
 	}
 	h := groupHead{length: len(g.buf) - groupHeader, entries: g.entries, first: g.first, recorded: now.UnixNano()}
 	h.put(g.buf)
-	if _, err = s.file.WriteAt(g.buf, s.end); err == nil {
+	if err = s.prepare(len(g.buf)); err == nil {
+		_, err = s.file.WriteAt(g.buf, s.end)
+	}
+	if err == nil {
 		err = directory.SyncData(s.file)
 	}
 	c := &chunk{first: g.first, recorded: now.UTC()}
@@ -318,8 +321,16 @@ func (q *Queue) failed(g *group, err error) bool {
 			q.mu.Unlock()
 		}
 		return false
-	case g == nil && full:
-		return true // when space is freed, entries are taken again
+	case g == nil && full: // when space is freed, entries are taken again
+		select {
+		case <-d.retry: // which may have happened before anybody knew of the trouble
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			d.trouble = nil
+			q.madeRoom()
+		default:
+		}
+		return true
 	}
 	attempts := 1
 	if g != nil {

@@ -434,3 +434,22 @@ func TestEntrySizes(t *testing.T) {
 		}
 	})
 }
+
+// TestFullForAMoment: a queue that finds no room in the same moment in which a reader makes some
+// takes entries again.
+func TestFullForAMoment(t *testing.T) {
+	for _, what := range []WhenFull{Reject, Drop} {
+		o := options(t.TempDir())
+		o.WhenFull = what
+		q := open(t, o)
+		add(t, q, "a")
+		q.disk.retry <- struct{}{} // files were removed before the writer has noted that there is no room
+		q.failed(&group{done: make(chan struct{})}, q.noSpace())
+		if err := q.Append(t.Context(), []byte("b")); err != nil {
+			t.Errorf("%d: %v", what, err)
+		}
+		if s := q.Stats(); s.Appended != 2 || s.Dropped+s.Rejected != 0 {
+			t.Errorf("%d: %+v", what, s)
+		}
+	}
+}

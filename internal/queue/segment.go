@@ -125,6 +125,7 @@ type segment struct {
 	next   uint64 // number behind the last entry
 	end    int64  // where the groups end
 	size   int64  // of the disk
+	zeroed int64  // up to where it was written before, with zeros or groups; of the writer
 	marks  []mark // some of the groups, in order
 	holes  []hole // what cannot be read
 	bad    bool   // it is kept aside when nobody needs it
@@ -199,6 +200,25 @@ func createSegment(dir string, number, first uint64, size int64) (*segment, erro
 		return nil, errors.Join(err, f.Close(), os.Remove(path))
 	}
 	return &segment{path: path, number: number, file: f, first: first, next: first, end: segmentHeader, size: size}, nil
+}
+
+// zeroAhead is how many zeros are written at once in front of the groups. File systems note where
+// allocated space was written for the first time, so that each sync would wait for their
+// journal; with this, one in many does.
+const zeroAhead = 1 << 20
+
+var zeros [zeroAhead]byte
+
+// prepare writes zeros where the next groups go, if that has to be done. They are synced with a
+// group.
+func (g *segment) prepare(length int) error {
+	from := max(g.zeroed, g.end)
+	if g.end+int64(length) <= g.zeroed || from >= g.size {
+		return nil
+	}
+	n, err := g.file.WriteAt(zeros[:min(zeroAhead, g.size-from)], from)
+	g.zeroed = from + int64(n)
+	return err
 }
 
 // scanned is what is in a file.

@@ -42,7 +42,7 @@ func (r *run) functions() map[string]any {
 		writeValue: r.writeValue, writeKey: r.writeKey, writeQuoted: r.writeQuoted, writeText: r.writeText,
 		writePath: r.writePath, writeQuery: r.writeQuery, countStep: r.step, rangeOver: r.rangeOver,
 
-		"raw":          func(v any) (Raw, error) { s, err := textOf(v); return Raw(s), err },
+		"raw":          func(v any) (Raw, error) { s, err := r.textOf(v); return Raw(s), err },
 		"toJson":       r.toJSON,
 		"toPrettyJson": r.toPrettyJSON,
 		"fromJson":     r.fromJSON,
@@ -55,9 +55,9 @@ func (r *run) functions() map[string]any {
 		"trim":       r.text1(strings.TrimSpace),
 		"trimPrefix": r.text2(func(prefix, s string) string { return strings.TrimPrefix(s, prefix) }),
 		"trimSuffix": r.text2(func(suffix, s string) string { return strings.TrimSuffix(s, suffix) }),
-		"hasPrefix":  test2(func(prefix, s string) bool { return strings.HasPrefix(s, prefix) }),
-		"hasSuffix":  test2(func(suffix, s string) bool { return strings.HasSuffix(s, suffix) }),
-		"contains":   test2(func(part, s string) bool { return strings.Contains(s, part) }),
+		"hasPrefix":  r.test2(func(prefix, s string) bool { return strings.HasPrefix(s, prefix) }),
+		"hasSuffix":  r.test2(func(suffix, s string) bool { return strings.HasSuffix(s, suffix) }),
+		"contains":   r.test2(func(part, s string) bool { return strings.Contains(s, part) }),
 		"replace":    r.replace,
 		"trunc":      r.trunc,
 		"truncate":   r.truncate,
@@ -65,7 +65,7 @@ func (r *run) functions() map[string]any {
 		"join":       r.join,
 		"first":      func(v any) (any, error) { return end(v, false) },
 		"last":       func(v any) (any, error) { return end(v, true) },
-		"keys":       keys,
+		"keys":       r.keys,
 		"list":       func(values ...any) []any { return values },
 		"dict":       dict,
 		"base64":     r.text1(func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }),
@@ -97,6 +97,16 @@ func (r *run) functions() map[string]any {
 // slackText escapes what has a meaning in the texts of Slack.
 var slackText = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 
+// textOf is textOf of what may have to be made first. It is not for free either: a template
+// can ask for it again and again.
+func (r *run) textOf(v any) (string, error) {
+	s, err := textOf(v)
+	if err != nil || isText(v) {
+		return s, err
+	}
+	return s, r.charge(len(s))
+}
+
 // text1 makes a function of texts one of values.
 func (r *run) text1(f func(string) string) func(any) (string, error) {
 	return func(v any) (string, error) {
@@ -118,7 +128,7 @@ func (r *run) text2(f func(string, string) string) func(string, any) (string, er
 	}
 }
 
-func test2(f func(string, string) bool) func(any, any) (bool, error) {
+func (r *run) test2(f func(string, string) bool) func(any, any) (bool, error) {
 	return func(a, v any) (bool, error) {
 		part, err := textOf(a)
 		if err != nil {
@@ -127,7 +137,7 @@ func test2(f func(string, string) bool) func(any, any) (bool, error) {
 		if isMissing(v) {
 			return false, nil
 		}
-		s, err := textOf(v)
+		s, err := r.textOf(v)
 		return err == nil && f(part, s), err
 	}
 }
@@ -325,10 +335,13 @@ func end(v any, last bool) (any, error) {
 	return list[0], nil
 }
 
-func keys(v any) ([]any, error) {
+func (r *run) keys(v any) ([]any, error) {
 	m, ok := v.(map[string]any)
 	if !ok {
 		return nil, errors.New("is not an object")
+	}
+	if err := r.charge(32 * len(m)); err != nil {
+		return nil, err
 	}
 	list := make([]any, 0, len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {

@@ -78,7 +78,7 @@ type site struct {
 // Problem is what is wrong with a template, or with what it was executed on, at a place.
 type Problem struct {
 	Source       string // name of the source
-	Line, Column int    // from 1; 0: of the whole
+	Line, Column int    // from 1; 0: of the whole, and of the whole line
 	Action       string // the action, empty if it is none
 	Reason       string // and the remedy; without values
 }
@@ -88,7 +88,10 @@ func (p *Problem) Error() string {
 	var b strings.Builder
 	b.WriteString(p.Source)
 	if p.Line > 0 {
-		fmt.Fprintf(&b, ", line %d, column %d", p.Line, p.Column)
+		fmt.Fprintf(&b, ", line %d", p.Line)
+	}
+	if p.Column > 0 {
+		fmt.Fprintf(&b, ", column %d", p.Column)
 	}
 	if p.Action != "" {
 		b.WriteString(", at " + p.Action)
@@ -186,7 +189,6 @@ func parseSource(s Source) (set map[string]*parse.Tree, err error) {
 	if rest, ok := strings.CutPrefix(p.Reason, s.Name+":"); ok {
 		if _, err := fmt.Sscanf(rest, "%d:", &p.Line); err == nil {
 			_, p.Reason, _ = strings.Cut(rest, ": ")
-			p.Column = 1
 		}
 	}
 	if name := unknownFunction.FindStringSubmatch(p.Reason); name != nil {

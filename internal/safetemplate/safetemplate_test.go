@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -130,7 +131,7 @@ func TestRefusedTemplates(t *testing.T) {
 		{`{{call .A}}`, `there is no function call; there are add, and, base64`},
 		{`{{html .A}}`, `there is no function html`},
 		{`{{_value 1 .A}}`, `there is no function _value`},
-		{"{\n  \"a\": {{.A}\n}", `body, line 2, column 1: bad character U+007D`},
+		{"{\n  \"a\": {{.A}\n}", `body, line 2: bad character U+007D`},
 		{"\xff", `is not UTF-8`},
 		{strings.Repeat(" ", MaxTemplateBytes+1), `more than 64 KiB`},
 		{strings.Repeat("[", 300), `more than 200 objects and lists in each other`},
@@ -333,4 +334,29 @@ func FuzzCheck(f *testing.F) {
 			t.Errorf("%q", b)
 		}
 	})
+}
+
+// A template without any range is bounded as well: asking about a large value costs.
+func TestManyQuestions(t *testing.T) {
+	large := make([]any, 400_000)
+	object := make(map[string]any, 100_000)
+	for i := range large {
+		large[i] = int64(i)
+		if i < 100_000 {
+			object[strconv.Itoa(i)] = int64(i)
+		}
+	}
+	for _, question := range []string{`{{if contains "x" .L}}{{end}}`, `{{if hasPrefix "x" .L}}{{end}}`, `{{if keys .O}}{{end}}`, `{{if raw .L}}{{end}}`} {
+		tmpl, err := Parse(JSON, Source{"body", strings.Repeat(question, 60_000/len(question)) + "{}"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if _, err := tmpl.Execute(nil, map[string]any{"L": large, "O": object}); err == nil {
+			t.Errorf("%s: no error", question)
+		}
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("%s: took %v", question, took)
+		}
+	}
 }

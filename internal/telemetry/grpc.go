@@ -144,6 +144,13 @@ func judgeStatus(s *status.Status, secrets []string, c *Connection) Answer {
 	}
 	text := fmt.Sprintf("gRPC %v: %s", s.Code(), s.Message())
 	switch s.Code() {
+	case codes.Unavailable:
+		switch {
+		case strings.Contains(s.Message(), "looked like an HTTP/1.1 header"):
+			text = "it does not speak gRPC; is it the port of HTTP? (" + text + ")"
+		case strings.Contains(s.Message(), "first record does not look like a TLS handshake"):
+			text = "it does not speak TLS; is it http://? (" + text + ")"
+		}
 	case codes.InvalidArgument:
 		a.Outcome = Never
 	case codes.ResourceExhausted:

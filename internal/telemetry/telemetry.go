@@ -139,6 +139,17 @@ func failed(ctx context.Context, timeout time.Duration, secrets []string, err er
 	case errors.Is(err, context.DeadlineExceeded):
 		return Answer{Outcome: Retry, Reason: fmt.Sprintf("no answer within %v", timeout)}
 	}
+	var record tls.RecordHeaderError
+	remedy := ""
+	switch text := err.Error(); {
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		remedy = "it does not speak TLS; is it http://?"
+	case strings.Contains(text, `malformed HTTP response "\x00\x00`):
+		remedy = "it speaks HTTP/2 only; is it the port of gRPC?"
+	}
+	if remedy != "" {
+		return Answer{Outcome: Retry, Reason: reason(secrets, "%s (%v)", remedy, err)}
+	}
 	return Answer{Outcome: Retry, Reason: reason(secrets, "%v", err)}
 }
 

@@ -37,6 +37,7 @@ const (
 	metaTimestamp = "flipt_timestamp" // if it is not written as we write it
 	metaStatus    = "flipt_status"    // if it is no outcome
 	metaAction    = "flipt_action"    // if it is no verb of Flipt
+	metaType      = "flipt_type"      // if package audit has another name for it
 	metaActor     = "flipt_actor"     // "none": there is no actor
 	metaPicture   = "flipt_picture"
 	metaMethod    = "authentication" // "none", which is no method
@@ -60,7 +61,11 @@ func FromFlipt(e *flipt.Event) (audit.Event, error) {
 	if verb, ok := actions[e.Action]; ok {
 		out.Action = verb
 	} else {
+		out.Action = name(e.Action)
 		out.Metadata[metaAction] = e.Action
+	}
+	if out.Target.Type = name(e.Type); out.Target.Type != e.Type {
+		out.Metadata[metaType] = e.Type
 	}
 	at, err := time.Parse(time.RFC3339Nano, e.Timestamp)
 	if err == nil {
@@ -106,6 +111,21 @@ func FromFlipt(e *flipt.Event) (audit.Event, error) {
 	return out, nil
 }
 
+// name makes of a noun or a verb of other vocabularies what package audit takes.
+func name(word string) string {
+	const most = 64
+	var b strings.Builder
+	for _, c := range word {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			c = '_'
+		}
+		if b.WriteRune(c); b.Len() == most {
+			break
+		}
+	}
+	return b.String()
+}
+
 func format(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // ToFlipt returns an event of package audit as one of Flipt: the type is that of the target,
@@ -138,6 +158,7 @@ func ToFlipt(e *audit.Event) flipt.Event {
 	take(&out.Timestamp, metaTimestamp)
 	take(&out.Status, metaStatus)
 	take(&out.Action, metaAction)
+	take(&out.Type, metaType)
 	if !of || own[metaActor] != "none" {
 		a := flipt.Actor{Authentication: e.Actor.Method, IP: e.Actor.IP, Email: e.Actor.Email, Name: e.Actor.Name}
 		take(&a.Picture, metaPicture)

@@ -41,6 +41,7 @@ func recorded(t *testing.T) (lines []string) {
 func TestThereAndBack(t *testing.T) {
 	lines := append(recorded(t),
 		`{"version":"0.2","type":"order","action":"ship","status":"","metadata":{},"payload":[1,2],"timestamp":"2026-11-21T03:38:10+02:00"}`,
+		`{"version":"0.2","type":"my order/é","action":"was shipped","status":"success","metadata":{},"payload":null,"timestamp":"2026-11-21T03:38:10Z"}`,
 		`{"version":"0.3","type":"flag","action":"read","status":"odd","metadata":{"actor":{}},"payload":"text","timestamp":"never"}`,
 		`{"version":"0.2","type":"flag","action":"create","status":"denied","metadata":{"actor":{"authentication":"none","ip":"::1","email":"a@b","name":"n","picture":"p"}},"payload":null,"timestamp":"2026-11-21T01:38:10.5Z"}`,
 	)
@@ -52,6 +53,9 @@ func TestThereAndBack(t *testing.T) {
 		mid, err := FromFlipt(&e)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if _, err := json.Marshal(mid); err != nil {
+			t.Errorf("package audit does not take it: %v", err)
 		}
 		back := ToFlipt(&mid)
 		got, err := back.AppendLogLine(nil)

@@ -285,3 +285,35 @@ func FuzzLetters(f *testing.F) {
 		}
 	})
 }
+
+// TestDirectoryNotSynced: when nobody knows whether the name of a new file is durable, letters
+// do not go to the one before, which has no name any more.
+func TestDirectoryNotSynced(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may read every directory")
+	}
+	dir := t.TempDir()
+	s := open(t, dir)
+	if err := s.Add(t.Context(), []deliver.DeadLetter{aLetter(1, "a")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o300); err != nil { // it cannot be opened to sync it
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	err := s.rewrite()
+	s.mu.Unlock()
+	if err == nil {
+		t.Error("no error")
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Add(t.Context(), []deliver.DeadLetter{aLetter(2, "b")}); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if n, _, err := open(t, dir).Count(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d letters after a restart: %v", n, err)
+	}
+}

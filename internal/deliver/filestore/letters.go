@@ -413,6 +413,7 @@ func (s *Store) rewrite() (err error) {
 		return err
 	}
 	if err := directory.Sync(s.o.Dir); err != nil {
+		s.failed = true // what is open is not the file of the path any more
 		return err
 	}
 	if s.file != nil {
@@ -443,10 +444,14 @@ func (s *Store) payload(l *letter) ([]byte, error) {
 
 func (s *Store) read(l *letter) (deliver.DeadLetter, error) {
 	payload, err := s.payload(l)
-	if err != nil {
-		return deliver.DeadLetter{}, err
+	var letter deliver.DeadLetter
+	if err == nil {
+		letter, err = decodeLetter(l.id, payload)
 	}
-	return decodeLetter(l.id, payload)
+	if err != nil {
+		return deliver.DeadLetter{}, &deliver.UnreadableLetter{ID: l.id, Err: err}
+	}
+	return letter, nil
 }
 
 // List implements [deliver.DeadLetters].
@@ -459,8 +464,11 @@ func (s *Store) List(ctx context.Context, after uint64, limit int) ([]deliver.De
 	var list []deliver.DeadLetter
 	for i := s.find(after + 1); i < len(s.letters) && len(list) < limit; i++ {
 		l, err := s.read(&s.letters[i])
+		if broken := (*deliver.UnreadableLetter)(nil); len(list) > 0 && errors.As(err, &broken) {
+			return list, nil
+		}
 		if err != nil {
-			return list, fmt.Errorf("list dead letters: %w", err)
+			return nil, fmt.Errorf("list dead letters: %w", err)
 		}
 		list = append(list, l)
 	}

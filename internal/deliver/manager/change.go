@@ -71,12 +71,17 @@ func (m *Manager) Put(ctx context.Context, name string, text []byte) (_ Info, cr
 			s.before = old.status().Counts
 		}
 	}
+	// What is published after the answer is for the sink, so its place must be durable.
+	begun := s.delivery.Begin(ctx)
 	m.mu.Lock()
 	m.sinks[name] = s
 	m.mu.Unlock()
 	s.unregister = m.o.Health.Register("sink "+name, health.Degradation, s.health)
 	if state == running {
 		m.start(s)
+	}
+	if begun != nil {
+		return Info{}, false, fmt.Errorf("store where the sink %s begins: %w: %w", name, ErrUnavailable, begun)
 	}
 	return m.info(ctx, s), old == nil, nil
 }
@@ -184,7 +189,7 @@ const TestType = "tocsin/sink-test"
 
 // Test sends one event to a sink at once, beside all others, also when it is paused: an
 // example of an event type, or, with "", one that says that it is a test. The error wraps
-// [ErrRange] for a type without an example.
+// [ErrNoSample] for a type without an example.
 func (m *Manager) Test(ctx context.Context, name, eventType string) (deliver.Result, *event.Event, error) {
 	s, err := m.runs(name)
 	if err != nil {
@@ -197,7 +202,7 @@ func (m *Manager) Test(ctx context.Context, name, eventType string) (deliver.Res
 			sample, ok = m.o.Sample(eventType)
 		}
 		if !ok {
-			return deliver.Result{}, nil, fmt.Errorf("%w: there is no example of the event type %q", ErrRange, eventType)
+			return deliver.Result{}, nil, fmt.Errorf("%w %q: only types that the hub knows can be tried; leave the type out for an event that says that it is a test", ErrNoSample, eventType)
 		}
 		example := *sample
 		example.ID, example.Time, example.Recorded = e.ID, e.Time, e.Recorded

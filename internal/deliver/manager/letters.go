@@ -73,6 +73,9 @@ func (m *Manager) Purge(ctx context.Context, name string, ids []uint64, through 
 	if err != nil {
 		return 0, err
 	}
+	if s, err := m.runs(name); err == nil {
+		defer s.delivery.LettersRemoved()
+	}
 	if len(ids) == 0 {
 		n, err := st.Purge(ctx, through)
 		return n, letterError(err)

@@ -47,6 +47,8 @@ var (
 	ErrConflict = errors.New("not possible now")
 	// ErrRange means that a range of events or dead letters is none.
 	ErrRange = errors.New("no such range")
+	// ErrNoSample means that there is no example of an event type.
+	ErrNoSample = errors.New("there is no example of the event type")
 	// ErrUnavailable means that the journal does not work at the moment. Whether a change was
 	// stored is then not known.
 	ErrUnavailable = errors.New("the journal does not store anything at the moment")
@@ -210,7 +212,7 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			m.addStored(ctx, name, record{}, failed[name])
 		}
 	}
-	for _, s := range m.sinks {
+	for _, s := range m.all() {
 		s.unregister = o.Health.Register("sink "+s.name, health.Degradation, s.health)
 	}
 	if o.Registry != nil {
@@ -218,7 +220,23 @@ func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 			return nil, fmt.Errorf("register the metrics of sinks: %w", err)
 		}
 	}
+	m.begin(ctx)
 	return m, nil
+}
+
+// begin decides where new sinks begin, before anything can be published. One for which that
+// cannot be stored begins when it can be.
+func (m *Manager) begin(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for _, s := range m.sinks {
+		if s.delivery == nil {
+			continue
+		}
+		if err := s.delivery.Begin(ctx); err != nil {
+			m.log.Warn("The place of a sink in the journal cannot be read or stored yet.", "sink", s.name, "error", err)
+		}
+	}
 }
 
 // addStored makes a sink of what is stored about it.
@@ -412,13 +430,17 @@ func (m *Manager) all() []*sink {
 
 // Reopen makes sinks begin anew what they write to, such as a file that was moved away.
 func (m *Manager) Reopen() {
+	var all sync.WaitGroup
+	defer all.Wait()
 	for _, s := range m.all() {
 		if s.delivery == nil {
 			continue
 		}
-		if err := s.delivery.Reopen(); err != nil {
-			m.log.Error("A sink could not be reopened.", "sink", s.name, "error", err)
-		}
+		all.Go(func() { // one that hangs delays no other
+			if err := s.delivery.Reopen(); err != nil {
+				m.log.Error("A sink could not be reopened.", "sink", s.name, "error", err)
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -346,6 +347,13 @@ func TestLettersAndReplays(t *testing.T) {
 	}
 	b.awaitGot("a", "2")
 	await(t, "the letter is gone", func() bool { n, _, _ := b.m.Count(t.Context(), "a"); return n == 2 })
+	soon := time.Now()
+	defer func() {
+		await(t, "the count", func() bool { return b.info("a").Status.DeadLetters == 0 })
+		if time.Since(soon) > 5*time.Second {
+			t.Error("what was removed is counted late")
+		}
+	}()
 	if n, err := b.m.Purge(t.Context(), "a", nil, AllLetters); n != 2 || err != nil {
 		t.Errorf("purged %d, %v", n, err)
 	}
@@ -399,10 +407,43 @@ func TestTest(t *testing.T) {
 	if err != nil || result.Status != 404 || e.Type != "shop/order" || e.ID == "sample" {
 		t.Errorf("test of a type: %+v, %+v, %v", result, e, err)
 	}
-	if _, _, err := b.m.Test(t.Context(), "a", "nobody/knows"); !errors.Is(err, ErrRange) {
+	if _, _, err := b.m.Test(t.Context(), "a", "nobody/knows"); !errors.Is(err, ErrNoSample) {
 		t.Errorf("test of no type: %v", err)
 	}
 	if n, _, err := b.m.Count(t.Context(), "a"); n != 0 || err != nil {
 		t.Errorf("tests became %d dead letters, %v", n, err)
 	}
+}
+
+// What comes after a sink was added, or the hub was opened with a new one, is for the sink,
+// also when nothing of it has run before the end.
+func TestBeginsAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.open()
+	b.append("before")
+	for i := range 20 {
+		name, event := fmt.Sprint("sink-", i), fmt.Sprint("event-", i)
+		b.put(name, hook)
+		if _, known, err := b.m.sinks[name].store.Load(t.Context()); !known || err != nil {
+			t.Fatalf("the place of %s is not stored when the sink was added: %v", name, err)
+		}
+		b.append(event)
+	}
+	for i := range 20 {
+		await(t, fmt.Sprint("sink-", i), func() bool { return len(b.receiver.received(fmt.Sprint("sink-", i))) == 20-i })
+	}
+	b.close()
+
+	b.o.Sinks = []config.Sink{fileSink("new", nil)}
+	var err error
+	if b.journal, err = journal.Open(t.Context(), journal.Config{Dir: b.o.DataDir, Logger: b.o.Logger}); err != nil {
+		t.Fatal(err)
+	}
+	b.o.Journal, b.o.Registry, b.o.Health = b.journal, nil, nil
+	if b.m, err = Open(t.Context(), b.o); err != nil {
+		t.Fatal(err)
+	}
+	b.append("between") // it is open, and not started
+	b.reopen()
+	b.awaitGot("new", "between")
 }

@@ -46,7 +46,7 @@ func newCollector(m *Manager) *collector {
 	c.waiting = desc("waiting_events", "Events that were read and are not decided.")
 	c.inFlight = desc("in_flight_events", "Events that are being sent.")
 	c.sending = desc("in_flight_requests", "Requests that are on their way.")
-	c.failing = desc("failing_seconds", "For how long nothing could be delivered; 0: the last attempt worked.")
+	c.failing = desc("failing_seconds", "For how long nothing could be delivered although events wait; 0: the last attempt worked, none waits, or the sink is paused.")
 	c.state = desc("state", "1 for the state in which the sink is, 0 for the others.", "state")
 	c.replays = desc("replays", "Replays that are under way.")
 	c.redrives = desc("redrives", "Redrives of dead letters that are under way.")
@@ -115,7 +115,7 @@ func (c *collector) collect(ch chan<- prometheus.Metric, s *sink) {
 	gauge(c.inFlight, float64(st.InFlight))
 	gauge(c.sending, float64(st.Sending))
 	failing := 0.0
-	if st.Outage != nil {
+	if st.Outage != nil && state == deliver.Failing && st.Waiting > 0 {
 		failing = max(time.Since(st.Outage.Since).Seconds(), 0)
 	}
 	gauge(c.failing, failing)

@@ -262,3 +262,31 @@ func TestRecorded(t *testing.T) {
 	b.awaitCondition("a", deliver.Disabled)
 	await(t, "a record", func() bool { return slices.Contains(b.recorded(), "sink-disabled") })
 }
+
+// What is paused fails nobody, nor does what nothing waits for: an alert would never end.
+func TestFailingSeconds(t *testing.T) {
+	b := newBench(t).open()
+	b.put("a", hook)
+	b.awaitCondition("a", deliver.Running)
+	failing := func() (seconds float64) {
+		families, err := b.registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "tocsin_sink_failing_seconds" {
+				seconds = f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		return seconds
+	}
+	b.receiver.say("a", deliver.Result{Outcome: deliver.Retry, Status: 503, Reason: "later"})
+	b.append("1")
+	await(t, "a failure", func() bool { return failing() > 0 })
+	if err := b.m.Pause(t.Context(), "a", "repair"); err != nil {
+		t.Fatal(err)
+	}
+	if got := failing(); got != 0 {
+		t.Errorf("failing for %v s while paused", got)
+	}
+}

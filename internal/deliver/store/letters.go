@@ -40,17 +40,7 @@ type storedLetter struct {
 
 // LetterError is the error of a dead letter that cannot be read. It wraps [ErrVersion] or
 // [journal.ErrVersion] when another version of the program wrote it.
-type LetterError struct {
-	ID  uint64
-	Err error
-}
-
-func (e *LetterError) Error() string {
-	return fmt.Sprintf("dead letter %d cannot be read: %v", e.ID, e.Err)
-}
-
-// Unwrap returns the reason.
-func (e *LetterError) Unwrap() error { return e.Err }
+type LetterError = deliver.UnreadableLetter
 
 // Add sets events aside and returns when they are durable. A letter of the same position
 // is replaced by the newer one, which has a new id. The error wraps [deliver.ErrFull] when
@@ -152,13 +142,13 @@ func (s *Store) update(ctx context.Context, info journal.ListInfo) error {
 			entries = append(entries, journal.ListEntry{ID: e.ID, Note: e.Note})
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
+		for _, e := range entries { // also when there was no time for all: the next one goes on there
 			if err := s.insert(ctx, e); err != nil {
 				return err
 			}
+		}
+		if err != nil {
+			return err
 		}
 		if len(entries) == 0 {
 			s.index.through = max(s.index.through, info.Last) // which may have been removed
@@ -298,7 +288,7 @@ func encodeLetter(l *deliver.DeadLetter) ([]byte, error) {
 func decodeLetter(e journal.ListEntry) (deliver.DeadLetter, error) {
 	l, err := parseLetter(e.Data)
 	if err != nil {
-		return deliver.DeadLetter{}, &LetterError{e.ID, err}
+		return deliver.DeadLetter{}, &LetterError{ID: e.ID, Err: err}
 	}
 	l.ID = e.ID
 	return l, nil

@@ -167,18 +167,19 @@ func (s *Store) Save(ctx context.Context, st deliver.State) error {
 func (s *Store) Drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
+	// As long as there is a state, others know that something is left.
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	s.index = index{}
+	if err := s.list.Drop(ctx); err != nil {
+		return s.fail("remove the dead letters", err)
+	}
 	kv, err := s.bucket(ctx)
 	if err == nil {
 		err = kv.Purge(ctx, s.key(), jetstream.PurgeTTL(markerTTL))
 	}
 	if err != nil {
 		return s.fail("remove the state", err)
-	}
-	s.adding.Lock()
-	defer s.adding.Unlock()
-	s.index = index{}
-	if err := s.list.Drop(ctx); err != nil {
-		return s.fail("remove the dead letters", err)
 	}
 	return nil
 }

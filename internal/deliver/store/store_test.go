@@ -630,3 +630,91 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+// TestIndexInParts: adding to a long list after a restart gets done in the end, although no
+// attempt has the time to look through all of it.
+func TestIndexInParts(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir)
+	s := newStore(j, 1<<30)
+	const n = 900
+	r := rand.New(rand.NewPCG(1, 2))
+	list := letters(1, n+1)
+	for i := range list {
+		e := *list[i].Event
+		e.Data = make([]byte, 16<<10)
+		for k := range e.Data {
+			e.Data[k] = byte(r.Uint32())
+		}
+		list[i].Event = &e
+	}
+	if err := s.Add(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	s = newStore(j, 1<<30) // as after a restart
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond)
+		err := s.Add(ctx, letters(1, 2))
+		cancel()
+		if err == nil {
+			t.Logf("%d attempts", try)
+			break
+		}
+		if try == 5000 {
+			t.Fatalf("after %d attempts: %v", try, err)
+		}
+	}
+	if count, _, err := s.Count(t.Context()); count != n || err != nil {
+		t.Errorf("%d letters: %v", count, err)
+	}
+}
+
+// TestRedriveForeign: dead letters that cannot be read stay, and the others are sent.
+func TestRedriveForeign(t *testing.T) {
+	j := open(t, t.TempDir())
+	s := newStore(j, 10<<20)
+	one, two := letter(1), letter(2)
+	a, err := encodeLetter(&one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := encodeLetter(&two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := append([]byte{2}, a[1:]...)
+	if err := s.list.Add(t.Context(), []journal.ListEntry{{Data: newer}, {Data: a}, {Data: newer}, {Data: nil}, {Data: b}, {Data: newer}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, which := range []deliver.Letters{{First: 2, Last: 3}, {}} {
+		d := deliver.New(deliver.Options{Name: "x", Sink: taker{}, Journal: FromJournal(j), Store: s})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.Run(ctx) }()
+		if _, _, err := d.Redrive(t.Context(), which); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			if st := d.Status(); len(st.Redrives) > 0 && st.Redrives[0].Done {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it does not end: %+v", d.Status().Redrives)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, _, err := s.Count(t.Context()); n != 4 || err != nil {
+		t.Errorf("%d are left: %v", n, err)
+	}
+}
+
+// taker takes everything.
+type taker struct{}
+
+func (taker) Send(context.Context, *deliver.Batch) deliver.Result { return deliver.Result{} }
+func (taker) Close() error                                        { return nil }

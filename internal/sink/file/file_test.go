@@ -202,7 +202,7 @@ func TestNotAFile(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"link": "it is a symbolic link; set the path to what that points to", "dangling": "it is a symbolic link",
-		"fifo": "it is no regular file", "directory": "it is no regular file", "target/f": "not a directory",
+		"fifo": "it is no regular file", "directory": "it is a directory; name a file in it", "target/f": "not a directory",
 	} {
 		if got := refused(t, open(t, Options{Path: filepath.Join(dir, name)})); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", name, got)

@@ -277,6 +277,9 @@ func openDirectory(o *Options) (*os.Root, error) {
 		return root, nil
 	}
 	below, err := os.OpenRoot(o.Below)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no directory %s, below which the sink may write (delivery.files_below); make it", o.Below)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the directory %s: %w", o.Below, bare(err))
 	}
@@ -343,8 +346,10 @@ func (out *output) openFile() (*os.File, error) {
 			return nil, err
 		case at.Mode()&fs.ModeSymlink != 0:
 			return nil, errors.New("it is a symbolic link; set the path to what that points to")
+		case at.IsDir():
+			return nil, errors.New("it is a directory; name a file in it")
 		case !at.Mode().IsRegular():
-			return nil, errors.New("it is no regular file")
+			return nil, errors.New("it is no regular file; name one, and use the type stdout for the output of the hub")
 		}
 		f, err := out.dir.OpenFile(out.name, os.O_RDWR|os.O_APPEND, 0)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -100,6 +100,9 @@ func (a *attempt) judge(topic string, err error) verdict {
 		v.replace = true
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
 		v.reason = fmt.Sprintf("the broker did not let %s in with %s: %s", a.who(), mechanism, quote(err))
+		if errors.Is(err, kerr.IllegalSaslState) {
+			v.reason += "; it may be that this listener has no login: remove sasl, or name the port of one that has"
+		}
 	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.CorruptMessage):
 		v.outcome = deliver.Doubtful
 		v.reason = fmt.Sprintf("topic %q refused a batch: %s", topic, quote(err))

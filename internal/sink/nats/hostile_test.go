@@ -75,6 +75,20 @@ func TestHostileServer(t *testing.T) {
 	}
 }
 
+// What a server repeats of a secret is in no reason.
+func TestHostileServerRepeatsSecrets(t *testing.T) {
+	const secret = "s3cr3t-token"
+	s, err := New(Options{URLs: []string{hostile(t, info, nil, "-ERR 'no such token "+secret+"'\r\n")}, Subject: "a", Format: "cloudevents", Token: fixed(secret)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r := send(t, s, batch(0, 1))
+	if r[0].Outcome == deliver.Delivered || strings.Contains(r[0].Reason, secret) || !strings.Contains(r[0].Reason, "no such token <secret>") {
+		t.Errorf("%+v", r[0])
+	}
+}
+
 // So does one behind TLS, and what somebody puts in before the connection is encrypted is not
 // taken for what the server says.
 func TestHostileServerWithTLS(t *testing.T) {

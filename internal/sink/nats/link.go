@@ -382,6 +382,7 @@ func (s *Sink) settings() ([]nats.Option, *tls.Config, error) {
 			return nil, nil, fmt.Errorf("%s: %w", secret.name, err)
 		}
 		o = append(o, secret.use(v))
+		s.secrets.keep(v)
 	}
 	if s.o.Username != "" && s.o.Password == nil {
 		o = append(o, nats.UserInfo(s.o.Username, ""))

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -69,6 +70,7 @@ type Sink struct {
 	dialing chan struct{} // has an element: somebody makes a connection
 	mu      sync.Mutex
 	link    *link // nil: there is none
+	secrets secretBox
 	closing chan struct{}
 	close   sync.Once
 }
@@ -109,7 +111,7 @@ func New(o Options) (*Sink, error) {
 	case o.Username == "" && o.Password != nil:
 		return nil, errors.New("there is a password, but no username")
 	}
-	s := &Sink{o: o, subject: template, dialing: make(chan struct{}, 1), closing: make(chan struct{})}
+	s := &Sink{o: o, subject: template, dialing: make(chan struct{}, 1), closing: make(chan struct{}), secrets: newSecretBox()}
 	if _, _, err := s.settings(); err != nil {
 		return nil, err
 	}
@@ -121,11 +123,11 @@ func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "nats" && u.Scheme != "tls":
-		return errors.New("a url is not one of a server; write it as nats://nats.example.com:4222, or with tls://")
+		return errors.New("is no url of a server; write it as nats://nats.example.com:4222, or with tls://")
 	case u.User != nil:
-		return errors.New("a url has a user in it; put it into username and password, or token")
+		return errors.New("has a user in it; put it into username and password, or token")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("the url of %s has a path, query or fragment; leave it out", u.Host)
+		return fmt.Errorf("has a path, query or fragment after %s; leave it out", u.Host)
 	}
 	return nil
 }
@@ -154,7 +156,10 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 	if err != nil {
 		return deliver.Result{Outcome: deliver.Retry, Reason: s.reason(ctx, err)}
 	}
-	answered, err := l.publish(ctx, s.closing, messages, func(i int, r deliver.Result) { b.Decide(i, r) })
+	answered, err := l.publish(ctx, s.closing, messages, func(i int, r deliver.Result) {
+		r.Reason = s.secrets.hide(r.Reason)
+		b.Decide(i, r)
+	})
 	if err == nil {
 		return deliver.Result{}
 	}
@@ -265,7 +270,48 @@ func (s *Sink) reason(ctx context.Context, err error) string {
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no connection to " + at + " in time"
 	}
-	return shown(fmt.Sprintf("%s: %v", at, err))
+	return shown(s.secrets.hide(fmt.Sprintf("%s: %v", at, err)))
+}
+
+// secretBox keeps secrets, to take them out of what a server says. Its fields are functions so
+// that the secrets are not in what is printed of a sink, in whichever way.
+type secretBox struct {
+	keep func(secret string)
+	hide func(text string) string
+}
+
+const (
+	// shortest is the length from which a text could be told from others.
+	shortest   = 4
+	maxSecrets = 64
+)
+
+func newSecretBox() secretBox {
+	var mu sync.Mutex
+	var list []string // each a line: credentials have several
+	return secretBox{
+		keep: func(secret string) {
+			mu.Lock()
+			defer mu.Unlock()
+			for line := range strings.Lines(secret) {
+				line = strings.TrimSpace(line)
+				if len(line) >= shortest && !strings.HasPrefix(line, "---") && !slices.Contains(list, line) {
+					list = append(list, line)
+				}
+			}
+			if n := len(list); n > maxSecrets { // those of former files
+				list = slices.Clone(list[n-maxSecrets:])
+			}
+		},
+		hide: func(text string) string {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, secret := range list {
+				text = strings.ReplaceAll(text, secret, "<secret>")
+			}
+			return text
+		},
+	}
 }
 
 // shown makes a text one line that is not too long.

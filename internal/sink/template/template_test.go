@@ -166,7 +166,7 @@ func TestRefusedOptions(t *testing.T) {
 		"dots":           {Options{URL: "https://example.com/a/../b", Body: "1"}, "has a . or .. in its path"},
 		"dots of values": {Options{URL: `https://example.com/{{print "." "."}}/b`, Body: "1"}, "has a . or .. in its path"},
 		"no body":        {Options{URL: "https://example.com"}, "has no body; write one"},
-		"broken body":    {Options{URL: "https://example.com", Body: `{"a": {{.Type}`}, "body, line 1, column 1: bad character"},
+		"broken body":    {Options{URL: "https://example.com", Body: `{"a": {{.Type}`}, "body, line 1: bad character"},
 		"wrong field":    {Options{URL: "https://example.com", Body: `{{.Nothing}}`}, "can't evaluate field Nothing"},
 		"not JSON":       {Options{URL: "https://example.com", Body: `[{{.Type}},]`}, "kv-v2/data-write: body: what it makes cannot be sent: it is not valid JSON"},
 		"two keys":       {Options{URL: "https://example.com", Body: `{"a": 1, "a": 2}`}, "two members with the same key"},

@@ -32,6 +32,8 @@ type view struct {
 	describe func(eventType string) string
 	key      string // the routing key
 
+	asFlipt              flipt
+	isFlipt              bool // asFlipt was made
 	metadata, extensions map[string]any
 	data                 any
 	decoded              bool
@@ -173,6 +175,13 @@ func (p part) TemplateValue() (any, error) { return p[""], nil }
 
 // Flipt is the audit event of Flipt that the event is, missing if it is none.
 func (v *view) Flipt() flipt {
+	if !v.isFlipt {
+		v.asFlipt, v.isFlipt = v.makeFlipt(), true
+	}
+	return v.asFlipt
+}
+
+func (v *view) makeFlipt() flipt {
 	if !strings.HasPrefix(v.Type, fliptevent.TypePrefix) {
 		return nil
 	}
