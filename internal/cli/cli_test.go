@@ -121,13 +121,15 @@ func TestHelp(t *testing.T) {
 		"policy", "policy fmt", "policy test", "policy write", "policy read", "policy list", "policy delete",
 		"token", "token create", "token list", "token lookup", "token renew", "token revoke", "token capabilities", "login", "logout", "status",
 		"plugin", "plugin run", "plugin list", "plugin info", "plugin register", "plugin reload", "plugin deregister",
+		"sink", "sink list", "sink show", "sink add", "sink set", "sink remove", "sink test", "sink pause", "sink disable", "sink resume", "sink attempts", "sink dlq", "sink dlq list",
+		"sink dlq show", "sink dlq redrive", "sink dlq purge", "sink replay", "sink replays", "sink cancel", "sink kinds", "sink keygen", "sink verify",
 	} {
 		t.Run(args, func(t *testing.T) {
 			code, stdout, stderr := run(t, append(strings.Fields(args), "--help")...)
 			if code != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
 				t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 			}
-			if group := slices.Contains([]string{"events", "audit", "config", "policy", "token", "plugin"}, args); !group && !strings.Contains(stdout, "Examples:\n") {
+			if group := slices.Contains([]string{"events", "audit", "config", "policy", "token", "plugin", "sink", "sink dlq"}, args); !group && !strings.Contains(stdout, "Examples:\n") {
 				t.Errorf("no example in\n%s", stdout)
 			}
 			for line := range strings.Lines(stdout) {

@@ -4,9 +4,9 @@ import "github.com/spf13/cobra"
 
 const rootLong = `Tocsin takes in the audit log of Vault or OpenBao, makes every entry durable, derives the
 event notifications that follow from it, and serves them over the WebSocket API that
-Vault's own clients speak, to whom policies allow to see them. Applications publish events
-of their own, over HTTP, gRPC or from the command line, and Vault plugins run below it,
-unmodified.
+Vault's own clients speak, to whom policies allow to see them. Sinks send them on, to files,
+webhooks, Slack, Kafka and others. Applications publish events of their own, over HTTP, gRPC
+or from the command line, and Vault plugins run below it, unmodified.
 
 Exit codes: 0 done or ended by the user, 1 something failed, 2 wrong usage, 3 done, but
 some input was not understood or refused, 4 done, and a policy does not allow what was

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -154,6 +155,36 @@ func TestSinkCommands(t *testing.T) {
 				t.Errorf("also printed\n%s%s", stdout, stderr)
 			}
 		})
+	}
+}
+
+// TestFollowAttempts: those that come are printed once, and those that --limit left out not.
+func TestFollowAttempts(t *testing.T) {
+	h := newFakeHub(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	h.answer = func(string) (int, string) {
+		asked++
+		var list []string // the newest first
+		for n := min(asked, 4) + 2; n > 0; n-- {
+			list = append(list, fmt.Sprintf(`{"at":"2026-01-02T03:04:%02dZ","first_event_type":"kv/%d","outcome":"delivered","events":1}`, n, n))
+		}
+		if asked == 5 {
+			cancel()
+		}
+		return 200, `{"attempts":[` + strings.Join(list, ",") + `]}`
+	}
+	var out, errs strings.Builder
+	code := Run(ctx, []string{"sink", "attempts", "a", "--follow", "-n", "1"}, Streams{Out: &out, Err: &errs})
+	if code != exitOK || errs.Len() > 0 {
+		t.Errorf("exit %d, %s", code, errs.String())
+	}
+	var types []string
+	for line := range strings.Lines(out.String()) {
+		types = append(types, strings.Fields(line)[len(strings.Fields(line))-1])
+	}
+	if got := strings.Join(types, " "); got != "REASON kv/3 kv/4 kv/5 kv/6" {
+		t.Errorf("printed %s", got)
 	}
 }
 
@@ -384,6 +415,8 @@ func TestWrongSinkDefinitions(t *testing.T) {
 		{"--type webhook --set webhook={bearer_token:{value:s3cret}}", 1, []string{"--set webhook: "}},
 		{"--type webhook --set webhook={bearer_token:~{value:~s3cret}}", 1, []string{"--set webhook: a secret is no argument"}},
 		{"--type webhook --set signing_keys=[s3cret]", 1, []string{"--set signing_keys: a secret is no argument"}},
+		{"--type template --set preset=slack --url https://hooks.slack.com/services/s3cret", 1, []string{"--url: this URL is itself a secret, so that it belongs into secret_url"}},
+		{"--type webhook --set webhook={url:~https://hooks.slack.com/services/s3cret}", 1, []string{"--set webhook: this URL is itself a secret"}},
 		{"--type webhook --secret bearer_token=s3cret", 2, []string{"--secret bearer_token: a secret is no argument", "history of the shell"}},
 		{"--type webhook --secret s3cret", 2, []string{"--secret: write KEY=@FILE"}},
 		{"--type webhook --secret bearer_token=@", 2, []string{"a secret is no argument"}},

@@ -338,6 +338,9 @@ func (p *attemptPrinter) print(list []rawAttempt) error {
 	return nil
 }
 
+// followInterval is how often the hub is asked for what is new.
+const followInterval = 500 * time.Millisecond
+
 // followed prints the attempts that come after those that were seen.
 func (p *attemptPrinter) followed(ctx context.Context, c *connection, name string, seen []rawAttempt) error {
 	known := make(map[string]bool)
@@ -368,7 +371,7 @@ func (p *attemptPrinter) followed(ctx context.Context, c *connection, name strin
 			return err
 		}
 		remember(list)
-		if err := pause(ctx, time.Second); err != nil {
+		if err := pause(ctx, followInterval); err != nil {
 			return err
 		}
 		if list, err = c.attempts(ctx, name); err != nil {

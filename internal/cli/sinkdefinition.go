@@ -295,11 +295,17 @@ func scalar(field *config.Field, text string) *yaml.Node {
 var errSecretArgument = errors.New("a secret is no argument, because every user of the machine can see arguments; write --secret KEY=@FILE, KEY=env:NAME, " +
 	"KEY=- (standard input) or KEY=prompt. If this was one, change it: it is in the history of the shell, too")
 
+// secretHosts have webhooks whose URLs are secrets: who has one can write to the channel.
+var secretHosts = []string{"hooks.slack.com/", "discord.com/api/webhooks/", ".webhook.office.com/", ".logic.azure.com/"}
+
 // parsedValue reads the value of --set. Sections and lists may be written as [..] and {..}.
 func parsedValue(key, text string) func(*config.Field) (*yaml.Node, error) {
 	return func(field *config.Field) (*yaml.Node, error) {
 		if field != nil && field.Type == "secret" {
 			return nil, errSecretArgument
+		}
+		if strings.Contains(text, "://") && slices.ContainsFunc(secretHosts, func(host string) bool { return strings.Contains(text, host) }) {
+			return nil, fmt.Errorf("this URL is itself a secret, so that it belongs into secret_url of a sink of type template: %w", errSecretArgument)
 		}
 		structured := strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{")
 		if field != nil && field.Type == "text" && !strings.HasPrefix(text, "[") {

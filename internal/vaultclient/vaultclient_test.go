@@ -55,6 +55,7 @@ func TestRequest(t *testing.T) {
 		{"GET", "sys/policies/acl/a b?c/d%", nil, nil, `{"k":["GET /prefix/v1/sys/policies/acl/a%20b%3Fc/d%25","","t0ken ns1 true "]}`},
 		{"GET", "sys/policies/acl", url.Values{"list": {"true"}}, nil, `{"k":["GET /prefix/v1/sys/policies/acl?list=true","","t0ken ns1 true "]}`},
 		{"PUT", "x", nil, map[string]any{"a": 1}, `{"k":["PUT /prefix/v1/x","{\"a\":1}","t0ken ns1 true application/json"]}`},
+		{"PUT", "x", nil, Raw{"application/yaml", []byte("a: 1\n")}, `{"k":["PUT /prefix/v1/x","a: 1\n","t0ken ns1 true application/yaml"]}`},
 	} {
 		a, err := c.Do(t.Context(), tc.method, tc.path, tc.query, tc.body)
 		if err != nil {
