@@ -282,6 +282,9 @@ func (l *serverLog) Debugf(string, ...any)  {}
 func (l *serverLog) Tracef(string, ...any)  {}
 
 func (l *serverLog) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, "Maximum payloads over ") {
+		return // they are meant: statePayload
+	}
 	l.log.Warn("embedded server: " + fmt.Sprintf(format, v...))
 }
 
