@@ -28,7 +28,7 @@ import (
 // What the rows about sinks deliver.
 const (
 	fileEvents    = 300_000
-	webhookEvents = 30_000
+	webhookEvents = 60_000
 	webhookLanes  = 8
 	sinkEvents    = 60_000 // to each of many
 )
@@ -148,19 +148,35 @@ func bufferedCopy(from, to string) (took time.Duration, err error) {
 	return time.Since(start), err
 }
 
-// receiverServer is an HTTP server that takes everything, and counts the bytes of bodies.
-func receiverServer() (url string, received *atomic.Int64, stop func() error, err error) {
+// received is what a server got.
+type received struct {
+	bytes atomic.Int64 // of bodies
+	last  atomic.Pointer[http.Header]
+}
+
+// header returns the headers of the last request that say something about its event.
+func (r *received) header() http.Header {
+	h := r.last.Load().Clone()
+	for _, name := range []string{"Content-Length", "Accept-Encoding"} { // set by clients themselves
+		h.Del(name)
+	}
+	return h
+}
+
+// receiverServer is an HTTP server that takes everything.
+func receiverServer() (url string, got *received, stop func() error, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, nil, err
 	}
-	received = new(atomic.Int64)
+	got = new(received)
 	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
-		received.Add(n)
+		got.bytes.Add(n)
+		got.last.Store(&r.Header)
 	})}
 	go server.Serve(l)
-	return "http://" + l.Addr().String() + "/hook", received, server.Close, nil
+	return "http://" + l.Addr().String() + "/hook", got, server.Close, nil
 }
 
 func localWebhook(url string) (*webhook.Sink, error) {
@@ -172,14 +188,15 @@ func localWebhook(url string) (*webhook.Sink, error) {
 }
 
 // webhookSink sends one event per request to a local endpoint, and compares with a bare loop
-// of as many clients that post as many bytes: requests per second.
+// of as many clients that post the same: as many bytes with the same headers. Requests per
+// second.
 func webhookSink(ctx context.Context, s settings) (ours, against float64, err error) {
 	j, done, err := filledJournal(ctx, s, webhookEvents)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer done()
-	url, received, stop, err := receiverServer()
+	url, got, stop, err := receiverServer()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -194,12 +211,12 @@ func webhookSink(ctx context.Context, s settings) (ours, against float64, err er
 		return 0, 0, err
 	}
 	ours = webhookEvents / time.Since(start).Seconds()
-	took, err := barePosts(ctx, url, webhookEvents, int(received.Load()/webhookEvents))
+	took, err := barePosts(ctx, url, webhookEvents, got.header(), int(got.bytes.Load()/webhookEvents))
 	return ours, webhookEvents / took.Seconds(), err
 }
 
 // barePosts posts n bodies of so many bytes with a client of net/http in some goroutines.
-func barePosts(ctx context.Context, url string, n, size int) (time.Duration, error) {
+func barePosts(ctx context.Context, url string, n int, headers http.Header, size int) (time.Duration, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: webhookLanes}}
 	defer client.CloseIdleConnections()
 	body := bytes.Repeat([]byte("x"), size)
@@ -216,7 +233,9 @@ func barePosts(ctx context.Context, url string, n, size int) (time.Duration, err
 					failed <- err
 					return
 				}
-				r.Header.Set("Content-Type", "application/json")
+				for name, values := range headers {
+					r.Header[name] = values
+				}
 				answer, err := client.Do(r)
 				if err != nil {
 					failed <- err

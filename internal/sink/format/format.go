@@ -23,6 +23,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/deliver"
 	"github.com/tocsin-events/tocsin/internal/fliptevent"
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 )
 
 // Format is what an event is in bytes. The zero value is none of them.
@@ -175,8 +176,12 @@ func appendWithoutData(dst []byte, e *event.Event) []byte {
 	return append(dst, '}')
 }
 
-// appendQuoted appends a text as a JSON string, without escapes for HTML.
+// appendQuoted appends a text as a JSON string, without escapes for HTML, but of what some
+// readers take for the end of a line.
 func appendQuoted(dst []byte, text string) []byte {
+	if !strings.Contains(text, "\u2028") && !strings.Contains(text, "\u2029") {
+		return jsontext.AppendString(dst, text)
+	}
 	w := bytes.NewBuffer(dst)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
