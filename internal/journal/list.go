@@ -336,7 +336,8 @@ func (l *List) Purge(ctx context.Context, through uint64) (removed uint64, err e
 func (l *List) Drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
-	if err := l.ask(ctx, "STREAM.DELETE.", nil, nil); err != nil && !isCode(err, codeStreamNotFound) {
+	err := l.journal.removing(l.stream(), func() error { return l.ask(ctx, "STREAM.DELETE.", nil, nil) })
+	if err != nil && !isCode(err, codeStreamNotFound) {
 		return l.fail("drop", err)
 	}
 	return nil

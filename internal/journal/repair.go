@@ -37,6 +37,9 @@ func repairStreams(dir string, log *slog.Logger) error {
 			}
 		}
 	}
+	if err := finishRemovals(dir, log); err != nil {
+		return err
+	}
 	streams, err := filepath.Glob(filepath.Join(dir, storeDir, "*", "streams", "*"))
 	if err != nil {
 		return err
@@ -47,6 +50,52 @@ func repairStreams(dir string, log *slog.Logger) error {
 		}
 		if err := repairStream(stream, log); err != nil {
 			return fmt.Errorf("repair %s: %w", stream, err)
+		}
+	}
+	return nil
+}
+
+// removingPrefix begins the name of a file that says that a stream is being removed.
+const removingPrefix = "removing-"
+
+// removing runs what removes a stream, so that the next start finishes it after a crash in the
+// middle: the server removes meta.inf first, and does not open what is left.
+func (j *Journal) removing(stream string, remove func() error) error {
+	mark := filepath.Join(j.dir.path, removingPrefix+stream)
+	// On a full disk the stream is removed all the same: that makes room, and a crash in this
+	// moment is unlikely.
+	_ = writeFileSync(mark, nil)
+	if err := remove(); err != nil {
+		return err // the mark does no harm: see finishRemovals
+	}
+	_ = os.Remove(mark)
+	return nil
+}
+
+// finishRemovals removes streams of which a crash has left a part. A stream that is whole
+// stays: nothing of it was removed, or it was made anew.
+func finishRemovals(dir string, log *slog.Logger) error {
+	marks, err := filepath.Glob(filepath.Join(dir, removingPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, mark := range marks {
+		name := strings.TrimPrefix(filepath.Base(mark), removingPrefix)
+		left, err := filepath.Glob(filepath.Join(dir, storeDir, "*", "streams", name))
+		if err != nil {
+			return err
+		}
+		for _, stream := range left {
+			if _, err := os.Lstat(filepath.Join(stream, server.JetStreamMetaFile)); !errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			log.Info("removing what is left of a stream whose removal was interrupted", "stream", name)
+			if err := os.RemoveAll(stream); err != nil {
+				return err
+			}
+		}
+		if err := os.Remove(mark); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -32,6 +32,20 @@ func TestRepair(t *testing.T) {
 				}
 			}
 		},
+		"a stream half removed": func(t *testing.T, streams string) {
+			kv := filepath.Join(streams, "KV_new", "msgs")
+			if err := os.MkdirAll(kv, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(kv, "1.blk"), []byte("messages"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"KV_new", "KV_" + cursorBucket, streamName, "KV_gone"} { // the others are whole, or gone
+				if err := os.WriteFile(filepath.Join(streams, "..", "..", "..", removingPrefix+name), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
 		"a stream just begun": func(t *testing.T, streams string) {
 			if err := os.MkdirAll(filepath.Join(streams, "KV_new", "msgs"), 0o700); err != nil {
 				t.Fatal(err)

@@ -46,7 +46,8 @@ func (j *Journal) State(ctx context.Context, bucket string) (jetstream.KeyValue,
 func (j *Journal) RemoveState(ctx context.Context, bucket string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
-	if err := j.js.DeleteKeyValue(ctx, bucket); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
+	err := j.removing("KV_"+bucket, func() error { return j.js.DeleteKeyValue(ctx, bucket) })
+	if err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
 		return fmt.Errorf("remove state %s: %w", bucket, err)
 	}
 	return nil
