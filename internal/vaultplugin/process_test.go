@@ -71,6 +71,7 @@ func ask(t testing.TB, b *Backend, path string) (*Response, error) {
 }
 
 func TestLaunchFails(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // where no other test makes directories
 	sum := sha256.Sum256([]byte("something else"))
 	for _, tt := range []struct {
 		role string
