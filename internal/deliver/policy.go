@@ -112,14 +112,19 @@ func (p Policy) withDefaults() Policy {
 	if p.Rate.Events > 0 && p.Rate.Per <= 0 {
 		p.Rate.Per = time.Second
 	}
+	// Batches need twice what the journal reads at once, so that it reads on while they are sent.
+	events, bytes := 2000, 4<<20
+	if p.MaxEvents > 1 {
+		events = min(max(2*p.Concurrency*p.MaxEvents, 10_000), 200_000)
+		bytes = min(max(2*p.Concurrency*p.MaxBytes, 8<<20), 64<<20)
+	} else {
+		events = max(2*p.Concurrency, events)
+	}
 	if p.Window.Events <= 0 {
-		p.Window.Events = min(max(2*p.Concurrency*p.MaxEvents, 2000), 200_000)
+		p.Window.Events = events
 	}
 	if p.Window.Bytes <= 0 {
-		p.Window.Bytes = 4 << 20
-		if p.MaxEvents > 1 {
-			p.Window.Bytes = min(max(2*p.Concurrency*p.MaxBytes, p.Window.Bytes), 64<<20)
-		}
+		p.Window.Bytes = bytes
 	}
 	return p
 }
