@@ -3,6 +3,7 @@
 package acceptance
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -105,20 +106,22 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("%s does not contain %q after %v:\n%s", args[0], text, patience, got)
 }
 
-// awaitlines COUNT FILE waits until a file has at least that many lines.
+// awaitlines COUNT FILE waits until a file exists and has at least that many lines.
 func awaitLines(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: awaitlines COUNT FILE")
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	var got string
+	path := ts.MkAbs(args[1])
+	var got []byte
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if got = ts.ReadFile(args[1]); strings.Count(got, "\n") >= want {
+		var err error
+		if got, err = os.ReadFile(path); err == nil && bytes.Count(got, []byte("\n")) >= want {
 			return
 		}
 	}
-	ts.Fatalf("%s has %d lines after %v, want %d:\n%s", args[1], strings.Count(got, "\n"), patience, want, got)
+	ts.Fatalf("%s has %d lines after %v, want %d:\n%s", args[1], bytes.Count(got, []byte("\n")), patience, want, got)
 }
 
 // awaitpage URL TEXT waits until a page contains the text.
