@@ -13,12 +13,13 @@ import (
 
 // Plugins is the section "plugins".
 type Plugins struct {
-	StorageKey        Secret   `yaml:"storage_key" doc:"The key that opens the storage of plugins, 32 random bytes in base64 (openssl rand -base64 32), as {env: NAME} or {file: PATH}. For another key, put it before the old one, on a line of its own, and remove the old one after a start. Without it the storage cannot be read any more: back it up, apart from the data. This or storage_key_command makes the hub host plugins."`
-	StorageKeyCommand []string `yaml:"storage_key_command" doc:"Program, with arguments, that prints that key, for example one that asks a KMS. It has 30 seconds."`
-	Directory         string   `yaml:"directory" doc:"Directory with the executables that may be registered while the hub runs (sys/plugins/catalog). Only administrators may be able to write to it. Empty: none may."`
-	StartTimeout      Duration `yaml:"start_timeout" min:"1s" max:"10m" doc:"How long a plugin may take to start."`
-	RequestTimeout    Duration `yaml:"request_timeout" min:"1s" max:"10m" doc:"How long a plugin may take for a request. One that does not answer anything any more is ended and started again."`
-	Mounts            []Mount  `yaml:"mounts" doc:"Plugins and where they answer. More can be mounted while the hub runs. Each has:"`
+	StorageKey        Secret         `yaml:"storage_key" doc:"The key that opens the storage of plugins, 32 random bytes in base64 (openssl rand -base64 32), as {env: NAME} or {file: PATH}. For another key, put it before the old one, on a line of its own, and remove the old one after a start. Without it the storage cannot be read any more: back it up, apart from the data. This or storage_key_command makes the hub host plugins."`
+	StorageKeyCommand []string       `yaml:"storage_key_command" doc:"Program, with arguments, that prints that key, for example one that asks a KMS. It has 30 seconds."`
+	Directory         string         `yaml:"directory" doc:"Directory with the executables that may be registered while the hub runs (sys/plugins/catalog). Only administrators may be able to write to it. Empty: none may."`
+	StartTimeout      Duration       `yaml:"start_timeout" min:"1s" max:"10m" doc:"How long a plugin may take to start."`
+	RequestTimeout    Duration       `yaml:"request_timeout" min:"1s" max:"10m" doc:"How long a plugin may take for a request. One that does not answer anything any more is ended and started again."`
+	Sources           []SourcePlugin `yaml:"sources" doc:"Plugins that are sources of events: programs that speak the plugin protocol, and native Falco plugins. They need no storage_key. Each has:"`
+	Mounts            []Mount        `yaml:"mounts" doc:"Plugins and where they answer. More can be mounted while the hub runs. Each has:"`
 }
 
 // Enabled reports whether plugins are hosted.
