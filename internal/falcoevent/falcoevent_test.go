@@ -150,3 +150,13 @@ func FuzzSet(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkSet(b *testing.B) {
+	in := one(b, scapevent.Append(nil, 1, 2, append(append([]byte(`{"text":"`), bytes.Repeat([]byte("some text "), 69)...), `"}`...)))
+	b.SetBytes(int64(len(in)))
+	b.ReportAllocs()
+	var e event.Event
+	for b.Loop() {
+		origin.Set(&e, "id", in)
+	}
+}
