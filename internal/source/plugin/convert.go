@@ -30,6 +30,10 @@ const (
 	unitBytes  = 128 << 10
 )
 
+// maxSure is up to which size of its payload an event is surely no larger than what the journal
+// takes at once.
+const maxSure = unitBytes / 2
+
 // Reasons under which events are counted as refused.
 const (
 	reasonTooLarge = "too-large"
@@ -60,6 +64,7 @@ type converter struct {
 	stream  string
 	ordinal uint64 // of the last event
 	text    []byte // of an ordinal
+	good    string // a type of which an event was found to keep the limits
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -131,7 +136,14 @@ func (r *run) add(ctx context.Context, b *batch, c *converter, e scapevent.Event
 	b.events = append(b.events, event.Event{})
 	ev := &b.events[len(b.events)-1]
 	c.origin.Set(ev, c.id(e, r.about.Capabilities.Resume), e)
+	// Events of one type differ in what can break no limit, and in their size.
+	if ev.Type == c.good && len(ev.Data) <= maxSure && ev.Size() <= r.config.Limits.MaxEventBytes {
+		return true
+	}
 	err := r.fits(ev)
+	if err == nil {
+		c.good = ev.Type
+	}
 	if errors.Is(err, event.ErrTooLarge) && r.deps.Keep != nil && len(ev.Data) > r.config.Limits.MaxEventBytes/2 {
 		if !r.keep(ctx, ev) {
 			b.events = b.events[:len(b.events)-1]

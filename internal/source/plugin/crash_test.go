@@ -16,7 +16,7 @@ import (
 
 const (
 	crashVariable = "TOCSIN_TEST_PLUGIN_SOURCE"
-	crashEvents   = 60_000
+	crashEvents   = 150_000
 )
 
 // crashChild is the program that [TestKill] kills: a journal and a source. It returns false when
@@ -69,8 +69,8 @@ func TestKill(t *testing.T) {
 			t.Fatalf("the program does not start: %v: %s", err, &stderr)
 		}
 		var kill *time.Timer
-		if kills < 8 {
-			kill = time.AfterFunc(rand.N(400*time.Millisecond), cancel)
+		if kills < 10 {
+			kill = time.AfterFunc(rand.N(100*time.Millisecond), cancel)
 		}
 		err = command.Wait()
 		if kill != nil && !kill.Stop() && err != nil {

@@ -19,7 +19,7 @@ import (
 const bucket = "tocsin-plugin-sources"
 
 // saveInterval is the shortest time between two stores of the place.
-const saveInterval = 200 * time.Millisecond
+const saveInterval = 500 * time.Millisecond
 
 // saveTimeout bounds a store when all is to end.
 const saveTimeout = 2 * time.Second
