@@ -30,10 +30,6 @@ const (
 	unitBytes  = 128 << 10
 )
 
-// maxSure is up to which size of its payload an event is surely no larger than what the journal
-// takes at once.
-const maxSure = unitBytes / 2
-
 // Reasons under which events are counted as refused.
 const (
 	reasonTooLarge = "too-large"
@@ -137,7 +133,7 @@ func (r *run) add(ctx context.Context, b *batch, c *converter, e scapevent.Event
 	ev := &b.events[len(b.events)-1]
 	c.origin.Set(ev, c.id(e, r.about.Capabilities.Resume), e)
 	// Events of one type differ in what can break no limit, and in their size.
-	if ev.Type == c.good && len(ev.Data) <= maxSure && ev.Size() <= r.config.Limits.MaxEventBytes {
+	if ev.Type == c.good && ev.Size() <= r.config.Limits.MaxEventBytes {
 		return true
 	}
 	err := r.fits(ev)

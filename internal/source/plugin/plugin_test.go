@@ -412,10 +412,17 @@ func (g *grudging) State(ctx context.Context, bucket string) (jetstream.KeyValue
 // While the journal does not accept events the plugin waits, and each event comes once.
 func TestPushback(t *testing.T) {
 	j := &grudging{Journal: newJournal(t)}
-	f := newFake(numbered(1000, 20_000, "x"))
+	give, refusing := numbered(1000, 20_000, "x"), make(chan struct{})
+	f := newFake(func(ctx context.Context, f *fake, n int, b *sourceplugin.Batch) error {
+		if n == 5 {
+			<-refusing
+		}
+		return give(ctx, f, n, b)
+	})
 	s, _ := start(t, config(), Deps{Launch: launches(f), Journal: j})
-	eventually(t, "some events", func() bool { return s.Status().Events > 0 })
+	eventually(t, "4,000 events", func() bool { return s.Status().Events == 4000 })
 	j.refusals.Store(5)
+	close(refusing)
 	awaitState(t, s, Ended)
 	seen := make(map[string]bool)
 	for _, e := range events(t, j.Journal) {
