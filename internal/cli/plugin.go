@@ -18,6 +18,8 @@ import (
 
 const pluginLong = `Run Vault plugins below a hub, to test them and to see the events that they send.
 
+"sources" shows the plugins that are sources of events.
+
 "run" needs nothing but the executable of a plugin. The other commands are for the plugins
 of a hub that runs: they need sudo on sys/plugins/..., and the hub a plugin directory in
 its configuration for plugins that are registered while it runs. Mounts are made and
@@ -26,7 +28,7 @@ configuration.`
 
 func newPlugin(s *Streams) *cobra.Command {
 	return newGroup("plugin", "Run and manage Vault plugins", pluginLong,
-		newPluginRun(s), newPluginList(s), newPluginInfo(s), newPluginRegister(s), newPluginDeregister(s), newPluginReload(s))
+		newPluginRun(s), newPluginList(s), newPluginInfo(s), newPluginRegister(s), newPluginDeregister(s), newPluginReload(s), newPluginSources(s))
 }
 
 const catalogPath = "sys/plugins/catalog"
