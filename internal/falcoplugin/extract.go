@@ -186,6 +186,7 @@ type extraction struct {
 	oneByOne    bool
 	failedInRow int
 	hasOffsets  bool
+	args        []uintptr // of the function, made once
 }
 
 // manyFailures in a row make it ask for one field at a time.
@@ -198,6 +199,7 @@ func (x *extraction) run(ctx context.Context, events []sourceplugin.Event) {
 	x.values.Counts = make([]uint32, 0, len(events)*len(x.requests))
 	x.values.Lengths = make([]uint32, 0, len(events)*len(x.requests))
 	x.oneByOne = len(x.requests) == 1
+	x.args = []uintptr{x.state.handle, c.eventInput(), c.extractInput()}
 	for i := range events {
 		if i%64 == 63 && ctx.Err() != nil {
 			x.err = ctx.Err()
@@ -228,7 +230,7 @@ func (x *extraction) call(first, count int, offsets uintptr) (rc int32) {
 	put32(in+inputNumFields, uint32(count))
 	putWord(in+inputFields, at)
 	putWord(in+inputOffsets, offsets)
-	r, _, _ := purego.SyscallN(x.state.plugin.library.fn.extract, x.state.handle, c.eventInput(), in)
+	r, _, _ := purego.SyscallN(x.state.plugin.library.fn.extract, x.args...)
 	return int32(r)
 }
 

@@ -169,16 +169,21 @@ const childVariable = "TOCSIN_FALCOPLUGIN_CHILD"
 // itself it returns false and what the process wrote, with the error of its end.
 func inChild(t *testing.T) (child bool, output string, err error) {
 	t.Helper()
+	return inChildFor(t, time.Minute)
+}
+
+func inChildFor(t *testing.T, limit time.Duration) (child bool, output string, err error) {
+	t.Helper()
 	if os.Getenv(childVariable) == t.Name() {
 		return true, "", nil
 	}
 	if os.Getenv(childVariable) != "" {
 		t.SkipNow()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	run := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", run, "-test.v")
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", run, "-test.v", "-test.timeout", "0")
 	cmd.Env = append(os.Environ(), childVariable+"="+t.Name())
 	out, err := cmd.CombinedOutput()
 	return false, string(out), err

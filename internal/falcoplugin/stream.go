@@ -148,6 +148,8 @@ func (s *Stream) read() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	pause := minPause
+	// What is made once need not be made for each call.
+	args := []uintptr{s.state.handle, s.instance, results.addr, results.addr + 8}
 	for {
 		select {
 		case s.state.inUse <- struct{}{}:
@@ -163,7 +165,7 @@ func (s *Stream) read() {
 		put64(results.addr, 0)
 		putWord(results.addr+8, 0)
 		start := time.Now()
-		r, _, _ := purego.SyscallN(s.plugin.library.fn.nextBatch, s.state.handle, s.instance, results.addr, results.addr+8)
+		r, _, _ := purego.SyscallN(s.plugin.library.fn.nextBatch, args...)
 		rc := int32(r)
 		count, list := get32(results.addr), word(results.addr+8)
 		full, err := s.take(count, list)
