@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -35,6 +37,10 @@ func TestMain(m *testing.M) {
 	}
 	libraries.dir, libraries.built = dir, map[string]string{}
 	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 && os.Getenv(childVariable) == "" {
+		fmt.Println(err)
+		code = 1
+	}
 	os.RemoveAll(dir)
 	os.Exit(code)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/ebitengine/purego"
@@ -85,9 +86,9 @@ func Load(path string) (*Library, error) {
 	if err := loadLibc(); err != nil {
 		return nil, fmt.Errorf("the C library: %w", err)
 	}
-	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	handle, err := dlopen(path)
 	if err != nil {
-		return nil, fmt.Errorf("load the library: %w", err)
+		return nil, err
 	}
 	l := &Library{path: path}
 	var missing []string
@@ -103,6 +104,21 @@ func Load(path string) (*Library, error) {
 		return nil, fmt.Errorf("library %s: %w", path, err)
 	}
 	return l, nil
+}
+
+// dlopen loads a library with all that it needs, without giving its symbols to others.
+func dlopen(path string) (uintptr, error) {
+	// What went wrong is told to the thread that asked.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	switch {
+	case err == nil:
+		return handle, nil
+	case err.Error() == "":
+		return 0, fmt.Errorf("load the library %s: the dynamic linker does not say why it cannot; a library needs the C library that it was built for, glibc or musl", path)
+	}
+	return 0, fmt.Errorf("load the library: %w", err)
 }
 
 // Describe returns what the plugin says of itself; it must not be changed.

@@ -45,7 +45,9 @@ type state struct {
 	handle uintptr
 	owner  uintptr
 	// inUse has an element while the library is in a call with this state.
-	inUse         chan struct{}
+	inUse chan struct{}
+	// gone is set, while in use, when it is destroyed.
+	gone          bool
 	stream        atomic.Pointer[Stream]
 	config, input memory
 	scratch       scratch
@@ -119,6 +121,10 @@ func (s *state) call(ctx context.Context, what string, f func()) error {
 	case <-ctx.Done():
 		return s.plugin.errorf("%s: another call has not returned: %w", what, ctx.Err())
 	}
+	if s.gone {
+		<-s.inUse
+		return errClosed
+	}
 	if ctx.Done() == nil {
 		f()
 		<-s.inUse
@@ -176,7 +182,10 @@ func rcText(rc int32) string {
 func (s *state) destroy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTime)
 	defer cancel()
-	err := s.call(ctx, "plugin_destroy", func() { purego.SyscallN(s.plugin.library.fn.destroy, s.handle) })
+	err := s.call(ctx, "plugin_destroy", func() {
+		s.gone = true
+		purego.SyscallN(s.plugin.library.fn.destroy, s.handle)
+	})
 	if err == nil {
 		s.forget()
 	}

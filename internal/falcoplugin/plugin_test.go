@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -331,8 +332,14 @@ func TestAsync(t *testing.T) {
 	}
 	// With a full stream nobody reads, the plugin's thread waits. Close does not.
 	s := open(t, p, sourceplugin.Open{Params: "idle"})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	for full := false; !full; runtime.Gosched() {
+		st := s.(*Stream)
+		st.mu.Lock()
+		full = len(st.events) >= pendingBytes
+		st.mu.Unlock()
+	}
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)
 	}
@@ -369,4 +376,111 @@ func TestClosed(t *testing.T) {
 	if _, err := p.Strings(t.Context(), nil); !errors.Is(err, errClosed) {
 		t.Error(err)
 	}
+}
+
+// A batch of many large events takes no more memory than what is read ahead and one event.
+func TestBatchIsBounded(t *testing.T) {
+	p := start(t, "")
+	s := open(t, p, sourceplugin.Open{Params: "count;count=20;size=1000000;batch=20"})
+	var b sourceplugin.Batch
+	var err error
+	n := 0
+	for err == nil {
+		err = s.Next(t.Context(), &b)
+		if n += b.Count; len(b.Events) > pendingBytes+1_000_100 {
+			t.Fatalf("%d bytes at once", len(b.Events))
+		}
+	}
+	wantEOF(t, err)
+	if n != 20 {
+		t.Errorf("%d events", n)
+	}
+	// Nobody reads the next one. It can be closed nevertheless.
+	s2 := open(t, p, sourceplugin.Open{Params: "count;count=20;size=1000000;batch=20"})
+	if err := s2.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever asks while the plugin is closed gets an answer or errClosed, and the library is never
+// called with what is destroyed.
+func TestCloseWhileAsked(t *testing.T) {
+	l := load(t)
+	for range 20 {
+		p, err := l.Init(t.Context(), "", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		begun := make(chan struct{}, 100)
+		for _, ask := range []func() error{
+			func() error { _, err := p.Metrics(t.Context()); return err },
+			func() error { _, err := p.OpenParams(t.Context()); return err },
+			func() error { return p.SetConfig(t.Context(), "x") },
+			func() error {
+				_, err := p.Extract(t.Context(), []sourceplugin.Event{event("a", 1)}, []sourceplugin.FieldRequest{{Index: 1}})
+				return err
+			},
+		} {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					if err := ask(); err != nil {
+						if !errors.Is(err, errClosed) {
+							t.Error(err)
+						}
+						return
+					}
+					if i == 5 {
+						begun <- struct{}{}
+					}
+				}
+			})
+		}
+		for range 4 {
+			<-begun
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+	}
+}
+
+// FuzzEvents: what the loader takes is what scapevent takes, and else nothing is taken.
+func FuzzEvents(f *testing.F) {
+	f.Add(scapevent.Append(nil, 5, 1, []byte("data")))
+	f.Add(scapevent.Append(nil, 0, scapevent.NoTime, nil))
+	f.Add(scapevent.AppendAsync(nil, 5, 1, "tick", []byte("data")))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := loadLibc(); err != nil || len(data) < scapevent.HeaderSize {
+			t.Skip()
+		}
+		l := &Library{asyncNames: map[string]bool{"tick": true}}
+		l.description.ID = 5
+		p := &Plugin{library: l}
+		s := &Stream{plugin: p, limit: 1 << 20, ready: make(chan struct{}, 1), enough: make(chan struct{}, 1)}
+		s.asyncs.L = &s.mu
+		// The memory is that large whatever the header says, and no library can be checked for that.
+		m := newMemory(1<<20 + 100)
+		defer m.free()
+		length := copy(view(m.addr, m.size), data)
+		put32(m.addr+16, uint32(length))
+		e, _, err := scapevent.Next(view(m.addr, uintptr(length)))
+		good := err == nil && e.Type() == scapevent.Plugin && (e.PluginID() == 5 || e.PluginID() == 0)
+		if err := s.takeEvent(m.addr, 1); (err == nil) != good || (s.count == 1) != good || (len(s.events) > 0) != good {
+			t.Errorf("%x: %v", data, err)
+		}
+		if good {
+			if got, rest, err := scapevent.Next(s.events); err != nil || len(rest) > 0 || !bytes.Equal(got.Data(), e.Data()) || got.PluginID() != 5 || got.Nanos() == scapevent.NoTime {
+				t.Errorf("%x became %x", e, got)
+			}
+		}
+		s.events, s.count = nil, 0
+		st := &state{plugin: p}
+		st.stream.Store(s)
+		good = err == nil && e.Type() == scapevent.Async && e.Name() == "tick"
+		if problem := st.takeAsync(m.addr); (problem == "") != good || (s.count == 1) != good {
+			t.Errorf("%x: %s", data, problem)
+		}
+	})
 }

@@ -168,7 +168,7 @@ func (s *Stream) read() {
 		r, _, _ := purego.SyscallN(s.plugin.library.fn.nextBatch, args...)
 		rc := int32(r)
 		count, list := get32(results.addr), word(results.addr+8)
-		full, err := s.take(count, list)
+		err := s.take(count, list)
 		if err == nil {
 			err = s.outcome(rc, count)
 		}
@@ -177,7 +177,8 @@ func (s *Stream) read() {
 			s.finish(err)
 			return
 		}
-		if full && !s.waitForRoom() {
+		// With nothing to do for the library, it can be asked other things meanwhile.
+		if !s.waitForRoom() {
 			return
 		}
 		if count > 0 || time.Since(start) >= minPause {
@@ -211,29 +212,37 @@ func (s *Stream) outcome(rc int32, count uint32) error {
 	return s.state.failure("plugin_next_batch", rc)
 }
 
-// take copies events to those that are to be taken, and tells whether these are enough.
-func (s *Stream) take(count uint32, list uintptr) (full bool, err error) {
+// take copies the events of a batch, which may be larger than what is read ahead: then it waits
+// in between. It returns errClosed if the stream is closed meanwhile.
+func (s *Stream) take(count uint32, list uintptr) error {
 	if count == 0 {
-		return false, nil
+		return nil
 	}
 	if count > maxBatchEvents {
-		return false, s.plugin.errorf("plugin_next_batch: %d events in a batch are more than %d", count, maxBatchEvents)
+		return s.plugin.errorf("plugin_next_batch: %d events in a batch are more than %d", count, maxBatchEvents)
 	}
 	if !isAddress(list) {
-		return false, s.plugin.errorf("plugin_next_batch says that there are %d events, but gave NULL", count)
+		return s.plugin.errorf("plugin_next_batch says that there are %d events, but gave NULL", count)
 	}
 	now := uint64(time.Now().Truncate(time.Microsecond).UnixNano())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.signal()
 	for i := range uintptr(count) {
-		if err := s.takeEvent(word(list+i*8), now); err != nil {
-			err = s.plugin.errorf("plugin_next_batch: event %d of %d: %w", i+1, count, err)
+		if len(s.events) >= pendingBytes {
 			s.signal()
-			return false, err
+			s.mu.Unlock()
+			room := s.waitForRoom()
+			s.mu.Lock()
+			if !room {
+				return errClosed
+			}
+		}
+		if err := s.takeEvent(word(list+i*8), now); err != nil {
+			return s.plugin.errorf("plugin_next_batch: event %d of %d: %w", i+1, count, err)
 		}
 	}
-	s.signal()
-	return len(s.events) >= pendingBytes, nil
+	return nil
 }
 
 // signal wakes Next up; s.mu must be held.
