@@ -43,6 +43,7 @@ func newRoot(s *Streams) *cobra.Command {
 			newSubscribe(s), newPublish(s), newEventTypes(s)),
 		newSink(s),
 		newPlugin(s),
+		newPluginHost(s),
 		newPolicy(s),
 		newToken(s),
 		newLogin(s),
