@@ -38,7 +38,6 @@ const (
 // scratch is memory that is used for one call after the other.
 type scratch struct {
 	event, call, strings memory
-	source               string
 }
 
 func (c *scratch) free() {
