@@ -243,9 +243,6 @@ func TestAppendNet(t *testing.T) {
 		strings.Repeat("\x00", 16):                              "::/128",
 		strings.Repeat("\x01", 16) + strings.Repeat("\xff", 16): "101:101:101:101:101:101:101:101/128",
 	} {
-		if want == "" && len(b) == 8 && b == "nonsense" {
-			continue // eight letters are taken for an address and a mask, which it is not
-		}
 		got, ok := appendNet(nil, []byte(b))
 		if string(got) != want || ok != (want != "") {
 			t.Errorf("%x: %q", b, got)
