@@ -59,6 +59,9 @@ type Options struct {
 	// RFC 3339 time or a duration ("1h": what happened in the last hour). Empty
 	// means only events from now on.
 	Since string
+	// NoFollow ends the subscription when all has come that the server had at the beginning:
+	// Next then returns io.EOF. Only a Tocsin hub can do that.
+	NoFollow bool
 	// Format is FormatVault if empty.
 	Format Format
 	// MaxMessageBytes bounds one message; 0 means [DefaultMaxMessageBytes].
@@ -178,6 +181,9 @@ func (o *Options) query(since string) string {
 	}
 	if since != "" {
 		q.Set("since", since)
+	}
+	if o.NoFollow {
+		q.Set("follow", "false")
 	}
 	if o.Format == FormatCloudEvents {
 		q.Set("format", "cloudevents")

@@ -604,3 +604,27 @@ func TestBackoffGrowsAndObeysTheServer(t *testing.T) {
 		t.Errorf("waits %v although the server asks for a minute", s.delay)
 	}
 }
+
+// A subscription that does not follow ends behind what there was, also over several connections.
+func TestNoFollow(t *testing.T) {
+	h := newFakeHub(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		c, ctx := accept(t, w, r)
+		if n == 0 {
+			send(ctx, c, message(0, true))
+			c.CloseNow()
+			return
+		}
+		send(ctx, c, message(1, true))
+		c.Close(websocket.StatusNormalClosure, "complete")
+	})
+	s := h.subscribe(t, Options{Since: oldest, NoFollow: true})
+	ids(t, s, 2)
+	for range 2 {
+		if _, err := s.Next(t.Context()); !errors.Is(err, io.EOF) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if q := h.queries("follow"); len(q) != 2 || q[0] != "false" || q[1] != "false" {
+		t.Errorf("asked with %q", q)
+	}
+}

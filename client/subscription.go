@@ -79,7 +79,8 @@ var defaultTiming = timing{
 //
 // Any other error ends the subscription, because connecting again would not help:
 // a [*StatusError] when the server now refuses, an [*EndedError] when it took the
-// right to subscribe away, ErrTooLarge, ErrClosed. Only after a message that cannot
+// right to subscribe away, ErrTooLarge, ErrClosed, io.EOF behind the last event if
+// Options.NoFollow is set. Only after a message that cannot
 // be decoded, which is an error as well, the next call goes on behind it.
 func (s *Subscription) Next(ctx context.Context) (*Message, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -267,6 +268,8 @@ func (s *Subscription) ended(err error) {
 	switch {
 	case ok && closed.Code == closeGap:
 		s.missed(errors.New(printable(closed.Reason)))
+	case ok && closed.Code == websocket.StatusNormalClosure && s.options.NoFollow:
+		s.over = io.EOF
 	case ok && closed.Code == websocket.StatusPolicyViolation:
 		s.over = &EndedError{Reason: printable(closed.Reason)}
 	case ok:

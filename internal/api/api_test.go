@@ -184,6 +184,7 @@ func TestHandshakes(t *testing.T) {
 		{"unknown selector", request("GET", path+"?filter=path+==+x", upgrade), 400, "Error subscribing\nfilter: has an unknown selector \"path\"...", nil},
 		{"bad format", request("GET", path+"?format=xml", upgrade), 400, `{"errors":["unknown format ...`, nil},
 		{"bad sequence", request("GET", path+"?json=1&sequence=x", upgrade), 400, `{"errors":["invalid parameter sequence...`, nil},
+		{"bad follow", request("GET", path+"?json=1&follow=x", upgrade), 400, `{"errors":["invalid parameter follow...`, nil},
 		{"sequence in protobuf", request("GET", path+"?sequence=true", upgrade), 400, `{"errors":["sequence=true needs ...`, nil},
 		{"bad query", request("GET", path+"?a=%zz", upgrade), 400, `{"errors":["the query of the URL ...`, nil},
 		{"long type", request("GET", "/v1/sys/events/subscribe/"+strings.Repeat("x", 257), upgrade), 400, `{"errors":["selection exceeds ...`, nil},

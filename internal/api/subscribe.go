@@ -42,6 +42,7 @@ const subscribePath = "sys/events/subscribe/"
 //	since=WHERE      first what is in the journal after a position, event id, time
 //	                 or within a duration
 //	sequence=BOOL    the position of each event as the attribute "sequence"
+//	follow=BOOL      false: end with the close code 1000 behind what the journal has now
 //	format=NAME      "json", "protobuf" or "cloudevents" (correct CloudEvents 1.0 JSON)
 //
 // The order of the checks is Vault's, so that a client sees the same error for a
@@ -160,6 +161,13 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 		if request.Sequence && request.Format == hub.Protobuf {
 			return nil, badRequest("sequence=true needs json=true or format=cloudevents: the protobuf message has no place for it")
 		}
+	}
+	if raw := query.Get("follow"); raw != "" {
+		follow, err := strconv.ParseBool(raw)
+		if err != nil {
+			return nil, badRequest("invalid parameter follow: %q is neither true nor false", raw)
+		}
+		request.NoFollow = !follow
 	}
 	return request, nil
 }

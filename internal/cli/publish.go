@@ -69,6 +69,7 @@ type publishFlags struct {
 	id          string
 	path        string
 	wait        durationFlag
+	what        string // what the numbers of events count, instead of lines
 }
 
 func newPublish(s *Streams) *cobra.Command {
@@ -224,7 +225,7 @@ func (f *publishFlags) run(ctx context.Context, s *Streams, read func(context.Co
 	if err != nil {
 		return err
 	}
-	r := &publication{patience: time.Duration(f.wait), notes: newNotes(s.Err, f.format == answerText)}
+	r := &publication{patience: time.Duration(f.wait), what: f.lineName(), notes: newNotes(s.Err, f.format == answerText)}
 	// Work goes on behind the user's wish to stop, but not for long.
 	work, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer giveUp(nil)
@@ -248,6 +249,14 @@ func (f *publishFlags) run(ctx context.Context, s *Streams, read func(context.Co
 	_ = r.publisher.Close(ended)
 	stopProgress()
 	return r.report(ctx, s, c, f)
+}
+
+// lineName is what stands before the number of an event.
+func (f *publishFlags) lineName() string {
+	if f.what == "" {
+		return "line"
+	}
+	return f.what
 }
 
 // publishAll publishes what comes until the source ends, the user wants to stop, or it
@@ -324,7 +333,7 @@ func (r *publication) report(ctx context.Context, s *Streams, c *connection, f *
 		fmt.Fprintf(s.Out, "%s.\n", summary.text())
 	}
 	if ctx.Err() != nil && r.failed == nil {
-		r.notes.say("Stopped behind line %d; what was read is stored unless refused.", r.last)
+		r.notes.say("Stopped behind %s %d; what was read is stored unless refused.", r.what, r.last)
 	}
 	switch {
 	case r.failed != nil && (stats.Waiting > 0 || r.unsent):

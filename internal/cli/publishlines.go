@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +105,7 @@ type publication struct {
 	patience  time.Duration
 	giveUp    context.CancelCauseFunc
 	notes     *notes
+	what      string // "line"
 
 	// Of the goroutine that reads.
 	queued int    // events
@@ -144,7 +146,7 @@ func (r *publication) refuse(e refusedEvent) {
 	}
 	where := "The event was refused"
 	if e.Line > 0 {
-		where = fmt.Sprintf("Line %d", e.Line)
+		where = fmt.Sprintf("%s %d", strings.ToUpper(r.what[:1])+r.what[1:], e.Line)
 	}
 	r.notes.say("%s: %s: %s", where, visible(e.Code), visible(e.Message))
 }

@@ -42,6 +42,7 @@ func newRoot(s *Streams) *cobra.Command {
 		newGroup("events", "Read and publish event notifications", "Read event notifications from a hub, and publish them to it.",
 			newSubscribe(s), newPublish(s), newEventTypes(s)),
 		newSink(s),
+		newCapture(s),
 		newPlugin(s),
 		newPluginHost(s),
 		newPolicy(s),

@@ -28,6 +28,7 @@ type groupKey struct {
 	selection string
 	encoding  encoding
 	access    any
+	noFollow  bool // the members end at a position, so each one has to come there
 }
 
 // remove forgets a member. hub.mu is held.
@@ -92,7 +93,7 @@ func (p *party) take(q *party) {
 func (g *group) deliver(b *batch, p *party) {
 	for b.err == nil {
 		c := b.selected(g)
-		if len(c.picks) > 0 {
+		if len(c.picks) > 0 || g.key.noFollow {
 			break
 		}
 		next := g.hub.store.after(b)

@@ -134,6 +134,9 @@ type Request struct {
 	// After is the position after which the subscription begins; [Hub.End] for
 	// new events only, the zero Position for all that there are.
 	After journal.Position
+	// NoFollow has the subscription end, with the close code 1000, when everything was
+	// delivered that the journal had when it was opened.
+	NoFollow bool
 	// Allow says whether the client may see an event; required. It is called
 	// concurrently and must give the same answer for all requests with an equal
 	// AccessKey, which must be comparable. Answers are kept; when they change,
@@ -144,7 +147,7 @@ type Request struct {
 	// has forgotten it, also one that was cancelled, with how many events were
 	// written to the connection and why it ended: the reason given to Revoke, or
 	// "cancelled", "client closed", "client broke the protocol", "connection lost",
-	// "gap", "journal closed" or "shutdown". The hub holds no lock; Shutdown waits
+	// "complete", "gap", "journal closed" or "shutdown". The hub holds no lock; Shutdown waits
 	// for the call, except after Cancel. It must not block.
 	Ended func(delivered uint64, reason string)
 }
@@ -227,7 +230,7 @@ func (h *Hub) Subscribe(r Request) (*Subscription, error) {
 	if r.Allow == nil {
 		return nil, errors.New("hub: request without Allow")
 	}
-	key := groupKey{r.Selection.key(), encoding{r.Format, r.Sequence && r.Format != Protobuf}, r.AccessKey}
+	key := groupKey{r.Selection.key(), encoding{r.Format, r.Sequence && r.Format != Protobuf}, r.AccessKey, r.NoFollow}
 	after, end := recordEndIfLast(r.After, h.End())
 	if after.Compare(end) > 0 {
 		after = end
@@ -248,7 +251,7 @@ func (h *Hub) Subscribe(r Request) (*Subscription, error) {
 		g = &group{hub: h, key: key, matcher: newMatcher(r.Selection, r.Allow), encoding: key.encoding}
 		h.addGroup(g)
 	}
-	s := &Subscription{hub: h, group: g, begin: after, onEnded: r.Ended, index: len(h.members), member: len(g.members),
+	s := &Subscription{hub: h, group: g, begin: after, noFollow: r.NoFollow, until: end, onEnded: r.Ended, index: len(h.members), member: len(g.members),
 		pingDue: h.now.Load() + h.pingInterval, flushed: make(chan struct{})}
 	g.members = append(g.members, s)
 	s.link.member = s

@@ -680,3 +680,43 @@ func TestGroupsShareFrames(t *testing.T) {
 		t.Error(message, err)
 	}
 }
+
+// TestNoFollow: a subscription that does not follow gets what there was when it was opened, also
+// if nothing of it is for the subscriber, and ends.
+func TestNoFollow(t *testing.T) {
+	for name, newJournal := range map[string]func() testJournal{
+		"fake journal": func() testJournal { return newMemJournal() },
+		"real journal": func() testJournal { return newRealJournal(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			j, ln := newJournal(), listen(t)
+			h := newTestHub(t, j, Options{})
+			request := func(typ string, after journal.Position) Request {
+				r := allJSON(after)
+				r.Type, r.NoFollow = typ, true
+				return r
+			}
+			wantEnd := func(c *client) {
+				t.Helper()
+				if code, reason := c.closed(); code != websocket.StatusNormal || reason != "complete" {
+					t.Errorf("closed with %d %q", code, reason)
+				}
+			}
+			wantEnd(connect(t, h, ln, request("*", h.End())))
+			for i := range 100 {
+				j.append(testEvent(i))
+			}
+			s := subscribe(t, h, request("*", journal.Position{}))
+			j.append(testEvent(100), testEvent(101))
+			c := serve(t, s, ln)
+			for i := range 100 {
+				if e := c.event(); e.ID != id(i) {
+					t.Fatalf("event %d is %s", i, e.ID)
+				}
+			}
+			wantEnd(c)
+			wantEnd(connect(t, h, ln, request("nothing/*", journal.Position{})))
+			wantEnd(connect(t, h, ln, request("*", h.End())))
+		})
+	}
+}

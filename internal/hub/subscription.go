@@ -22,6 +22,9 @@ type Subscription struct {
 	conn    *websocket.Conn // nil before Serve
 	onEnded func(delivered uint64, reason string)
 
+	noFollow bool
+	until    journal.Position // normalised; where it ends if noFollow is set
+
 	// Guarded by hub.mu.
 	index   int // in hub.members; -1: forgotten
 	member  int // in group.members
@@ -243,6 +246,10 @@ func (s *Subscription) step() bool {
 	at := s.at
 	g.mu.Unlock()
 
+	if s.noFollow && at.batch.after.Compare(s.until) >= 0 {
+		s.finish(websocket.AppendClose(nil, websocket.StatusNormal, "complete"), "complete")
+		return true
+	}
 	if !at.batch.isReady() {
 		return !s.sleep(at.batch)
 	}

@@ -55,6 +55,17 @@ func Append(dst []byte, plugin uint32, nanos uint64, data []byte) []byte {
 	return append(dst, data...)
 }
 
+// AppendFunc is Append for a payload that data appends to what it is given, which it must
+// leave as it is.
+func AppendFunc(dst []byte, plugin uint32, nanos uint64, data func([]byte) []byte) []byte {
+	start := len(dst)
+	dst = data(Append(dst, plugin, nanos, nil))
+	length := len(dst) - start
+	binary.LittleEndian.PutUint32(dst[start+16:], uint32(length))
+	binary.LittleEndian.PutUint32(dst[start+HeaderSize+4:], uint32(length-PayloadOffset))
+	return dst
+}
+
 // AppendAsync appends an asynchronous event. The name has no NUL.
 func AppendAsync(dst []byte, plugin uint32, nanos uint64, name string, data []byte) []byte {
 	dst = appendHeader(dst, nanos, HeaderSize+3*4+4+len(name)+1+len(data), Async, 3)

@@ -16,6 +16,8 @@ func TestAppend(t *testing.T) {
 	}{
 		"plugin": {Append(nil, 3, 0x0102, []byte("hi")),
 			"0201000000000000 ffffffffffffffff 28000000 4201 02000000 04000000 02000000 03000000 6869"},
+		"func": {AppendFunc([]byte{}, 3, 0x0102, func(b []byte) []byte { return append(b, "hi"...) }),
+			"0201000000000000 ffffffffffffffff 28000000 4201 02000000 04000000 02000000 03000000 6869"},
 		"empty": {Append(nil, 3, NoTime, nil),
 			"ffffffffffffffff ffffffffffffffff 26000000 4201 02000000 04000000 00000000 03000000"},
 		"async": {AppendAsync(nil, 3, 1, "ab", []byte("hi")),

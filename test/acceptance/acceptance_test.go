@@ -65,9 +65,11 @@ func TestStories(t *testing.T) {
 			e.Setenv("AUDIT", audit)
 			flipt, fliptErr := filepath.Abs("../../internal/fliptevent/testdata/log.jsonl")
 			e.Setenv("FLIPT", flipt)
+			scap, scapErr := filepath.Abs("../../internal/capture/testdata/falco-real.scap")
+			e.Setenv("SCAP", scap)
 			policies, policiesErr := filepath.Abs("../../docs/policies")
 			e.Setenv("POLICIES", policies)
-			return errors.Join(err, fliptErr, policiesErr, os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o755))
+			return errors.Join(err, fliptErr, scapErr, policiesErr, os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o755))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await":      await,

@@ -38,6 +38,8 @@ func rows() []row {
 		{name: "48 sinks beside a dead and a slow one", against: "without these", unit: "/s", want: 0.95, measure: deadAndSlow},
 		{name: "audit library, Log per call, queue in memory", against: "allowed", unit: "µs", want: 1, most: true, measure: trailCall},
 		{name: "audit library, Log until durable at 10,000/s, p99", against: "allowed", unit: "ms", want: 1, most: true, measure: trailDurable},
+		{name: "capture write, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureWrite},
+		{name: "capture read, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureRead},
 		{name: "policy decision, not cached, 1,000 rules", against: "allowed", unit: "µs", want: 1, most: true, measure: decide},
 		{name: "fan-out, 1,000 subscribers, 50 policy sets", against: "the same with root tokens", unit: "/s", want: 0.8, measure: fanOutPolicySets},
 		{name: "10,000 tokens revoked one by one: pause of others", against: "allowed", unit: "ms", want: 1, most: true, rounds: 1, measure: revocationPause},

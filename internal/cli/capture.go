@@ -1,0 +1,249 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-events/tocsin/internal/capture"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
+)
+
+const captureLong = `Read, write and replay capture files (.scap), which Falco and sysdig read and write too.
+
+"info" and "cat" need nothing but the file. "write" puts a part of the journal of a hub into
+a file, "replay" publishes the events of a file to a hub.
+
+Events of plugins are in a capture as the plugin gave them. All others are events of the plugin
+` + ourPluginID + `, "tocsin", with the CloudEvent as their payload. Events of system calls, which captures
+of others have, are passed over and counted.`
+
+// ourPluginID is falcoevent.PluginID.
+const ourPluginID = "1416586099"
+
+func newCapture(s *Streams) *cobra.Command {
+	return newGroup("capture", "Read, write and replay capture files", captureLong,
+		newCaptureInfo(s), newCaptureCat(s), newCaptureWrite(s), newCaptureReplay(s))
+}
+
+const captureFileHelp = `"-" is the standard input. Captures may be compressed with gzip, and be several
+behind each other.
+
+Exit codes: 0 the whole file was read; 1 it cannot be read; 2 wrong usage; 3 it is truncated or
+damaged: what was before is printed, and where that ends is said.`
+
+// openCapture opens a capture; "-" is the standard input.
+func openCapture(s *Streams, name string) (*capture.Reader, func(), error) {
+	in, end := s.In, func() {}
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		in, end = f, func() { f.Close() }
+	}
+	r, err := capture.NewReader(in, capture.ReaderOptions{})
+	if err != nil {
+		end()
+		return nil, nil, captureError(name, err)
+	}
+	return r, end, nil
+}
+
+// captureError names the file.
+func captureError(name string, err error) error {
+	if name == "-" {
+		name = "the standard input"
+	}
+	if errors.Is(err, capture.ErrMalformed) || errors.Is(err, capture.ErrTruncated) || errors.Is(err, capture.ErrUnsupported) || errors.Is(err, capture.ErrTooLarge) {
+		return fmt.Errorf("read %s: %w", visible(name), err)
+	}
+	return readError(name, err)
+}
+
+// captureEnd makes of the error that ended the reading what the command has to say: of a file that
+// could be read up to some place, that it is not complete.
+func captureEnd(name string, err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case errors.Is(err, capture.ErrTruncated), errors.Is(err, capture.ErrMalformed), errors.Is(err, capture.ErrUnsupported), errors.Is(err, capture.ErrTooLarge):
+		return &incompleteError{captureError(name, err).Error()}
+	}
+	return captureError(name, err)
+}
+
+// captureInfo is what "capture info" prints.
+type captureInfo struct {
+	File       string          `json:"file"`
+	Gzip       bool            `json:"gzip"`
+	Bytes      int64           `json:"bytes"` // uncompressed
+	Sections   int             `json:"sections"`
+	Hostname   string          `json:"hostname,omitempty"`
+	CPUs       uint32          `json:"cpus,omitempty"`
+	Events     uint64          `json:"events"`
+	Hidden     uint64          `json:"hidden"`
+	Foreign    uint64          `json:"system_calls"`
+	First      *time.Time      `json:"first,omitempty"`
+	Last       *time.Time      `json:"last,omitempty"`
+	Disordered uint64          `json:"out_of_order"`
+	Plugins    []*pluginEvents `json:"plugins"`
+	Error      string          `json:"error,omitempty"`
+}
+
+// pluginEvents are the events of one plugin in a capture.
+type pluginEvents struct {
+	ID          uint32 `json:"plugin_id"`
+	Source      string `json:"event_source,omitempty"`
+	Events      uint64 `json:"events"`
+	Async       uint64 `json:"async"`
+	DataBytes   uint64 `json:"data_bytes"`
+	LargestData int    `json:"largest_data"`
+}
+
+// maxListedPlugins bounds the plugins of a capture that are told apart.
+const maxListedPlugins = 10_000
+
+func newCaptureInfo(s *Streams) *cobra.Command {
+	var format answerFlag
+	cmd := &cobra.Command{
+		Use:     "info FILE",
+		Short:   "Tell what is in a capture",
+		Long:    "Read a capture and tell which events are in it. " + captureFileHelp,
+		Example: "  tocsin capture info out.scap\n  tocsin capture info --format json out.scap.gz",
+		Args:    exactArgs(1, "the FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, end, err := openCapture(s, args[0])
+			if err != nil {
+				return err
+			}
+			defer end()
+			info, err := readInfo(args[0], r)
+			info.File = args[0]
+			failed := captureEnd(args[0], err)
+			if failed != nil {
+				info.Error = failed.Error()
+			}
+			if format == answerJSON {
+				err = printJSON(s.Out, info)
+			} else {
+				err = info.print(s.Out)
+			}
+			if err != nil {
+				return err
+			}
+			return failed
+		},
+	}
+	format.register(cmd)
+	return cmd
+}
+
+// readInfo reads a capture to its end, whose error it returns.
+func readInfo(name string, r *capture.Reader) (info captureInfo, err error) {
+	plugins := make(map[uint32]*pluginEvents)
+	var last time.Time
+	for {
+		var e *capture.Record
+		if e, err = r.Next(); err != nil {
+			break
+		}
+		id := e.PluginID()
+		p := plugins[id]
+		if p == nil {
+			if len(plugins) == maxListedPlugins {
+				err = fmt.Errorf("%s has events of more than %d plugins", name, maxListedPlugins)
+				break
+			}
+			p = &pluginEvents{ID: id, Source: falcoevent.KnownSource(id)}
+			plugins[id] = p
+		}
+		p.Events++
+		if e.Type() == scapevent.Async {
+			p.Async++
+		}
+		n := len(e.Data())
+		p.DataBytes += uint64(n)
+		p.LargestData = max(p.LargestData, n)
+		t := e.Time()
+		if t.Before(last) {
+			info.Disordered++
+		}
+		last = t
+		if info.First == nil || t.Before(*info.First) {
+			info.First = &t
+		}
+		if info.Last == nil || t.After(*info.Last) {
+			info.Last = &t
+		}
+	}
+	stats, machine := r.Stats(), r.Machine()
+	info.Gzip, info.Bytes, info.Sections = r.Gzip(), stats.Bytes, stats.Sections
+	info.Hostname, info.CPUs = machine.Hostname, machine.CPUs
+	info.Events, info.Hidden, info.Foreign = stats.Events, stats.Hidden, stats.Foreign
+	info.Plugins = make([]*pluginEvents, 0, len(plugins))
+	for _, p := range plugins {
+		info.Plugins = append(info.Plugins, p)
+	}
+	slices.SortFunc(info.Plugins, func(a, b *pluginEvents) int { return int(int64(a.ID) - int64(b.ID)) })
+	return info, err
+}
+
+func (i *captureInfo) print(w io.Writer) error {
+	compressed := ""
+	if i.Gzip {
+		compressed = "gzip"
+	}
+	rows := []row{
+		{"file", visible(i.File)}, {"compression", compressed}, {"bytes", strconv.FormatInt(i.Bytes, 10)},
+		{"sections", strconv.Itoa(i.Sections)}, {"hostname", visible(i.Hostname)}, {"events", strconv.FormatUint(i.Events, 10)},
+	}
+	if i.First != nil {
+		rows = append(rows, row{"first", i.First.Format(time.RFC3339Nano)}, row{"last", i.Last.Format(time.RFC3339Nano)})
+	}
+	for _, c := range [...]struct {
+		name string
+		n    uint64
+	}{{"hidden", i.Hidden}, {"system calls", i.Foreign}, {"out of order", i.Disordered}} {
+		if c.n > 0 {
+			rows = append(rows, row{c.name, strconv.FormatUint(c.n, 10)})
+		}
+	}
+	for _, p := range i.Plugins {
+		text := fmt.Sprintf("%s, %d bytes of data, the largest %d", eventCount(p.Events), p.DataBytes, p.LargestData)
+		if p.Async > 0 {
+			text += fmt.Sprintf(", %d asynchronous", p.Async)
+		}
+		if p.Source != "" {
+			text = p.Source + ": " + text
+		}
+		rows = append(rows, row{fmt.Sprintf("plugin %d", p.ID), text})
+	}
+	return printRows(w, rows...)
+}
+
+// sourceFlag are event sources by the id of a plugin: ID=SOURCE.
+type sourceFlag map[uint32]string
+
+func (f *sourceFlag) String() string { return "" }
+func (f *sourceFlag) Type() string   { return "id=source" }
+func (f *sourceFlag) Set(v string) error {
+	id, source, ok := strings.Cut(v, "=")
+	n, err := strconv.ParseUint(id, 10, 32)
+	if !ok || err != nil || source == "" {
+		return errors.New("must be ID=SOURCE, such as 999=my_source")
+	}
+	if *f == nil {
+		*f = make(sourceFlag)
+	}
+	(*f)[uint32(n)] = source
+	return nil
+}

@@ -1,0 +1,69 @@
+package falcoevent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+)
+
+// Replay makes events of a stream of events of plugins that somebody recorded. The same
+// stream gives the same events, with the same ids, as often as it is replayed, and a longer one
+// begins with them.
+type Replay struct {
+	name, namespace, path string
+	sources               map[uint32]string
+	origins               map[uint32]*Origin
+	stream                string // the name of the stream: its first event
+	number                uint64
+}
+
+// maxOrigins bounds the plugins that are remembered.
+const maxOrigins = 1000
+
+// NewReplay returns a Replay. The source of its events is "plugin://<name>"; namespace and path
+// are as for [NewOrigin]. The sources are the event sources of plugins by their ids, beside those
+// that [KnownSource] knows; of others it is "plugin-<id>".
+func NewReplay(name, namespace, path string, sources map[uint32]string) *Replay {
+	return &Replay{name: name, namespace: namespace, path: path, sources: sources, origins: make(map[uint32]*Origin)}
+}
+
+// Event returns the event that the next of the stream is. It copies what it keeps. The error is
+// that of an event of Tocsin's own plugin that is none of its.
+func (r *Replay) Event(e scapevent.Event) (*event.Event, error) {
+	if r.number++; r.number == 1 {
+		sum := sha256.Sum256(e)
+		r.stream = hex.EncodeToString(sum[:])
+	}
+	if e.PluginID() == PluginID && e.Type() == scapevent.Plugin {
+		return Parse(e)
+	}
+	// With what the event is, so that two streams that begin alike have no id in common but for
+	// what they have in common.
+	sum := sha256.Sum256(e)
+	out := new(event.Event)
+	r.origin(e.PluginID()).Set(out, event.DeriveID("capture", r.stream, strconv.FormatUint(r.number, 10), string(sum[:])), append(scapevent.Event{}, e...))
+	return out, nil
+}
+
+func (r *Replay) origin(id uint32) *Origin {
+	if o := r.origins[id]; o != nil {
+		return o
+	}
+	source := r.sources[id]
+	if source == "" {
+		source = KnownSource(id)
+	}
+	if source == "" {
+		source = "plugin-" + strconv.FormatUint(uint64(id), 10)
+	}
+	o := NewOrigin(r.name, r.namespace, r.path, &sourceplugin.Description{ID: id, EventSource: source})
+	if len(r.origins) == maxOrigins {
+		clear(r.origins)
+	}
+	r.origins[id] = o
+	return o
+}
