@@ -11,17 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+	"github.com/tocsin-events/tocsin/internal/pluginclient"
 )
-
-// pluginProgram is a source plugin that runs and has not been given its config.
-type pluginProgram interface {
-	Describe() *sourceplugin.Description
-	// Init gives it its config. It is called once.
-	Init(ctx context.Context, config string) (sourceplugin.Plugin, error)
-	// Close ends it, with what Init returned.
-	Close(ctx context.Context) error
-}
 
 // endTime is how long a plugin may take to end.
 const endTime = 10 * time.Second
@@ -32,6 +23,23 @@ type pluginLaunch struct {
 	args []string
 	env  []string
 	log  *slog.Logger
+}
+
+// start starts the process of a plugin: of an executable, or of this program for a library,
+// whose crash ends only that.
+func (l *pluginLaunch) start(ctx context.Context) (*pluginclient.Process, error) {
+	o := pluginclient.Options{Name: filepath.Base(l.file), Command: l.file, Args: l.args, Env: l.env, Logger: l.log}
+	if isLibrary(l.file) {
+		if len(l.args) > 0 {
+			return nil, fmt.Errorf("a library takes no arguments, such as %q; --config is for its config", l.args[0])
+		}
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find the program that loads libraries: %w", err)
+		}
+		o.Command, o.Args = self, []string{"plugin-host", l.file}
+	}
+	return pluginclient.Start(ctx, o)
 }
 
 // isLibrary reports whether the name of a file is that of a shared library.

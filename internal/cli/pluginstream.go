@@ -16,6 +16,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/capture"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/fieldtext"
+	"github.com/tocsin-events/tocsin/internal/pluginclient"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -186,7 +187,7 @@ func (f *streamFlags) run(cmd *cobra.Command, s *Streams, l *pluginLaunch, outpu
 }
 
 // initPlugin gives a plugin its config.
-func initPlugin(ctx context.Context, program pluginProgram, text, file string) (sourceplugin.Plugin, error) {
+func initPlugin(ctx context.Context, program *pluginclient.Process, text, file string) (sourceplugin.Plugin, error) {
 	p, err := program.Init(ctx, text)
 	if err != nil && ctx.Err() == nil && program.Describe().ConfigSchema != "" {
 		return nil, &adviceError{err, fmt.Sprintf("\"tocsin plugin inspect %s\" prints the schema of its config, which --config gives.", file)}
