@@ -3,10 +3,18 @@
 GO       ?= go
 FUZZTIME ?= 20s
 
-.PHONY: build test lint proto bench fuzz fault compat
+.PHONY: build build-static build-musl test lint proto bench fuzz fault compat
 
-build: ## the hub, static, into bin/
+build: ## the hub, into bin/; no cgo, but linked to the C library of most systems
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tocsin ./cmd/tocsin
+
+build-static: ## the same, linked to nothing and without native plugins
+	CGO_ENABLED=0 $(GO) build -trimpath -tags tocsin_static -o bin/tocsin ./cmd/tocsin
+
+# The names that musl's linker has differ from the ones of Go.
+MUSL = $(if $(filter arm64,$(shell $(GO) env GOARCH)),aarch64,x86_64)
+build-musl: ## the same, with native plugins, for systems with musl (Alpine)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-I /lib/ld-musl-$(MUSL).so.1' -o bin/tocsin ./cmd/tocsin
 
 test: ## what the README says
 	$(GO) test ./...

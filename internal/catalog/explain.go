@@ -14,10 +14,10 @@ import (
 // mostProblems is how many problems of one event are told.
 const mostProblems = 3
 
-// explain says where a value is not as it should be, and how it should be. What it says
+// Explain says where a value is not as it should be, and how it should be. What it says
 // comes from the schema, but for the names of members, which tell where. It does not have
 // what the library says itself, because that has values.
-func explain(failed *jsonschema.ValidationError) string {
+func Explain(failed *jsonschema.ValidationError) string {
 	var problems []problem
 	collect(failed, &problems)
 	slices.SortFunc(problems, func(a, b problem) int { return cmp.Or(strings.Compare(a.at, b.at), strings.Compare(a.text, b.text)) })

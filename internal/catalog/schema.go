@@ -350,7 +350,7 @@ func (s *schema) check(value any) (problem string) {
 	}()
 	v.steps = maxSteps
 	if failed, ok := errors.AsType[*jsonschema.ValidationError](v.schema.Validate(value)); ok {
-		return explain(failed)
+		return Explain(failed)
 	}
 	return ""
 }

@@ -179,6 +179,16 @@ func (m *keyValues) Set(v string) error {
 	return nil
 }
 
+// list returns KEY=VALUE texts, sorted.
+func (m keyValues) list() []string {
+	list := make([]string, 0, len(m))
+	for key, value := range m {
+		list = append(list, key+"="+value)
+	}
+	slices.Sort(list)
+	return list
+}
+
 // durationFlag is a duration of at least a second, in which days are allowed. Zero
 // means that none is given.
 type durationFlag config.Duration

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -185,7 +184,6 @@ func (w *jsonLine) Write(p []byte) (int, error) {
 // text prints an event for people: a payload that is text as it is, and another as its first
 // bytes.
 func (p *catPrinter) text(e *capture.Record) {
-	const most = 32
 	source := falcoevent.KnownSource(e.PluginID())
 	if source == "" {
 		source = "plugin-" + fmt.Sprint(e.PluginID())
@@ -193,15 +191,5 @@ func (p *catPrinter) text(e *capture.Record) {
 	if e.Type() == scapevent.Async {
 		source += "/" + visible(e.Name())
 	}
-	data := e.Data()
-	var shown string
-	switch {
-	case utf8.Valid(data):
-		shown = visible(string(data))
-	case len(data) > most:
-		shown = fmt.Sprintf("%s... (%d bytes)", hex.EncodeToString(data[:most]), len(data))
-	default:
-		shown = hex.EncodeToString(data)
-	}
-	p.buf = fmt.Appendf(p.buf[:0], "%d %s %s %s", e.Number, e.Time().Format("2006-01-02T15:04:05.000000000Z"), source, shown)
+	p.buf = fmt.Appendf(p.buf[:0], "%d %s %s %s", e.Number, e.Time().Format(textTime), source, shownData(e.Data()))
 }

@@ -161,7 +161,7 @@ func (f *captureWriteFlags) run(ctx context.Context, s *Streams, name string, ty
 	if err != nil {
 		return err
 	}
-	w, err := f.create(name)
+	w, err := createCapture(name, f.force, f.gzip, f.hostname)
 	if err != nil {
 		return err
 	}
@@ -195,14 +195,14 @@ func (f *captureWriteFlags) run(ctx context.Context, s *Streams, name string, ty
 	return f.report(s.Out, name, w.Events(), &answer)
 }
 
-// create makes the writer.
-func (f *captureWriteFlags) create(name string) (*capture.FileWriter, error) {
-	hostname := f.hostname
+// createCapture makes the writer of a capture, compressed also if its name says so, with a
+// hostname or that of this machine.
+func createCapture(name string, replace, gzip bool, hostname string) (*capture.FileWriter, error) {
 	if hostname == "" {
 		hostname, _ = os.Hostname()
 	}
-	w, err := capture.Create(name, f.force, capture.WriterOptions{
-		Gzip:    f.gzip || strings.HasSuffix(name, ".gz"),
+	w, err := capture.Create(name, replace, capture.WriterOptions{
+		Gzip:    gzip || strings.HasSuffix(name, ".gz"),
 		Machine: &capture.Machine{Hostname: hostname, CPUs: uint32(runtime.NumCPU())},
 	})
 	if errors.Is(err, os.ErrExist) {

@@ -16,19 +16,20 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const pluginLong = `Run Vault plugins below a hub, to test them and to see the events that they send.
+const pluginLong = `Run plugins, to test them and to see the events that they send: source plugins such as those
+of Falco, and Vault plugins below a hub.
 
-"sources" shows the plugins that are sources of events.
+"sources" shows those of a hub that are sources of events.
 
-"run" needs nothing but the executable of a plugin. The other commands are for the plugins
-of a hub that runs: they need sudo on sys/plugins/..., and the hub a plugin directory in
+"run" and "inspect" need nothing but the plugin. The other commands are for the Vault
+plugins of a hub that runs: they need sudo on sys/plugins/..., and the hub a plugin directory in
 its configuration for plugins that are registered while it runs. Mounts are made and
 removed with Vault's own tools ("vault secrets enable", "vault auth enable"), or in the
 configuration.`
 
 func newPlugin(s *Streams) *cobra.Command {
-	return newGroup("plugin", "Run and manage Vault plugins", pluginLong,
-		newPluginRun(s), newPluginList(s), newPluginInfo(s), newPluginRegister(s), newPluginDeregister(s), newPluginReload(s), newPluginSources(s))
+	return newGroup("plugin", "Run source plugins and Vault plugins, and manage those of a hub", pluginLong,
+		newPluginRun(s), newPluginInspect(s), newPluginList(s), newPluginInfo(s), newPluginRegister(s), newPluginDeregister(s), newPluginReload(s), newPluginSources(s))
 }
 
 const catalogPath = "sys/plugins/catalog"
@@ -219,12 +220,7 @@ on. The hub starts exactly the file with this checksum and no other.
 				return err
 			}
 			body := map[string]any{"command": command, "sha256": sum, "version": version, "args": args}
-			var variables []string
-			for key, value := range env {
-				variables = append(variables, key+"="+value)
-			}
-			slices.Sort(variables)
-			body["env"] = variables
+			body["env"] = env.list()
 			a, err := c.do(cmd.Context(), http.MethodPut, catalogPath+"/"+names[0]+"/"+names[1], nil, body)
 			if err != nil {
 				return needs(err, pluginRight)

@@ -22,9 +22,21 @@ import (
 	"github.com/tocsin-events/tocsin/internal/strongbox"
 )
 
-const pluginRunLong = `Run a hub with a Vault plugin mounted in it, until Ctrl-C, and print the events that the
-plugin sends. The plugin is an executable built with HashiCorp's or OpenBao's SDK; it is
-not changed in any way, and what works here works in a server.
+const pluginRunLong = `Run a plugin and print its events, until Ctrl-C or the end of its stream.
+
+A source plugin is a library (.so) that was built for Falco, or an executable that speaks
+the plugin protocol of Tocsin. It runs in a process of its own, without a hub. --open says
+what its stream is opened with, --field extracts fields of each event, --capture records
+the events in a file that Falco, sysdig and "tocsin capture" read. A library is a source
+plugin, and so is what gets one of the flags --config, --open, --field, --count, --capture
+and --metrics, or --type source. "tocsin plugin inspect" tells what it can do.
+
+Exit codes: 0 the stream has ended, --count events came, or Ctrl-C; 1 the plugin or its stream
+failed; 2 wrong usage; 3 some events were too large and are left out.
+
+Any other executable is a Vault plugin, built with HashiCorp's or OpenBao's SDK: it is
+mounted in a hub that runs until Ctrl-C. It is not changed in any way, and what works here
+works in a server.
 
 The hub listens on loopback only, has one root token that it prints, and removes its data
 when it ends (unless --data-dir names a directory). It speaks Vault's API: use vault, bao,
@@ -36,7 +48,11 @@ with its storage kept. What the plugin logs is on standard error.
 --path can be repeated to mount the plugin several times; --option belongs to the --path
 before it, or to all if there is none before it. Arguments of the plugin come after "--".`
 
-const pluginRunExample = `  tocsin plugin run ./vault-plugin-secrets-kv --path secret --option version=2
+const pluginRunExample = `  # A Falco plugin, without Falco.
+  tocsin plugin run ./libdummy.so --open '{"start": 1, "maxEvents": 10}' --field dummy.value
+
+  # A Vault plugin, in a hub.
+  tocsin plugin run ./vault-plugin-secrets-kv --path secret --option version=2
 
   # In another terminal, or with curl:
   vault kv put secret/app password=x
@@ -108,30 +124,70 @@ type pluginRunFlags struct {
 	output        outputFlag
 	pluginLevel   logLevelFlag
 	all           bool
+	stream        streamFlags
+}
+
+// pluginFileArgs checks the arguments of a command that starts a plugin: the plugin and, after
+// "--", its own.
+func pluginFileArgs(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef(cmd, "%s is missing", name)
+		}
+		if dash := cmd.ArgsLenAtDash(); len(args) > 1 && dash != 1 {
+			return usagef(cmd, "unexpected argument %q; arguments of the plugin come after \"--\"", args[1])
+		}
+		return nil
+	}
+}
+
+// typeSource is --type for source plugins.
+const typeSource = "source"
+
+// isSource reports whether what is run is a source plugin.
+func (f *pluginRunFlags) isSource(cmd *cobra.Command, file string) (bool, error) {
+	ours, vaults := changed(cmd.Flags(), streamFlagNames), changed(cmd.Flags(), vaultFlagNames)
+	source := f.class == typeSource
+	if !cmd.Flags().Changed("type") {
+		source = ours != "" || isLibrary(file)
+	}
+	switch {
+	case source && vaults != "" && ours != "":
+		return false, usagef(cmd, "--%s is for source plugins, and --%s for Vault plugins", ours, vaults)
+	case source && vaults != "":
+		return false, usagef(cmd, "--%s is for Vault plugins, and this is a source plugin", vaults)
+	case !source && ours != "":
+		return false, usagef(cmd, "--%s is for source plugins: --type source", ours)
+	}
+	return source, nil
 }
 
 func newPluginRun(s *Streams) *cobra.Command {
-	f := pluginRunFlags{devFlags: devFlags{logLevel: "warn"}, pluginLevel: "info", output: outputPretty}
+	f := pluginRunFlags{devFlags: devFlags{logLevel: "warn"}, pluginLevel: defaultPluginLevel, output: outputPretty}
 	cmd := &cobra.Command{
-		Use:     "run EXECUTABLE [-- ARGUMENT...]",
-		Short:   "Run a Vault plugin and print its events",
+		Use:     "run LIBRARY|EXECUTABLE [-- ARGUMENT...]",
+		Short:   "Run a source plugin, or a Vault plugin in a hub, and print its events",
 		Long:    pluginRunLong,
 		Example: pluginRunExample,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef(cmd, "the EXECUTABLE of the plugin is missing")
-			}
-			if dash := cmd.ArgsLenAtDash(); len(args) > 1 && dash != 1 {
-				return usagef(cmd, "unexpected argument %q; arguments of the plugin come after \"--\"", args[1])
-			}
-			return nil
-		},
+		Args:    pluginFileArgs("the LIBRARY or EXECUTABLE of the plugin"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.check(cmd); err != nil {
+			if f.class != string(config.MountSecret) && f.class != string(config.MountAuth) && f.class != typeSource {
+				return usagef(cmd, "--type must be source, secret or auth, it is %q", f.class)
+			}
+			source, err := f.isSource(cmd, args[0])
+			if err != nil {
 				return err
 			}
-			if f.class != string(config.MountSecret) && f.class != string(config.MountAuth) {
-				return usagef(cmd, "--type must be secret or auth, it is %q", f.class)
+			if source {
+				file, err := findPlugin(args[0])
+				if err != nil {
+					return err
+				}
+				l := &pluginLaunch{file: file, args: args[1:], env: f.env.list(), log: newLogger(s.Err, config.Log{Level: config.LogLevel(f.pluginLevel), Format: "text"})}
+				return f.stream.run(cmd, s, l, f.output)
+			}
+			if err := f.check(cmd); err != nil {
+				return err
 			}
 			if len(f.loginPolicies) > 0 && f.class != string(config.MountAuth) {
 				return usagef(cmd, "--login-policy is for auth plugins: --type auth")
@@ -143,15 +199,16 @@ func newPluginRun(s *Streams) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
+	f.stream.register(flags)
 	flags.Var(pathFlag{&f.mounts}, "path", "mount the plugin here (default: its name); repeatable")
 	flags.Var(optionFlag{&f.mounts}, "option", "option of the mount, for example version=2; repeatable")
-	flags.StringVar(&f.class, "type", string(config.MountSecret), "what the plugin is: secret or auth")
+	flags.StringVar(&f.class, "type", string(config.MountSecret), "what the plugin is: source, secret or auth")
 	flags.StringVar(&f.name, "name", "", "`name` of the plugin (default: that of the executable without vault-plugin-secrets- or the like)")
 	flags.StringVar(&f.namespace, "namespace", "", "`namespace` to mount it in")
 	flags.Var(&f.env, "env", "variable of its environment; repeatable")
 	flags.StringArrayVar(&f.loginPolicies, "login-policy", nil, "`policy` that logins of an auth plugin may give; repeatable")
 	flags.BoolVar(&f.noReload, "no-reload", false, "do not reload the plugin when its executable changes")
-	flags.VarP(&f.output, "output", "o", "how events are printed: pretty or json (Vault's form, and nothing else on standard output)")
+	flags.VarP(&f.output, "output", "o", "how events are printed: pretty or json (one per line, and nothing else on standard output)")
 	flags.BoolVar(&f.all, "all", false, "print also what happens to the hub itself, such as logins and subscriptions")
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory`, with the key of the storage beside it, instead of a temporary one")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")

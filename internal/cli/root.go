@@ -44,6 +44,7 @@ func newRoot(s *Streams) *cobra.Command {
 		newSink(s),
 		newCapture(s),
 		newPlugin(s),
+		newPluginHost(s),
 		newPolicy(s),
 		newToken(s),
 		newLogin(s),

@@ -42,6 +42,9 @@ type Open struct {
 	// Resume is the position of the last batch that is durable, as the plugin gave it; nil at the
 	// first time. Plugins that give no positions never see one.
 	Resume []byte
+	// MaxEventBytes is what an event may have at most, with its header. Larger ones are left out
+	// and counted. 0: what the plugin's process can take.
+	MaxEventBytes int
 }
 
 // Stream is an open stream of events. Next is called by one goroutine at a time; the others may

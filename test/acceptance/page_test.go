@@ -16,9 +16,27 @@ import (
 	"time"
 )
 
-// TestSendPage types what docs/send-to-slack-kafka-webhook.md shows, up to Kafka, and
-// compares what is printed with the page, but for times, ids, keys and the like. With -update
-// the page gets what is printed. Blocks of the page are
+// TestSendPage types what docs/send-to-slack-kafka-webhook.md shows, up to Kafka.
+func TestSendPage(t *testing.T) {
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("SKIPPED: there is no Python for the receivers of the page")
+	}
+	p := newPage(t)
+	p.save("receiver.py", pythonOf(t, "../../docs/sink-webhook.md"))
+	p.typed("../../docs/send-to-slack-kafka-webhook.md", 15)
+}
+
+// TestPluginPage types what docs/run-a-falco-plugin.md shows.
+func TestPluginPage(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("SKIPPED: there is no C compiler for the plugin of the page")
+	}
+	newPage(t).typed("../../docs/run-a-falco-plugin.md", 12)
+}
+
+// typed types what a page shows, with at least so many commands, and compares what is printed
+// with the page, but for times, ids, keys and the like. With -update the page gets what is
+// printed. Blocks of the page are
 //
 //	commands, each behind "$ ", with what they print
 //	<!-- page: background NAME -->  one command that goes on
@@ -26,17 +44,13 @@ import (
 //	<!-- page: stop NAME -->        it gets a Ctrl-C
 //	<!-- page: file NAME -->        a file that is saved
 //	<!-- page: end -->              nothing behind it is tried
-func TestSendPage(t *testing.T) {
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("SKIPPED: there is no Python for the receivers of the page")
-	}
-	const path = "../../docs/send-to-slack-kafka-webhook.md"
+func (p *page) typed(path string, atLeast int) {
+	t := p.t
+	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPage(t)
-	p.save("receiver.py", pythonOf(t, "../../docs/sink-webhook.md"))
 	lines := strings.Split(string(text), "\n")
 	var page []string
 	directive := ""
@@ -82,7 +96,7 @@ func TestSendPage(t *testing.T) {
 		directive = ""
 		i = end
 	}
-	if commands < 15 {
+	if commands < atLeast {
 		t.Errorf("only %d commands were found", commands)
 	}
 	if *update && !t.Failed() {
@@ -310,7 +324,7 @@ func (p *page) run(command string, want []string) (got []string) {
 		if err != nil {
 			p.t.Errorf("$ %s\n%s\n%v", command, strings.Join(got, "\n"), err)
 		} else if !*update {
-			p.t.Errorf("$ %s\n%s\nthe page shows\n%s\n(go test ./test/acceptance -run TestSendPage -update writes it anew)", command, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			p.t.Errorf("$ %s\n%s\nthe page shows\n%s\n(go test ./test/acceptance -run %s -update writes it anew)", command, strings.Join(got, "\n"), strings.Join(want, "\n"), p.t.Name())
 		}
 		return got
 	}

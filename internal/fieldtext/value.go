@@ -1,0 +1,140 @@
+package fieldtext
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/tocsin-events/tocsin/internal/jsontext"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+)
+
+// NoValue is the text of a field that an event does not have.
+const NoValue = "<NA>"
+
+// ErrValues is wrapped by errors about values that cannot be what was asked for.
+var ErrValues = errors.New("the plugin answered with values that make no sense")
+
+// Reader goes through the values of an answer, request by request and event by event.
+type Reader struct {
+	values sourceplugin.Values
+	counts []uint32
+}
+
+// NewReader returns a reader of what Extract answered for so many events and requests. The
+// zero value of Values has no value for any of them.
+func NewReader(v sourceplugin.Values, events, requests int) (*Reader, error) {
+	if len(v.Counts) == 0 && len(v.Lengths) == 0 && len(v.Bytes) == 0 {
+		v.Counts = make([]uint32, events*requests)
+	}
+	if len(v.Counts) != events*requests {
+		return nil, fmt.Errorf("%w: %d of them for %d fields of %d events", ErrValues, len(v.Counts), requests, events)
+	}
+	var elements, bytes uint64
+	for _, n := range v.Counts {
+		elements += uint64(n)
+	}
+	for _, n := range v.Lengths {
+		bytes += uint64(n)
+	}
+	if elements != uint64(len(v.Lengths)) || bytes != uint64(len(v.Bytes)) {
+		return nil, fmt.Errorf("%w: %d lengths for %d elements, and %d bytes for %d", ErrValues, len(v.Lengths), elements, len(v.Bytes), bytes)
+	}
+	return &Reader{values: v, counts: v.Counts}, nil
+}
+
+// Next returns the elements of the next value; none if the event does not have the field. It
+// is called once for each request of each event. The elements are parts of the answer.
+func (r *Reader) Next(elements [][]byte) [][]byte {
+	elements = elements[:0]
+	n := r.counts[0]
+	r.counts = r.counts[1:]
+	for range n {
+		length := r.values.Lengths[0]
+		r.values.Lengths = r.values.Lengths[1:]
+		elements = append(elements, r.values.Bytes[:length:length])
+		r.values.Bytes = r.values.Bytes[length:]
+	}
+	return elements
+}
+
+// AppendText appends a value for people: [NoValue] if there are no elements, a list as (a,b),
+// times by RFC 3339, durations as 1.5s.
+func AppendText(dst []byte, f *sourceplugin.Field, elements [][]byte) []byte {
+	switch {
+	case len(elements) == 0:
+		return append(dst, NoValue...)
+	case !f.List:
+		return appendElement(dst, f.Type, elements[0])
+	}
+	dst = append(dst, '(')
+	for i, e := range elements {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendElement(dst, f.Type, e)
+	}
+	return append(dst, ')')
+}
+
+// appendElement appends one element; bytes that are none of the type as hexadecimal digits.
+func appendElement(dst []byte, t sourceplugin.FieldType, e []byte) []byte {
+	switch {
+	case t == sourceplugin.String || t == sourceplugin.IPNet:
+		return append(dst, e...)
+	case t == sourceplugin.Bool && len(e) == 1:
+		return strconv.AppendBool(dst, e[0] != 0)
+	case t == sourceplugin.IPAddr:
+		if a, ok := netip.AddrFromSlice(e); ok {
+			return a.AppendTo(dst)
+		}
+	case len(e) == 8:
+		n := binary.LittleEndian.Uint64(e)
+		switch {
+		case t == sourceplugin.AbsTime && n <= math.MaxInt64:
+			return time.Unix(0, int64(n)).UTC().AppendFormat(dst, time.RFC3339Nano)
+		case t == sourceplugin.RelTime && n <= math.MaxInt64:
+			return append(dst, time.Duration(n).String()...)
+		}
+		return strconv.AppendUint(dst, n, 10)
+	}
+	return fmt.Appendf(dst, "%x", e)
+}
+
+// AppendJSON appends a value as JSON: null if there are no elements, an array for a list,
+// numbers (also nanoseconds of a duration) and bools as such, times by RFC 3339, the rest as
+// strings.
+func AppendJSON(dst []byte, f *sourceplugin.Field, elements [][]byte) []byte {
+	switch {
+	case len(elements) == 0:
+		return append(dst, "null"...)
+	case !f.List:
+		return appendJSONElement(dst, f.Type, elements[0])
+	}
+	dst = append(dst, '[')
+	for i, e := range elements {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendJSONElement(dst, f.Type, e)
+	}
+	return append(dst, ']')
+}
+
+func appendJSONElement(dst []byte, t sourceplugin.FieldType, e []byte) []byte {
+	switch {
+	case t == sourceplugin.String || t == sourceplugin.IPNet:
+		return jsontext.AppendString(dst, string(e))
+	case t == sourceplugin.Bool && len(e) == 1:
+		return strconv.AppendBool(dst, e[0] != 0)
+	case (t == sourceplugin.Uint64 || t == sourceplugin.RelTime) && len(e) == 8:
+		return strconv.AppendUint(dst, binary.LittleEndian.Uint64(e), 10)
+	}
+	dst = append(dst, '"')
+	dst = appendElement(dst, t, e) // digits, and marks that JSON has no other form of
+	return append(dst, '"')
+}

@@ -1,0 +1,249 @@
+//go:build (linux || darwin) && (amd64 || arm64) && !tocsin_static
+
+package pluginclient_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tocsin-events/tocsin/internal/cli"
+	"github.com/tocsin-events/tocsin/internal/pluginclient"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+)
+
+// The test is its own child: as "tocsin plugin-host".
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "plugin-host" {
+		os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+	}
+	os.Exit(m.Run())
+}
+
+func library(t testing.TB) string {
+	t.Helper()
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("there is no C compiler")
+	}
+	path := filepath.Join(t.TempDir(), "plugin.so")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O1", "-o", path, "../falcoplugin/testdata/plugin.c", "-lpthread").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
+func start(t testing.TB, config string) sourceplugin.Plugin {
+	t.Helper()
+	process, err := pluginclient.Start(t.Context(), pluginclient.Options{
+		Name: "testbed", Command: os.Args[0], Args: []string{"plugin-host", library(t)}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Close(context.Background()) })
+	p, err := process.Init(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// read reads a stream up to its end, or an error.
+func read(t testing.TB, p sourceplugin.Plugin, params string) (events []sourceplugin.Event, dropped int, err error) {
+	t.Helper()
+	s, err := p.Open(t.Context(), sourceplugin.Open{Params: params})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	var b sourceplugin.Batch
+	for {
+		err := s.Next(t.Context(), &b)
+		n := 0
+		for rest := bytes.Clone(b.Events); len(rest) > 0; n++ {
+			var e scapevent.Event
+			var bad error
+			if e, rest, bad = scapevent.Next(rest); bad != nil {
+				t.Fatal(bad)
+			}
+			events = append(events, sourceplugin.Event{Event: e, Number: uint64(len(events) + 1), Source: p.Describe().EventSource})
+		}
+		if n != b.Count {
+			t.Errorf("%d events in a batch of %d", n, b.Count)
+		}
+		dropped += b.Dropped
+		if err != nil {
+			return events, dropped, err
+		}
+	}
+}
+
+func TestPlugin(t *testing.T) {
+	p := start(t, "")
+	d := p.Describe()
+	if d.Name != "testbed" || d.Version != "1.2.3" || d.ID != 1073742001 || d.EventSource != "test_source" || len(d.Fields) < 20 || !d.Capabilities.Source || d.Fields[1].Type != sourceplugin.String {
+		t.Errorf("%+v", d)
+	}
+	params, err := p.OpenParams(t.Context())
+	if err != nil || len(params) != 2 || params[0].Value != "count;count=5" {
+		t.Error(params, err)
+	}
+	events, _, err := read(t, p, "count;count=3;size=4")
+	if !errors.Is(err, io.EOF) || len(events) != 3 || string(events[2].Data()) != "cccc" || events[2].Nanos() != 3 {
+		t.Fatal(events, err)
+	}
+	texts, err := p.Strings(t.Context(), events)
+	if err != nil || fmt.Sprint(texts) != "[test_source #1: aaaa test_source #2: bbbb test_source #3: cccc]" {
+		t.Errorf("%q %v", texts, err)
+	}
+	v, err := p.Extract(t.Context(), events, []sourceplugin.FieldRequest{{Index: 0}, {Index: 1}})
+	if err != nil || fmt.Sprint(v.Counts) != "[1 1 1 1 1 1]" || fmt.Sprint(v.Lengths) != "[8 4 8 4 8 4]" || string(v.Bytes[8:12]) != "aaaa" {
+		t.Errorf("%+v %v", v, err)
+	}
+	metrics, err := p.Metrics(t.Context())
+	if err != nil || len(metrics) == 0 {
+		t.Error(metrics, err)
+	}
+	if err := p.SetConfig(t.Context(), "refuse"); err != nil {
+		t.Log(err)
+	}
+	if _, err := p.Open(t.Context(), sourceplugin.Open{Params: "open-fail"}); err == nil || !strings.HasPrefix(err.Error(), "plugin testbed: ") {
+		t.Error(err)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	for params, want := range map[string]string{
+		"fail-at-end;count=5": "5 plugin testbed: ",
+		"fail":                "0 plugin testbed: ",
+		"foreign-id;count=2":  "plugin testbed: ",
+		"crash":               "0 plugin testbed: " + pluginclient.ErrEnded.Error() + "; it wrote: ",
+	} {
+		t.Run(params, func(t *testing.T) {
+			events, _, err := read(t, start(t, ""), params)
+			if got := fmt.Sprintf("%d %v", len(events), err); !strings.Contains(got, want) {
+				t.Errorf("%s", got)
+			}
+			if params == "crash" && !errors.Is(err, pluginclient.ErrEnded) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestLimit(t *testing.T) {
+	p := start(t, "")
+	s, err := p.Open(t.Context(), sourceplugin.Open{Params: "count;count=2;size=2000", MaxEventBytes: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped := 0
+	var b sourceplugin.Batch
+	for err == nil {
+		err = s.Next(t.Context(), &b)
+		dropped += b.Dropped
+	}
+	if dropped != 2 || !errors.Is(err, io.EOF) {
+		t.Error(dropped, err)
+	}
+}
+
+// A stream that waits is left at the end of the context and by Close, one that hangs in the
+// library by the end of the process; none is left.
+func TestEnds(t *testing.T) {
+	for _, params := range []string{"idle", "hang"} {
+		t.Run(params, func(t *testing.T) {
+			p := start(t, "")
+			s, err := p.Open(t.Context(), sourceplugin.Open{Params: params})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			var b sourceplugin.Batch
+			for err == nil {
+				err = s.Next(ctx, &b)
+			}
+			if !errors.Is(err, context.DeadlineExceeded) || b.Count > 0 {
+				t.Error(err)
+			}
+			if err := s.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := p.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if _, err := p.Metrics(t.Context()); !errors.Is(err, pluginclient.ErrEnded) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What does not become a plugin is an error that has what it wrote, and it is not left running.
+func TestNoPlugin(t *testing.T) {
+	dir := t.TempDir()
+	for name, tc := range map[string]struct{ script, want string }{
+		"exits":     {"echo no license >&2; exit 3", "start the plugin exits: no license"},
+		"silent":    {"exit 0", "does not speak the plugin protocol"},
+		"talks":     {"echo hello; sleep 60", "start the plugin talks: "},
+		"waits":     {"echo $$ >" + dir + "/pid; sleep 60 & wait", "not ready within"},
+		"handshake": {"echo '1|1|tcp|127.0.0.1:1|grpc|'; sleep 60", "start the plugin handshake: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(dir, name)
+			if err := os.WriteFile(file, []byte("#!/bin/sh\n"+tc.script+"\n"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			_, err := pluginclient.Start(t.Context(), pluginclient.Options{Command: file, Logger: slog.New(slog.DiscardHandler), StartTimeout: 2 * time.Second})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Error(err)
+			}
+		})
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the process %d is there: %v", pid, err)
+	}
+}
+
+func BenchmarkStream(b *testing.B) {
+	p := start(b, "")
+	b.ResetTimer()
+	s, err := p.Open(b.Context(), sourceplugin.Open{Params: fmt.Sprintf("count;count=%d;size=16;batch=128", b.N)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var batch sourceplugin.Batch
+	n := 0
+	for err == nil {
+		err = s.Next(b.Context(), &batch)
+		n += batch.Count
+	}
+	if n != b.N {
+		b.Fatal(n, err)
+	}
+}
