@@ -50,8 +50,8 @@ type Options struct {
 	Stdout  io.Writer
 	Systemd *systemd.Service // that started the process; nil: none has
 
-	// LaunchSource starts the process of a source plugin and gives the plugin its config. The
-	// context is valid for as long as it is to run. Needed when there are plugins.sources.
+	// LaunchSource starts the process of a source plugin and gives the plugin its config; nil: as
+	// [SourceProcess] says. The context is valid for as long as it is to run.
 	LaunchSource func(context.Context, SourceProcess) (sourceplugin.Plugin, error)
 
 	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests

@@ -2,10 +2,10 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -13,6 +13,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/metrics"
+	"github.com/tocsin-events/tocsin/internal/pluginclient"
 	"github.com/tocsin-events/tocsin/internal/source/plugin"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 	"github.com/tocsin-events/tocsin/internal/trail"
@@ -35,8 +36,34 @@ type SourceProcess struct {
 	Logger       *slog.Logger // of what the plugin logs
 }
 
-// errNoLauncher means that the program was built without what starts processes.
-var errNoLauncher = errors.New("plugins.sources: this program cannot start source plugins")
+// launchSource starts a source plugin in a process of its own.
+func launchSource(ctx context.Context, p SourceProcess) (sourceplugin.Plugin, error) {
+	process, err := pluginclient.Start(ctx, pluginclient.Options{
+		Name: filepath.Base(p.File), Command: p.Command, Args: p.Args, Env: p.Env, Logger: p.Logger, StartTimeout: p.StartTimeout,
+	})
+	if err != nil {
+		return nil, err
+	}
+	initialising, cancel := context.WithTimeout(ctx, p.StartTimeout)
+	defer cancel()
+	started, err := process.Init(initialising, p.Config)
+	if err != nil {
+		_ = process.Close(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("give it its config: %w", err)
+	}
+	return started, nil
+}
+
+// launchable refuses what launchSource does not do, rather than leave it out.
+func launchable(i int, c config.SourcePlugin) error {
+	switch {
+	case c.SHA256 != "":
+		return fmt.Errorf("plugins.sources[%d].sha256: checksums of source plugins are not checked by this version; remove it, and let only administrators write to the file", i)
+	case c.MaxMemory != 0:
+		return fmt.Errorf("plugins.sources[%d].max_memory: the memory of source plugins is not limited by this version; remove it, or limit that of the hub's service, to which its plugins belong", i)
+	}
+	return nil
+}
 
 // pluginSourcesPath is the path of the events about source plugins.
 const pluginSourcesPath = "sys/plugin-sources/"
@@ -60,7 +87,12 @@ func (a *App) makePluginSources(launch func(context.Context, SourceProcess) (sou
 		return nil, nil
 	}
 	if launch == nil {
-		return nil, errNoLauncher
+		launch = launchSource
+		for i, c := range a.config.Plugins.Sources {
+			if err := launchable(i, c); err != nil {
+				return nil, err
+			}
+		}
 	}
 	executable, err := os.Executable()
 	if err != nil {

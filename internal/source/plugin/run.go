@@ -202,7 +202,7 @@ func (s *Source) once(ctx context.Context) error {
 		return failure(NoState, "read the resume position: %v", err)
 	}
 	r.stream, err = await(ctx, s, s.config.StartTimeout, kill, func() (sourceplugin.Stream, error) {
-		return p.Open(life, sourceplugin.Open{Params: s.config.Params, Resume: r.place.Position})
+		return p.Open(life, sourceplugin.Open{Params: s.config.Params, Resume: r.place.Position, MaxEventBytes: s.config.MaxEvent})
 	}, func(st sourceplugin.Stream) { _ = st.Close(context.Background()) })
 	if err != nil {
 		return started(err, s.config.StartTimeout, "its stream cannot be opened")
@@ -400,6 +400,7 @@ func (r *run) read(ctx, life context.Context) error {
 // ctx has ended.
 func (r *run) fill(ctx context.Context, p *pump) error {
 	empty := emptiness{}
+	beats := false // it says so when it has nothing
 	for {
 		b := p.take(ctx)
 		if b == nil {
@@ -408,9 +409,17 @@ func (r *run) fill(ctx context.Context, p *pump) error {
 		b.batch.Reset()
 		b.batch.Position = nil
 		r.reading.begin()
-		err := r.stream.Next(ctx, &b.batch)
+		calling, cancel := context.WithTimeout(ctx, r.config.CallTimeout)
+		err := r.stream.Next(calling, &b.batch)
+		silent := err != nil && calling.Err() != nil && ctx.Err() == nil
+		cancel()
 		r.reading.end()
 		lie := r.convert(ctx, b)
+		if nothing := len(b.events) == 0 && b.position == nil; silent && !(beats && nothing) {
+			err = nil // there is nothing, and whether the plugin is alive is known otherwise
+		} else if nothing && err == nil {
+			beats = true
+		}
 		if len(b.events) == 0 && b.position == nil {
 			p.free <- b
 			if err == nil && lie == nil && !empty.wait(ctx) {
@@ -430,6 +439,8 @@ func (r *run) fill(ctx context.Context, p *pump) error {
 			return errEnded
 		case ctx.Err() != nil:
 			return nil
+		case silent:
+			return failure(Hanging, "its stream has said nothing for %v", r.config.CallTimeout)
 		case errors.Is(err, context.DeadlineExceeded):
 			return failure(Hanging, "its stream: %v", err)
 		default:

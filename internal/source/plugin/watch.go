@@ -40,7 +40,7 @@ func (r *run) watch(life context.Context, failed chan<- error) (stop func()) {
 	running.Go(func() {
 		every := max(r.config.CallTimeout/4, 50*time.Millisecond)
 		for sleep(ctx, every) {
-			if took := r.reading.took(); took > r.config.CallTimeout {
+			if took := r.reading.took(); took > r.config.CallTimeout+grace {
 				report(failure(Hanging, "it has not answered for %v", took.Round(100*time.Millisecond)))
 				return
 			}
