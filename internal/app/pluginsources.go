@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,7 +14,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/metrics"
-	"github.com/tocsin-events/tocsin/internal/pluginclient"
+	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/source/plugin"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 	"github.com/tocsin-events/tocsin/internal/trail"
@@ -38,31 +39,22 @@ type SourceProcess struct {
 
 // launchSource starts a source plugin in a process of its own.
 func launchSource(ctx context.Context, p SourceProcess) (sourceplugin.Plugin, error) {
-	process, err := pluginclient.Start(ctx, pluginclient.Options{
-		Name: filepath.Base(p.File), Command: p.Command, Args: p.Args, Env: p.Env, Logger: p.Logger, StartTimeout: p.StartTimeout,
-	})
-	if err != nil {
-		return nil, err
+	o := pluginprocess.Options{
+		Name: filepath.Base(p.File), Command: p.Command, Args: p.Args, Env: p.Env, MaxMemory: p.MaxMemory,
+		Logger: p.Logger, StartTimeout: p.StartTimeout, CallTimeout: p.CallTimeout,
 	}
-	initialising, cancel := context.WithTimeout(ctx, p.StartTimeout)
-	defer cancel()
-	started, err := process.Init(initialising, p.Config)
-	if err != nil {
-		_ = process.Close(context.WithoutCancel(ctx))
-		return nil, fmt.Errorf("give it its config: %w", err)
+	if p.SHA256 != "" {
+		sum, err := hex.DecodeString(p.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("its sha256: %w", err)
+		}
+		if p.File == p.Command {
+			o.SHA256 = sum
+		} else { // of a library, which is checked by the process that loads it
+			o.Args = append([]string{o.Args[0], "--sha256", p.SHA256}, o.Args[1:]...)
+		}
 	}
-	return started, nil
-}
-
-// launchable refuses what launchSource does not do, rather than leave it out.
-func launchable(i int, c config.SourcePlugin) error {
-	switch {
-	case c.SHA256 != "":
-		return fmt.Errorf("plugins.sources[%d].sha256: checksums of source plugins are not checked by this version; remove it, and let only administrators write to the file", i)
-	case c.MaxMemory != 0:
-		return fmt.Errorf("plugins.sources[%d].max_memory: the memory of source plugins is not limited by this version; remove it, or limit that of the hub's service, to which its plugins belong", i)
-	}
-	return nil
+	return pluginprocess.Launch(ctx, o, p.Config)
 }
 
 // pluginSourcesPath is the path of the events about source plugins.
@@ -88,11 +80,6 @@ func (a *App) makePluginSources(launch func(context.Context, SourceProcess) (sou
 	}
 	if launch == nil {
 		launch = launchSource
-		for i, c := range a.config.Plugins.Sources {
-			if err := launchable(i, c); err != nil {
-				return nil, err
-			}
-		}
 	}
 	executable, err := os.Executable()
 	if err != nil {

@@ -248,11 +248,11 @@ const maxSteps = 100_000
 // outOfSteps is how a validation ends that takes too long.
 type outOfSteps struct{}
 
-func newValidator(l *loader, path string) (*validator, error) {
+func newValidator(l jsonschema.URLLoader, address string) (*validator, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	compiler.UseLoader(l)
-	compiled, err := compiler.Compile(path)
+	compiled, err := compiler.Compile(address)
 	if err != nil {
 		return nil, err
 	}

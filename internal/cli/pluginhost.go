@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tocsin-events/tocsin/internal/falcoplugin"
-	"github.com/tocsin-events/tocsin/internal/pluginserve"
+	"github.com/tocsin-events/tocsin/internal/pluginwire"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -28,7 +28,7 @@ func newPluginHost(s *Streams) *cobra.Command {
 			}
 			// Standard output is the protocol's; what is logged goes to the hub line by line.
 			log := slog.New(slog.NewJSONHandler(s.Err, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: hclogNames}))
-			return pluginserve.Serve(pluginserve.Offer{
+			return pluginwire.Serve(pluginwire.Offer{
 				Description: library.Describe(),
 				Init: func(ctx context.Context, config string) (sourceplugin.Plugin, error) {
 					return library.Init(ctx, config, log)
@@ -37,7 +37,7 @@ func newPluginHost(s *Streams) *cobra.Command {
 					fmt.Fprintf(s.Err, "Error: the process ends, since the library does not: %v\n", err)
 					os.Exit(exitError)
 				},
-			}, s.Err)
+			}, s.Out, s.Err)
 		},
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/fieldtext"
-	"github.com/tocsin-events/tocsin/internal/pluginclient"
+	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -181,7 +181,7 @@ func inspect(ctx context.Context, out io.Writer, l *pluginLaunch, text string, g
 	return i.print(out, d)
 }
 
-func openParams(ctx context.Context, program *pluginclient.Process, text, file string) ([]sourceplugin.OpenParam, error) {
+func openParams(ctx context.Context, program *pluginprocess.Process, text, file string) ([]sourceplugin.OpenParam, error) {
 	p, err := initPlugin(ctx, program, text, file)
 	if err != nil {
 		return nil, err

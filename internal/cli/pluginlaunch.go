@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/pluginclient"
+	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 )
 
 // endTime is how long a plugin may take to end.
@@ -27,8 +27,8 @@ type pluginLaunch struct {
 
 // start starts the process of a plugin: of an executable, or of this program for a library,
 // whose crash ends only that.
-func (l *pluginLaunch) start(ctx context.Context) (*pluginclient.Process, error) {
-	o := pluginclient.Options{Name: filepath.Base(l.file), Command: l.file, Args: l.args, Env: l.env, Logger: l.log}
+func (l *pluginLaunch) start(ctx context.Context) (*pluginprocess.Process, error) {
+	o := pluginprocess.Options{Name: filepath.Base(l.file), Command: l.file, Args: l.args, Env: l.env, Logger: l.log}
 	if isLibrary(l.file) {
 		if len(l.args) > 0 {
 			return nil, fmt.Errorf("a library takes no arguments, such as %q; --config is for its config", l.args[0])
@@ -39,7 +39,7 @@ func (l *pluginLaunch) start(ctx context.Context) (*pluginclient.Process, error)
 		}
 		o.Command, o.Args = self, []string{"plugin-host", l.file}
 	}
-	return pluginclient.Start(ctx, o)
+	return pluginprocess.Start(ctx, o)
 }
 
 // isLibrary reports whether the name of a file is that of a shared library.

@@ -16,7 +16,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/capture"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/fieldtext"
-	"github.com/tocsin-events/tocsin/internal/pluginclient"
+	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -187,12 +187,15 @@ func (f *streamFlags) run(cmd *cobra.Command, s *Streams, l *pluginLaunch, outpu
 }
 
 // initPlugin gives a plugin its config.
-func initPlugin(ctx context.Context, program *pluginclient.Process, text, file string) (sourceplugin.Plugin, error) {
-	p, err := program.Init(ctx, text)
+func initPlugin(ctx context.Context, program *pluginprocess.Process, text, file string) (sourceplugin.Plugin, error) {
+	err := program.Init(ctx, text)
 	if err != nil && ctx.Err() == nil && program.Describe().ConfigSchema != "" {
 		return nil, &adviceError{err, fmt.Sprintf("\"tocsin plugin inspect %s\" prints the schema of its config, which --config gives.", file)}
 	}
-	return p, err
+	if err != nil {
+		return nil, err
+	}
+	return program, nil
 }
 
 // printMetrics prints what a plugin counts, if it does.

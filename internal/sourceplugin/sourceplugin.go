@@ -10,8 +10,17 @@ import (
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 )
 
-// ErrNotSupported means that a plugin does not have what it was asked for.
-var ErrNotSupported = errors.New("the plugin does not support this")
+// Errors that tell what is wrong with a plugin, to be found with errors.Is.
+var (
+	// ErrNotSupported means that a plugin does not have what it was asked for.
+	ErrNotSupported = errors.New("the plugin does not support this")
+	// ErrExited means that its process has ended, before or during the call.
+	ErrExited = errors.New("the process of the plugin has ended")
+	// ErrTimeout means that it did not answer in time.
+	ErrTimeout = errors.New("the plugin did not answer in time")
+	// ErrProtocol means that it has sent what is not allowed.
+	ErrProtocol = errors.New("the plugin broke the protocol")
+)
 
 // Plugin is a plugin that has been given its config. Its methods may be called by several
 // goroutines at once. Errors that are the plugin's own have its text.

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/pluginserve"
+	"github.com/tocsin-events/tocsin/internal/pluginwire"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -22,7 +22,7 @@ import (
 const id = 1_073_741_900
 
 func main() {
-	err := pluginserve.Serve(pluginserve.Offer{
+	err := pluginwire.Serve(pluginwire.Offer{
 		Description: &sourceplugin.Description{
 			Name: "numbers", Version: "0.1.0", Description: "Counts", ID: id, EventSource: "numbers",
 			Capabilities: sourceplugin.Capabilities{Source: true, Resume: true, Progress: true, Metrics: true},
@@ -33,7 +33,7 @@ func main() {
 			}
 			return &numbers{}, nil
 		},
-	}, os.Stderr)
+	}, os.Stdout, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

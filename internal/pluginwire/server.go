@@ -1,6 +1,4 @@
-// Package pluginserve is the plugin's side of the plugin protocol (tocsin.plugin.v1): it serves
-// a [sourceplugin.Plugin] to the hub that started this process.
-package pluginserve
+package pluginwire
 
 import (
 	"context"
@@ -25,9 +23,6 @@ type Offer struct {
 	// Stuck is called when a stream cannot be closed: only the end of the process ends it.
 	Stuck func(error)
 }
-
-// beatTime is how often a stream without events tells that it is alive.
-const beatTime = 2 * time.Second
 
 // closeTime is how long closing a stream may take.
 const closeTime = 10 * time.Second
@@ -86,27 +81,7 @@ func (s *Server) ready() (sourceplugin.Plugin, error) {
 
 // Describe implements the service.
 func (s *Server) Describe(context.Context, *pb.DescribeRequest) (*pb.DescribeResponse, error) {
-	d := s.offer.Description
-	c := d.Capabilities
-	fields := make([]*pb.Field, len(d.Fields))
-	for i, f := range d.Fields {
-		fields[i] = &pb.Field{
-			Name: f.Name, Display: f.Display, Description: f.Description,
-			Type: pb.FieldType(f.Type), List: f.List,
-			ArgRequired: f.Arg.Required, ArgIndex: f.Arg.Index, ArgKey: f.Arg.Key,
-			Properties: f.Properties, AddOutput: f.AddOutput,
-		}
-	}
-	return &pb.DescribeResponse{
-		Name: d.Name, Version: d.Version, Description: d.Description, Contact: d.Contact,
-		Id: d.ID, EventSource: d.EventSource, RequiredApi: d.RequiredAPI,
-		ConfigSchema: d.ConfigSchema, ParamsSchema: d.ParamsSchema,
-		Capabilities: &pb.Capabilities{
-			Source: c.Source, Extract: c.Extract, Async: c.Async, OpenParams: c.OpenParams, Strings: c.Strings,
-			Progress: c.Progress, Metrics: c.Metrics, SetConfig: c.SetConfig, Resume: c.Resume,
-		},
-		ExtractSources: d.ExtractSources, AsyncNames: d.AsyncNames, Fields: fields,
-	}, nil
+	return describe(s.offer.Description), nil
 }
 
 // Init implements the service.
@@ -150,7 +125,10 @@ func (s *Server) Open(r *pb.OpenRequest, to pb.PluginService_OpenServer) error {
 		return err
 	}
 	ctx := to.Context()
-	o := sourceplugin.Open{Params: r.GetParams(), MaxEventBytes: int(min(r.GetMaxEventBytes(), 1<<31-1))}
+	o := sourceplugin.Open{Params: r.GetParams(), MaxEventBytes: int(min(r.GetMaxEventBytes(), MaxEvent))}
+	if o.MaxEventBytes == 0 {
+		o.MaxEventBytes = MaxEvent
+	}
 	if r.GetHasResume() {
 		o.Resume = append([]byte{}, r.GetResume()...)
 	}
@@ -182,22 +160,13 @@ func (s *Server) Open(r *pb.OpenRequest, to pb.PluginService_OpenServer) error {
 	if err := to.Send(&pb.OpenResponse{}); err != nil {
 		return err
 	}
-	var b sourceplugin.Batch
-	said := time.Now()
+	out := sender{to: to, maxEvent: o.MaxEventBytes, said: time.Now()}
 	for {
+		var b sourceplugin.Batch
+		b.Events = out.spare.take()
 		ended := stream.Next(ctx, &b)
-		// Once in a while the hub is told that there is nothing, so that it knows that the plugin
-		// is not stuck.
-		if b.Count > 0 || b.Dropped > 0 || b.Position != nil || ended == nil && time.Since(said) >= beatTime {
-			said = time.Now()
-			// Send has encoded the message when it returns, so the memory can be used again.
-			if err := to.Send(&pb.OpenResponse{
-				Events: b.Events, Count: uint32(b.Count),
-				Position: b.Position, HasPosition: b.Position != nil,
-				Dropped: uint32(b.Dropped), DroppedReason: b.DroppedReason,
-			}); err != nil {
-				return err
-			}
+		if err := out.send(&b, ended == nil); err != nil {
+			return err
 		}
 		switch {
 		case errors.Is(ended, io.EOF):

@@ -1,6 +1,6 @@
 //go:build (linux || darwin) && (amd64 || arm64) && !tocsin_static
 
-package pluginclient_test
+package pluginprocess_test
 
 import (
 	"bytes"
@@ -12,20 +12,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/cli"
-	"github.com/tocsin-events/tocsin/internal/pluginclient"
+	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 // The test is its own child: as "tocsin plugin-host".
 func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "plugin-host" {
 		os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 	}
@@ -46,17 +47,13 @@ func library(t testing.TB) string {
 
 func start(t testing.TB, config string) sourceplugin.Plugin {
 	t.Helper()
-	process, err := pluginclient.Start(t.Context(), pluginclient.Options{
+	p, err := pluginprocess.Launch(t.Context(), pluginprocess.Options{
 		Name: "testbed", Command: os.Args[0], Args: []string{"plugin-host", library(t)}, Logger: slog.New(slog.DiscardHandler),
-	})
+	}, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = process.Close(context.Background()) })
-	p, err := process.Init(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { _ = p.Close(context.Background()) })
 	return p
 }
 
@@ -133,14 +130,14 @@ func TestFailures(t *testing.T) {
 		"fail-at-end;count=5": "5 plugin testbed: ",
 		"fail":                "0 plugin testbed: ",
 		"foreign-id;count=2":  "plugin testbed: ",
-		"crash":               "0 plugin testbed: " + pluginclient.ErrEnded.Error() + "; it wrote: ",
+		"crash":               "0 plugin testbed: " + sourceplugin.ErrExited.Error(),
 	} {
 		t.Run(params, func(t *testing.T) {
 			events, _, err := read(t, start(t, ""), params)
 			if got := fmt.Sprintf("%d %v", len(events), err); !strings.Contains(got, want) {
 				t.Errorf("%s", got)
 			}
-			if params == "crash" && !errors.Is(err, pluginclient.ErrEnded) {
+			if params == "crash" && !errors.Is(err, sourceplugin.ErrExited) {
 				t.Error(err)
 			}
 		})
@@ -189,44 +186,10 @@ func TestEnds(t *testing.T) {
 			if err := p.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if _, err := p.Metrics(t.Context()); !errors.Is(err, pluginclient.ErrEnded) {
+			if _, err := p.Metrics(t.Context()); !errors.Is(err, sourceplugin.ErrExited) {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// What does not become a plugin is an error that has what it wrote, and it is not left running.
-func TestNoPlugin(t *testing.T) {
-	dir := t.TempDir()
-	for name, tc := range map[string]struct{ script, want string }{
-		"exits":     {"echo no license >&2; exit 3", "start the plugin exits: no license"},
-		"silent":    {"exit 0", "does not speak the plugin protocol"},
-		"talks":     {"echo hello; sleep 60", "start the plugin talks: "},
-		"waits":     {"echo $$ >" + dir + "/pid; sleep 60 & wait", "not ready within"},
-		"handshake": {"echo '1|1|tcp|127.0.0.1:1|grpc|'; sleep 60", "start the plugin handshake: "},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(dir, name)
-			if err := os.WriteFile(file, []byte("#!/bin/sh\n"+tc.script+"\n"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			_, err := pluginclient.Start(t.Context(), pluginclient.Options{Command: file, Logger: slog.New(slog.DiscardHandler), StartTimeout: 2 * time.Second})
-			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Error(err)
-			}
-		})
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-		t.Errorf("the process %d is there: %v", pid, err)
 	}
 }
 
