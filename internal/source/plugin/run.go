@@ -411,7 +411,7 @@ func (r *run) fill(ctx context.Context, p *pump) error {
 		r.reading.begin()
 		calling, cancel := context.WithTimeout(ctx, r.config.CallTimeout)
 		err := r.stream.Next(calling, &b.batch)
-		silent := err != nil && calling.Err() != nil && ctx.Err() == nil
+		silent := errors.Is(err, context.DeadlineExceeded) && calling.Err() != nil && ctx.Err() == nil
 		cancel()
 		r.reading.end()
 		lie := r.convert(ctx, b)
