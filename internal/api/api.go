@@ -42,6 +42,8 @@
 //	GET     /api/v1/sinks/{name}               also PUT, DELETE, and below it POST test, pause,
 //	                                           disable, resume, replay, GET attempts, replays,
 //	                                           dead-letters, POST dead-letters/redrive
+//	GET     /api/v1/plugin-sources             how the source plugins are, see pluginsources.go
+//	GET     /api/v1/plugin-sources/{name}
 //	GET   * /api/v1/health                     all checks; 200 when all pass, else 503
 //	GET   * /api/v1/health/live                the same, 200 when live; also /ready
 //	GET   * /metrics                           Prometheus
@@ -97,7 +99,7 @@ type Options struct {
 	// Logins are those who know JWTs, by the name of the login path:
 	// auth/{name}/login.
 	Logins map[string]access.Provider
-	// Intake, AuditLogs, Flipt, Payloads, EventTypes, Sinks, Health and Metrics may be nil; their paths are then
+	// Intake, AuditLogs, Flipt, Payloads, EventTypes, Sinks, PluginSources, Health and Metrics may be nil; their paths are then
 	// unknown.
 	Intake     *publish.Intake
 	AuditLogs  AuditLogs    // needs Intake
@@ -105,8 +107,10 @@ type Options struct {
 	Payloads   Payloads
 	EventTypes *catalog.Catalog
 	Sinks      *manager.Manager
-	Health     *health.Registry
-	Metrics    http.Handler
+	// PluginSources are the plugins that are sources.
+	PluginSources PluginSources
+	Health        *health.Registry
+	Metrics       http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
 	GRPC *grpcapi.Server
 	// Plugins hosts plugins; nil: there are none, and none can be mounted.
@@ -140,6 +144,9 @@ type API struct {
 	flipt     FliptSources
 	types     *catalog.Catalog
 	sinks     *manager.Manager
+
+	pluginSources PluginSources
+
 	health    *health.Registry
 	grpc      *grpcapi.Server
 	websocket websocket.Options
@@ -170,7 +177,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, pluginSources: o.PluginSources, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -208,6 +215,9 @@ func New(o Options) *API {
 	}
 	if o.Sinks != nil {
 		a.handleSinks()
+	}
+	if o.PluginSources != nil {
+		a.handlePluginSources()
 	}
 	if o.Health != nil {
 		a.mux.Handle("/api/v1/health", getOnly(o.Health.Handler()))

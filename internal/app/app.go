@@ -35,6 +35,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/pluginhost"
 	"github.com/tocsin-events/tocsin/internal/publish"
 	"github.com/tocsin-events/tocsin/internal/sink/stdout"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 	"github.com/tocsin-events/tocsin/internal/systemd"
 	"github.com/tocsin-events/tocsin/internal/trail"
 	"github.com/tocsin-events/tocsin/internal/vaultplugin"
@@ -48,6 +49,10 @@ type Options struct {
 	// Stdout is where exporters and sinks of type stdout write; default os.Stdout.
 	Stdout  io.Writer
 	Systemd *systemd.Service // that started the process; nil: none has
+
+	// LaunchSource starts the process of a source plugin and gives the plugin its config; nil: as
+	// [SourceProcess] says. The context is valid for as long as it is to run.
+	LaunchSource func(context.Context, SourceProcess) (sourceplugin.Plugin, error)
 
 	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
 }
@@ -210,6 +215,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.makeSources(ctx, common); err != nil {
 		return nil, err
 	}
+	pluginSources, err := a.makePluginSources(o.LaunchSource, common)
+	if err != nil {
+		return nil, err
+	}
 	a.onStop("sources", a.sources.stop)
 	a.imports = a.makeImports(common)
 	a.onStop("imports", a.imports.stop)
@@ -247,6 +256,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		GRPC:           calls,
 		EventTypes:     a.catalog,
 		Sinks:          a.sinks,
+		PluginSources:  pluginSources,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

@@ -27,21 +27,22 @@ type builtIn struct {
 const since = "0.1.0"
 
 const (
-	change   = "path operation modified" // what every event about a request has
-	kv       = change + " current_version oldest_version"
-	kvData   = kv + " data_path"
-	kvConfig = change + " data_path"
-	named    = change + " name"
-	audit    = "path operation request_path request_id mount_point mount_type redacted device imported"
-	trail    = change + " outcome error accessor display_name entity_id policies provider remote_address shown_namespace shown_path"
-	target   = trail + " target_accessor target_display_name target_policies target_namespace target_expires"
-	story    = trail + " subscription_id event_type namespaces filter format"
-	denied   = trail + " request_path count"
-	mounted  = trail + " plugin mount_class mount_path mount_accessor"
-	hosted   = mounted + " sha256"
-	sink     = trail + " sink"
-	outage   = sink + " sink_type reason since attempts response_status count"
-	audited  = change + " action entity_type flipt_version status key id flag_key segment_key namespace_key authentication remote_address display_name email repeat_of imported"
+	change       = "path operation modified" // what every event about a request has
+	kv           = change + " current_version oldest_version"
+	kvData       = kv + " data_path"
+	kvConfig     = change + " data_path"
+	named        = change + " name"
+	audit        = "path operation request_path request_id mount_point mount_type redacted device imported"
+	trail        = change + " outcome error accessor display_name entity_id policies provider remote_address shown_namespace shown_path"
+	target       = trail + " target_accessor target_display_name target_policies target_namespace target_expires"
+	story        = trail + " subscription_id event_type namespaces filter format"
+	denied       = trail + " request_path count"
+	mounted      = trail + " plugin mount_class mount_path mount_accessor"
+	hosted       = mounted + " sha256"
+	sink         = trail + " sink"
+	pluginSource = trail + " plugin_source plugin plugin_version"
+	outage       = sink + " sink_type reason since attempts response_status count"
+	audited      = change + " action entity_type flipt_version status key id flag_key segment_key namespace_key authentication remote_address display_name email repeat_of imported"
 )
 
 // builtIns are all types that the program emits or that a plugin of Vault is known to
@@ -262,6 +263,9 @@ var builtIns = []builtIn{
 	{"tocsin/plugin-reload", "A plugin was started anew, by a request or because its executable has changed.", "", "sys/mounts/secret", hosted + " mounts"},
 	{"tocsin/plugin-crash", "The plugin of a mount has ended by itself.", "", "sys/mounts/secret", hosted + " reason"},
 	{"tocsin/plugin-restart", "The plugin of a mount runs again.", "", "sys/mounts/secret", hosted},
+	{"tocsin/plugin-source-failed", "A source plugin, or its stream, has failed, does not answer, or has sent what is not allowed. It is started again unless it is refused or is not to be.", "", "sys/plugin-sources/audit", pluginSource + " kind reason count since"},
+	{"tocsin/plugin-source-recovered", "A source plugin that had failed runs well again.", "", "sys/plugin-sources/audit", pluginSource + " since"},
+	{"tocsin/plugin-source-ended", "The stream of a source plugin has come to its end.", "", "sys/plugin-sources/audit", pluginSource},
 	{"tocsin/subscription-start", "A subscription has begun.", "", "sys/events/subscribe/kv*", story},
 	{"tocsin/subscription-end", "A subscription has ended.", "", "sys/events/subscribe/kv*", story + " delivered duration_seconds reason"},
 	{"tocsin/sink-create", "A sink was added while the hub runs.", "", "sys/sinks/slack", sink + " sink_type"},

@@ -134,7 +134,7 @@ func emitted(t *testing.T) map[string]bool {
 	for _, name := range []string{"delete", "undelete", "destroy"} {
 		all["kv-v2/"+name] = true
 	}
-	hub := sources(t, "../trail", "../api", "../app", "../pluginhost")
+	hub := sources(t, "../trail", "../api", "../app", "../pluginhost", "../source/plugin")
 	for name := range trailed(hub) {
 		all[name] = true
 	}

@@ -175,6 +175,12 @@ plugins:
   directory: /usr/lib/tocsin/plugins
   start_timeout: 10s
   request_timeout: 30s
+  sources:
+    - {name: audit, library: /usr/lib/falco/libk8saudit.so, sha256: 0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b,
+       config: {sslCertificate: "", limits: {max: 10, ratio: 0.5, big: 18446744073709551615}, hosts: [a, 1, true, null], when: 2026-01-02}, open: "http://:9765/k8s-audit",
+       namespace: team-a, path: k8s/audit, restart: always, max_pause: 1h, max_event: 1MiB, max_memory: 1GiB, start_timeout: 5s, call_timeout: 7s}
+    - {command: /opt/plugins/weather, args: [-v], env: {A: b}, pass_env: [TOKEN], config: verbose, open: {city: Bern}, restart: never}
+    - {library: /usr/lib/falco/libjson.so, extract_only: true}
   mounts:
     - {path: secret, type: secret, namespace: ns1, name: kv, command: /usr/lib/tocsin/plugins/vault-plugin-secrets-kv, args: [-v], env: {A: b}, pass_env: [TOKEN],
        sha256: 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a, version: v0.25.0, description: for tests, options: {version: "2"},

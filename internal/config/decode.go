@@ -144,6 +144,8 @@ func elementDefault(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(DefaultEventType())
 	case reflect.TypeFor[Mount]():
 		return reflect.ValueOf(DefaultMount())
+	case reflect.TypeFor[SourcePlugin]():
+		return reflect.ValueOf(DefaultSourcePlugin())
 	case reflect.TypeFor[TraceExporter]():
 		return reflect.ValueOf(DefaultTraceExporter())
 	case reflect.TypeFor[Sink]():
@@ -175,6 +177,8 @@ func (d *decoder) value(key string, n *yaml.Node, v reflect.Value) {
 		d.structure(key, n, v)
 	case reflect.Slice:
 		d.list(key, n, v)
+	case reflect.Interface:
+		d.textOrMap(key, n, v)
 	default:
 		d.scalar(key, n, v)
 	}

@@ -10,6 +10,7 @@ func fullPlugins() Plugins {
 	return Plugins{
 		StorageKey: SecretFromFile("/etc/tocsin/plugin-key"), Directory: "/usr/lib/tocsin/plugins",
 		StartTimeout: Duration(10 * time.Second), RequestTimeout: Duration(30 * time.Second),
+		Sources: fullPluginSources(),
 		Mounts: []Mount{
 			{
 				Path: "secret", Type: MountSecret, Namespace: "ns1", Name: "kv", Command: "/usr/lib/tocsin/plugins/vault-plugin-secrets-kv", Args: []string{"-v"},

@@ -126,6 +126,7 @@ func (v *validator) rules(c *Config) {
 	v.sinks(c.Sinks, c.Delivery)
 	v.auditMetrics(c.AuditMetrics)
 	v.plugins(c.Plugins)
+	v.pluginSources(c.Plugins.Sources, c.Sources)
 }
 
 // What the journal needs beside its own limits: it takes units of up to four of

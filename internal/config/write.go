@@ -67,6 +67,9 @@ func node(v reflect.Value) *yaml.Node {
 	}
 	n := &yaml.Node{}
 	value := v.Interface()
+	if value == nil { // no text, no map
+		value = ""
+	}
 	if s, ok := value.(fmt.Stringer); ok { // Duration and Size
 		value = s.String()
 	}

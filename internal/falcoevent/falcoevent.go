@@ -9,7 +9,6 @@ package falcoevent
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -20,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -107,7 +107,7 @@ func (o *Origin) Set(dst *event.Event, id string, e scapevent.Event) {
 // contentType tells JSON objects from other payloads. An object on several lines, or with white
 // space around it, counts as bytes, because the encodings of an event would change it.
 func contentType(data []byte) string {
-	if n := len(data); n < 2 || data[0] != '{' || data[n-1] != '}' || bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0 || !utf8.Valid(data) || !json.Valid(data) {
+	if n := len(data); n < 2 || data[0] != '{' || data[n-1] != '}' || bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0 || !utf8.Valid(data) || !jsontext.Valid(data) {
 		return contentBytes
 	}
 	return contentJSON

@@ -55,7 +55,7 @@ func AppendString(dst []byte, s string) []byte {
 
 // plain returns how many bytes of s, from its begin, are surely as they are in JSON. It looks at
 // eight at a time.
-func plain(s string) int {
+func plain[T string | []byte](s T) int {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	i := 0
 	for ; i+8 <= len(s); i += 8 {

@@ -26,6 +26,9 @@ type Offer struct {
 	Stuck func(error)
 }
 
+// beatTime is how often a stream without events tells that it is alive.
+const beatTime = 2 * time.Second
+
 // closeTime is how long closing a stream may take.
 const closeTime = 10 * time.Second
 
@@ -180,9 +183,13 @@ func (s *Server) Open(r *pb.OpenRequest, to pb.PluginService_OpenServer) error {
 		return err
 	}
 	var b sourceplugin.Batch
+	said := time.Now()
 	for {
 		ended := stream.Next(ctx, &b)
-		if b.Count > 0 || b.Dropped > 0 || b.Position != nil {
+		// Once in a while the hub is told that there is nothing, so that it knows that the plugin
+		// is not stuck.
+		if b.Count > 0 || b.Dropped > 0 || b.Position != nil || ended == nil && time.Since(said) >= beatTime {
+			said = time.Now()
 			// Send has encoded the message when it returns, so the memory can be used again.
 			if err := to.Send(&pb.OpenResponse{
 				Events: b.Events, Count: uint32(b.Count),

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tocsin-events/tocsin/internal/child"
 	pb "github.com/tocsin-events/tocsin/proto/tocsin/vaultplugin/v1"
 )
 
@@ -74,7 +75,7 @@ func (p *Process) admit(b *Backend) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.stopping || p.child.dead():
+	case p.stopping || p.child.Dead():
 		return p.exited()
 	case !p.multiplexed && p.single:
 		return fmt.Errorf("plugin %s: %w", p.options.Name, ErrBusy)
@@ -143,7 +144,7 @@ func (p *Process) listen(ctx context.Context, broker uint32) (net.Listener, erro
 			return nil, p.failed(ctx, "Setup", status.Error(codes.Unavailable, r.err.Error()))
 		}
 		return r.ln, nil
-	case <-p.child.exited:
+	case <-p.child.Exited():
 		return nil, p.exited()
 	case <-ctx.Done():
 		return nil, p.failed(ctx, "Setup", ctx.Err())
@@ -181,7 +182,7 @@ func shortName(method string) string {
 }
 
 func (b *Backend) endError() error {
-	if b.p.child.dead() {
+	if b.p.child.Dead() {
 		return b.p.exited()
 	}
 	return fmt.Errorf("plugin %s: %w", b.p.options.Name, ErrClosed)
@@ -192,18 +193,18 @@ func (p *Process) failed(ctx context.Context, what string, err error) error {
 	code := status.Code(err)
 	if code == codes.Unavailable { // the connection is gone, mostly because the process is
 		select {
-		case <-p.child.exited:
+		case <-p.child.Exited():
 		case <-ctx.Done():
 		case <-time.After(exitGrace):
 		}
 	}
-	text := printable(status.Convert(err).Message())
+	text := child.Printable(status.Convert(err).Message())
 	const most = 1000
 	if len(text) > most {
 		text = text[:most] + "..."
 	}
 	switch {
-	case p.child.dead():
+	case p.child.Dead():
 		return fmt.Errorf("plugin %s: %s: %w", p.options.Name, what, ErrExited)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("plugin %s: %s: %w: %w", p.options.Name, what, ErrTimeout, ctx.Err())

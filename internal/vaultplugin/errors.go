@@ -3,6 +3,8 @@ package vaultplugin
 import (
 	"errors"
 	"net/http"
+
+	"github.com/tocsin-events/tocsin/internal/child"
 )
 
 // Errors that a caller can act on, to be found with errors.Is.
@@ -18,7 +20,7 @@ var (
 	// ErrBusy says that a plugin which is not multiplexed has its one backend already.
 	ErrBusy = errors.New("the plugin serves one mount per process and has one")
 	// ErrChecksum says that the executable is not the one that was registered.
-	ErrChecksum = errors.New("the checksum of the executable is not the registered one")
+	ErrChecksum = child.ErrChecksum
 	// ErrProtocol says that the plugin answered with something that is not valid.
 	ErrProtocol = errors.New("the plugin broke the protocol")
 )

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tocsin-events/tocsin/internal/child"
 	pb "github.com/tocsin-events/tocsin/proto/tocsin/vaultplugin/v1"
 )
 
@@ -31,17 +31,10 @@ const (
 	pluginName      = "backend"
 )
 
-// inherited are the variables of the hub that a plugin sees.
-var inherited = []string{
-	"PATH", "HOME", "USER", "TMPDIR", "TMP", "TEMP", "SYSTEMROOT", "TZ", "LANG", "LC_ALL",
-	"SSL_CERT_FILE", "SSL_CERT_DIR",
-	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-}
-
 // Process is a running plugin. Its methods are safe for concurrent use.
 type Process struct {
 	options     Options
-	child       *child
+	child       *child.Process
 	client      *plugin.Client
 	config      *plugin.ClientConfig
 	conn        *grpc.ClientConn
@@ -73,22 +66,24 @@ func Launch(ctx context.Context, o Options) (*Process, error) {
 	p.config = &plugin.ClientConfig{
 		HandshakeConfig:  plugin.HandshakeConfig{MagicCookieKey: cookieKey, MagicCookieValue: cookieValue},
 		VersionedPlugins: map[int]plugin.PluginSet{protocolVersion: {pluginName: connector{p: p}}},
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
-			return p.child, p.child.prepare(cmd.Env)
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, dir string) (runner.Runner, error) {
+			return p.child, p.child.Prepare(cmd.Env, dir)
 		},
 		AutoMTLS:         true,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		SkipHostEnv:      true,
 		StartTimeout:     o.StartTimeout,
-		Logger:           goPluginLog(o.Logger),
-		SyncStdout:       newLineLog(o.Logger),
-		SyncStderr:       newLineLog(o.Logger),
+		Logger:           child.GoPluginLog(o.Logger),
+		SyncStdout:       child.NewLog(o.Logger),
+		SyncStderr:       child.NewLog(o.Logger),
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(o.MaxMessage), grpc.MaxCallSendMsgSize(o.MaxMessage)),
 			grpc.WithMaxHeaderListSize(64 << 10),
 		},
 	}
-	p.child = newChild(&o)
+	p.child = child.New(child.Options{
+		Command: o.Command, Args: o.Args, Env: o.environment(), SHA256: o.SHA256, Logger: o.Logger, PlainLevel: slog.LevelDebug,
+	})
 	p.client = plugin.NewClient(p.config)
 	p.shutdown = sync.OnceFunc(p.client.Kill)
 
@@ -100,13 +95,13 @@ func Launch(ctx context.Context, o Options) (*Process, error) {
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		p.child.kill()
+		p.child.End()
 		<-done
 		err = ctx.Err()
 	}
 	if err != nil {
 		err = p.launchError(ctx, err)
-		p.child.kill()
+		p.child.End()
 		p.shutdown()
 		return nil, err
 	}
@@ -147,14 +142,7 @@ func (o *Options) complete() {
 
 // environment is what the plugin gets, but for what go-plugin adds.
 func (o *Options) environment() []string {
-	var env []string
-	for _, name := range inherited {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	env = append(env, o.Env...)
-	return append(env,
+	return append(child.Environment(o.Env...),
 		"VAULT_VERSION="+o.VaultVersion,
 		"VAULT_PLUGIN_METADATA_MODE=false",
 		"VAULT_PLUGIN_AUTOMTLS_ENABLED=true",
@@ -198,12 +186,12 @@ func (p *Process) launchError(ctx context.Context, err error) error {
 	started := p.child.ID() != "0"
 	if started && ctx.Err() == nil { // an exit is the better reason, if there is one
 		select {
-		case <-p.child.exited:
-		case <-time.After(drainTime):
+		case <-p.child.Exited():
+		case <-time.After(child.DrainTime):
 		}
 	}
 	const noPlugin = "; it must be a plugin built with the SDK of Vault or OpenBao (protocol 5, gRPC)"
-	why, hint := p.child.log.tail(), ""
+	why, hint := p.child.Tail(), ""
 	if why != "" {
 		why = "; it wrote: " + why
 	} else {
@@ -216,25 +204,25 @@ func (p *Process) launchError(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case !started:
-	case p.child.endedItself() && p.child.err != nil:
-		err = fmt.Errorf("%w before the handshake (%w)%s", ErrExited, p.child.err, why+hint)
-	case p.child.endedItself():
+	case p.child.EndedItself() && p.child.Err() != nil:
+		err = fmt.Errorf("%w before the handshake (%w)%s", ErrExited, p.child.Err(), why+hint)
+	case p.child.EndedItself():
 		err = fmt.Errorf("%w before the handshake%s", ErrExited, why+hint)
 	default:
-		err = fmt.Errorf("%w: %s%s", ErrProtocol, printable(err.Error()), why+noPlugin)
+		err = fmt.Errorf("%w: %s%s", ErrProtocol, child.Printable(err.Error()), why+noPlugin)
 	}
 	return fmt.Errorf("plugin %s: %w", p.options.Name, err)
 }
 
 // watch clears up after the process, whatever ends it.
 func (p *Process) watch() {
-	<-p.child.exited
+	<-p.child.Exited()
 	p.shutdown()
 	p.mu.Lock()
 	stopping := p.stopping
 	p.mu.Unlock()
-	if err := p.child.err; !stopping {
-		p.options.Logger.Warn("the plugin has exited", "error", err, "last", p.child.log.tail())
+	if err := p.child.Err(); !stopping {
+		p.options.Logger.Warn("the plugin has exited", "error", err, "last", p.child.Tail())
 	}
 	for _, b := range p.open() {
 		b.end()
@@ -253,23 +241,19 @@ func (p *Process) open() []*Backend {
 }
 
 // PID is the process id.
-func (p *Process) PID() int {
-	p.child.mu.Lock()
-	defer p.child.mu.Unlock()
-	return p.child.pid
-}
+func (p *Process) PID() int { return p.child.PID() }
 
 // Multiplexed says whether the process serves many backends at the same time.
 func (p *Process) Multiplexed() bool { return p.multiplexed }
 
 // Exited is closed when the process is gone, whatever the reason. All calls have
 // returned or return [ErrExited] soon then.
-func (p *Process) Exited() <-chan struct{} { return p.child.exited }
+func (p *Process) Exited() <-chan struct{} { return p.child.Exited() }
 
 // ExitError says how the process ended, for example "exit status 2" with the last lines
 // of its error output. It is nil while the process runs and when it ended by Stop or Kill.
 func (p *Process) ExitError() error {
-	if !p.child.dead() {
+	if !p.child.Dead() {
 		return nil
 	}
 	p.mu.Lock()
@@ -278,10 +262,10 @@ func (p *Process) ExitError() error {
 		return nil
 	}
 	parts := []string{"plugin " + p.options.Name, "exit status 0"}
-	if p.child.err != nil {
-		parts[1] = p.child.err.Error()
+	if p.child.Err() != nil {
+		parts[1] = p.child.Err().Error()
 	}
-	if tail := p.child.log.tail(); tail != "" {
+	if tail := p.child.Tail(); tail != "" {
 		parts = append(parts, tail)
 	}
 	return errors.New(strings.Join(parts, ": "))
@@ -301,11 +285,11 @@ func (p *Process) Stop(ctx context.Context) {
 	if ctx.Err() == nil {
 		go p.shutdown() // kills after two seconds, but not where it hangs before that
 		select {
-		case <-p.child.exited:
+		case <-p.child.Exited():
 		case <-ctx.Done():
 		}
 	}
-	p.child.kill()
+	p.child.End()
 	<-p.gone
 }
 

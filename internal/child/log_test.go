@@ -1,4 +1,4 @@
-package vaultplugin
+package child
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ func logged(output string) (lines []string, tail string) {
 			return slog.Attr{}
 		}
 		return a
-	}})))
+	}})), slog.LevelDebug, false)
 	_, _ = l.Write([]byte(output))
 	l.flush()
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"), l.tail()

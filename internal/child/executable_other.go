@@ -1,6 +1,6 @@
 //go:build !linux
 
-package vaultplugin
+package child
 
 import (
 	"os"

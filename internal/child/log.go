@@ -1,14 +1,16 @@
-package vaultplugin
+package child
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -29,6 +31,8 @@ const (
 // their levels and values, everything else as it is. It is written to by one goroutine.
 type lineLog struct {
 	logger *slog.Logger
+	plain  slog.Level // of lines that do not say theirs
+	quiet  atomic.Bool
 	bucket bucket
 	line   []byte
 	cut    bool // the rest of the line is dropped
@@ -38,9 +42,17 @@ type lineLog struct {
 	last []string // the last few lines, or the panic
 }
 
-func newLineLog(logger *slog.Logger) *lineLog {
-	return &lineLog{logger: logger, bucket: bucket{level: logBurst}}
+func newLineLog(logger *slog.Logger, plain slog.Level, quiet bool) *lineLog {
+	l := &lineLog{logger: logger, plain: plain, bucket: bucket{level: logBurst}}
+	l.quiet.Store(quiet)
+	return l
 }
+
+// NewLog returns a writer that logs what a plugin writes to it, at a bounded rate. Only one
+// goroutine at a time may use it.
+func NewLog(logger *slog.Logger) io.Writer { return newLineLog(logger, slog.LevelDebug, false) }
+
+func (l *lineLog) loud() { l.quiet.Store(false) }
 
 // Write never fails, so that a plugin never blocks on its output.
 func (l *lineLog) Write(b []byte) (int, error) {
@@ -69,6 +81,9 @@ func (l *lineLog) flush() {
 	}
 	level, text, attrs := l.parse(line, cut)
 	l.remember(text)
+	if l.quiet.Load() {
+		level = slog.LevelDebug
+	}
 	if !l.logger.Enabled(context.Background(), level) {
 		return
 	}
@@ -88,11 +103,11 @@ func (l *lineLog) parse(line []byte, cut bool) (slog.Level, string, []slog.Attr)
 			return level, text, attrs
 		}
 	}
-	text := printable(string(line))
+	text := Printable(string(line))
 	if cut {
 		text += " ... (cut)"
 	}
-	if strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal error: ") {
+	if isPanic(text) {
 		l.panics = true
 	}
 	if l.panics {
@@ -103,7 +118,7 @@ func (l *lineLog) parse(line []byte, cut bool) (slog.Level, string, []slog.Attr)
 			return level, text, nil
 		}
 	}
-	return slog.LevelDebug, text, nil
+	return l.plain, text, nil
 }
 
 var levelPrefixes = map[string]slog.Level{
@@ -148,15 +163,15 @@ func parseHclog(line []byte) (level slog.Level, text string, attrs []slog.Attr, 
 		}
 		value := values[key]
 		if s, ok := value.(string); ok {
-			value = printable(s)
+			value = Printable(s)
 		}
-		attrs = append(attrs, slog.Any(printable(strings.TrimPrefix(key, "@")), value))
+		attrs = append(attrs, slog.Any(Printable(strings.TrimPrefix(key, "@")), value))
 	}
-	return level, printable(text), attrs, true
+	return level, Printable(text), attrs, true
 }
 
-// printable makes a text safe for a terminal and for JSON.
-func printable(s string) string {
+// Printable makes a text of a plugin safe for a terminal and for JSON.
+func Printable(s string) string {
 	if strings.IndexFunc(s, unprintable) < 0 && utf8.ValidString(s) {
 		return s
 	}
@@ -173,6 +188,16 @@ func printable(s string) string {
 
 func unprintable(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }
 
+// isPanic says whether a line is the first of a crash of a Go program.
+func isPanic(text string) bool {
+	for _, prefix := range []string{"panic: ", "fatal error: ", "SIGSEGV: ", "SIGBUS: ", "SIGABRT: ", "SIGFPE: ", "SIGILL: ", "runtime: out of memory"} {
+		if strings.HasPrefix(text, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 const rememberedLines = 3
 
 func (l *lineLog) remember(text string) {
@@ -183,9 +208,10 @@ func (l *lineLog) remember(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.panics && len(l.last) > 0 && strings.HasPrefix(l.last[0], "panic: "):
+	case l.panics && len(l.last) > 0 && isPanic(l.last[0]):
 		return // the stack is not worth remembering
-	case strings.HasPrefix(text, "panic: "):
+	case isPanic(text):
+		l.panics = true
 		l.last = []string{text}
 	default:
 		if len(l.last) == rememberedLines {
@@ -223,9 +249,9 @@ func (b *bucket) take(now time.Time) (dropped int, ok bool) {
 	return dropped, true
 }
 
-// goPluginLog is the log of go-plugin itself, which is of use only to debug. The errors
+// GoPluginLog is the log of go-plugin itself, which is of use only to debug. The errors
 // that matter are returned.
-func goPluginLog(logger *slog.Logger) hclog.Logger {
+func GoPluginLog(logger *slog.Logger) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Off})
 	l.RegisterSink(goPluginSink{logger})
 	return l
@@ -240,9 +266,9 @@ func (s goPluginSink) Accept(name string, level hclog.Level, text string, args .
 	for i, a := range args {
 		switch v := a.(type) {
 		case error:
-			args[i] = printable(v.Error())
+			args[i] = Printable(v.Error())
 		case string:
-			args[i] = printable(v)
+			args[i] = Printable(v)
 		case fmt.Stringer, int, bool, []string:
 		default:
 			args[i] = fmt.Sprintf("%.200v", a)

@@ -1,4 +1,4 @@
-package vaultplugin
+package child
 
 import (
 	"crypto/sha256"
@@ -8,6 +8,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+)
+
+// Errors that a caller can act on.
+var (
+	// ErrChecksum says that the file is not the one that was asked for.
+	ErrChecksum = errors.New("the checksum of the executable is not the registered one")
+	// ErrMemory says that a process was killed because of Options.MaxMemory.
+	ErrMemory = errors.New("it was ended because it used too much memory")
 )
 
 // program is an executable that is ready to be started.

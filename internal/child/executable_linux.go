@@ -1,4 +1,4 @@
-package vaultplugin
+package child
 
 import (
 	"fmt"
