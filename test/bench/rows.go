@@ -39,6 +39,7 @@ func rows() []row {
 		{name: "audit library, Log per call, queue in memory", against: "allowed", unit: "µs", want: 1, most: true, measure: trailCall},
 		{name: "audit library, Log until durable at 10,000/s, p99", against: "allowed", unit: "ms", want: 1, most: true, measure: trailDurable},
 		{name: "native plugin, events of 16 B through its process, counted", against: "wanted", unit: "/s", want: 1, measure: nativeCounted},
+		{name: "native plugin, events of 700 B into the journal", against: "append, one pipelined producer", unit: "/s", want: 0.6, measure: nativeDurable},
 		{name: "native plugin, 10 fields that are strings extracted, events", against: "wanted", unit: "/s", want: 1, measure: nativeExtract},
 		{name: "capture write, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureWrite},
 		{name: "capture read, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureRead},

@@ -11,9 +11,12 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/cli"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
 	"github.com/tocsin-events/tocsin/internal/pluginclient"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
+	"github.com/tocsin-events/tocsin/internal/source/plugin"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -25,10 +28,13 @@ func hostPlugin() int {
 	return cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 }
 
+// noisePlugin is the source of a plugin with many events.
+const noisePlugin = "test/bench/testdata/noise.c"
+
 // nativePlugin compiles a plugin in C and starts it in a process of its own.
-func nativePlugin(ctx context.Context, s settings) (p sourceplugin.Plugin, stop func() error, err error) {
+func nativePlugin(ctx context.Context, s settings, source string) (p sourceplugin.Plugin, stop func() error, err error) {
 	library := filepath.Join(s.dir, "bench.so")
-	if out, err := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-o", library, "internal/falcoplugin/testdata/plugin.c", "-lpthread").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-o", library, source, "-lpthread").CombinedOutput(); err != nil {
 		return nil, nil, fmt.Errorf("compile the plugin: %w\n%s", err, out)
 	}
 	self, err := os.Executable()
@@ -45,8 +51,8 @@ func nativePlugin(ctx context.Context, s settings) (p sourceplugin.Plugin, stop 
 	return p, func() error { return process.Close(context.WithoutCancel(ctx)) }, nil
 }
 
-// streamed opens a stream without end and hands over its batches for a while.
-func streamed(ctx context.Context, p sourceplugin.Plugin, d time.Duration, params string, each func(*sourceplugin.Batch) error) (events int, took time.Duration, err error) {
+// streamed opens a stream without end and counts its events for a while.
+func streamed(ctx context.Context, p sourceplugin.Plugin, d time.Duration, params string) (events int, took time.Duration, err error) {
 	stream, err := p.Open(ctx, sourceplugin.Open{Params: params})
 	if err != nil {
 		return 0, 0, err
@@ -61,9 +67,6 @@ func streamed(ctx context.Context, p sourceplugin.Plugin, d time.Duration, param
 			}
 			return 0, 0, err
 		}
-		if err := each(&b); err != nil {
-			return 0, 0, err
-		}
 		events += b.Count
 	}
 	return events, time.Since(start), nil
@@ -71,19 +74,60 @@ func streamed(ctx context.Context, p sourceplugin.Plugin, d time.Duration, param
 
 // nativeCounted measures how many events of 16 bytes per second a native plugin hands to the hub.
 func nativeCounted(ctx context.Context, s settings) (ours, against float64, err error) {
-	p, stop, err := nativePlugin(ctx, s)
+	p, stop, err := nativePlugin(ctx, s, noisePlugin)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	n, took, err := streamed(ctx, p, s.window, "count;count=1000000000000;size=16;batch=128", func(*sourceplugin.Batch) error { return nil })
+	n, took, err := streamed(ctx, p, s.window, "1000000000000 16")
 	return float64(n) / took.Seconds(), 1_000_000, err
+}
+
+// staying is a plugin that a source cannot end.
+type staying struct{ sourceplugin.Plugin }
+
+func (staying) Close(context.Context) error { return nil }
+
+// nativeDurable compares how many events of 700 bytes per second a source makes durable that a
+// native plugin gives, with what the journal takes of one producer.
+func nativeDurable(ctx context.Context, s settings) (ours, against float64, err error) {
+	p, stop, err := nativePlugin(ctx, s, noisePlugin)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	j, done, err := openJournal(ctx, s.dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer done()
+	// An event has eventBytes with all that the hub knows of it, as those of the other rows.
+	var known event.Event
+	falcoevent.NewOrigin("bench", "", "", p.Describe()).Set(&known, event.NewID(), scapevent.Append(nil, p.Describe().ID, 1, nil))
+	payload := eventBytes - known.Size()
+	const count = 250_000 // half a second or so
+	return alternate(s.window, func(time.Duration) (float64, error) {
+		source := plugin.New(plugin.Config{
+			Name: "bench", Params: fmt.Sprint(count, " ", payload), Restart: plugin.Never, MaxPause: time.Minute, MaxEvent: 20 << 20,
+			StartTimeout: time.Minute, CallTimeout: time.Minute, StopTimeout: time.Minute, Limits: event.DefaultLimits,
+		}, plugin.Deps{
+			Launch:  func(context.Context) (sourceplugin.Plugin, error) { return staying{p}, nil },
+			Journal: j, IDs: new(plugin.IDs), Logger: slog.New(slog.DiscardHandler),
+		})
+		if err := source.Run(ctx); err != nil {
+			return 0, err
+		}
+		if status := source.Status(); status.Events != count {
+			return 0, fmt.Errorf("%d events are durable instead of %d: %s", status.Events, count, status.LastError)
+		}
+		return count, nil
+	}, pipelined(ctx, j))
 }
 
 // nativeExtract measures of how many events per second ten fields that are strings are extracted,
 // a thousand events at a time.
 func nativeExtract(ctx context.Context, s settings) (ours, against float64, err error) {
-	p, stop, err := nativePlugin(ctx, s)
+	p, stop, err := nativePlugin(ctx, s, "internal/falcoplugin/testdata/plugin.c")
 	if err != nil {
 		return 0, 0, err
 	}
