@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,13 +17,14 @@ import (
 // newPluginHost is what the hub runs itself with, once for each native plugin. It is hidden,
 // since nobody but the hub can talk to it.
 func newPluginHost(s *Streams) *cobra.Command {
-	return &cobra.Command{
+	var checksum string
+	cmd := &cobra.Command{
 		Use:    "plugin-host LIBRARY",
 		Short:  "Load a native Falco plugin and serve it to the hub that started this process",
 		Hidden: true,
 		Args:   exactArgs(1, "the absolute path of a library"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			library, err := falcoplugin.Load(args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			library, err := loadLibrary(cmd, args[0], checksum)
 			if err != nil {
 				return err
 			}
@@ -40,6 +42,19 @@ func newPluginHost(s *Streams) *cobra.Command {
 			}, s.Out, s.Err)
 		},
 	}
+	cmd.Flags().StringVar(&checksum, "sha256", "", "the `checksum` that the library must have, in hexadecimal digits")
+	return cmd
+}
+
+func loadLibrary(cmd *cobra.Command, path, checksum string) (*falcoplugin.Library, error) {
+	if checksum == "" {
+		return falcoplugin.Load(path)
+	}
+	sum, err := hex.DecodeString(checksum)
+	if err != nil {
+		return nil, usagef(cmd, "--sha256 is not hexadecimal digits")
+	}
+	return falcoplugin.LoadChecked(path, sum)
 }
 
 // hclogNames names attributes as go-plugin's logger does, whose lines the hub understands.

@@ -421,13 +421,13 @@ func (r *streamRun) showProgress(ctx context.Context, stream sourceplugin.Stream
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fmt.Fprint(r.progress, eraseLine, fit(progressText(p), outputWidth(r.progress)))
+	fmt.Fprint(r.progress, eraseLine, fit(streamProgress(p), outputWidth(r.progress)))
 	r.shown = true
 	return true
 }
 
-// progressText is the progress for people.
-func progressText(p sourceplugin.Progress) string {
+// streamProgress is the progress for people.
+func streamProgress(p sourceplugin.Progress) string {
 	text := fmt.Sprintf("%.1f %%", 100*min(max(p.Fraction, 0), 1))
 	if p.Text != "" && p.Text != text {
 		text += " · " + visible(p.Text)

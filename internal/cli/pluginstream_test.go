@@ -294,14 +294,14 @@ func TestStreamClosedOutput(t *testing.T) {
 	}
 }
 
-func TestProgressText(t *testing.T) {
+func TestStreamProgress(t *testing.T) {
 	for want, p := range map[string]sourceplugin.Progress{
 		"0.0 %":                              {},
 		"12.3 % · 123/1000":                  {Fraction: 0.123, Text: "123/1000"},
 		"100.0 %":                            {Fraction: 7, Text: "100.0 %"},
 		"50.0 % · a" + visible("\x1b") + "b": {Fraction: 0.5, Text: "a\x1bb"},
 	} {
-		if got := progressText(p); got != want {
+		if got := streamProgress(p); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

@@ -129,7 +129,7 @@ func TestFailures(t *testing.T) {
 	for params, want := range map[string]string{
 		"fail-at-end;count=5": "5 plugin testbed: ",
 		"fail":                "0 plugin testbed: ",
-		"foreign-id;count=2":  "plugin testbed: ",
+		"foreign-id;count=5":  "2 plugin testbed: ",
 		"crash":               "0 plugin testbed: " + sourceplugin.ErrExited.Error(),
 	} {
 		t.Run(params, func(t *testing.T) {

@@ -43,6 +43,9 @@ type row struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == pluginHost {
+		os.Exit(hostPlugin())
+	}
 	var s settings
 	only := flag.String("only", "", "run only the rows whose name contains this text")
 	flag.StringVar(&s.dir, "dir", os.TempDir(), "directory on the disk to measure")
