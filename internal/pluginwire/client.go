@@ -107,7 +107,7 @@ func (c *Client) failure(ctx context.Context, method string, err error) error {
 	switch {
 	case s.Code() == codes.Unimplemented && method != "Describe" && method != "Init":
 		return sourceplugin.ErrNotSupported
-	case s.Code() == codes.Unavailable:
+	case s.Code() == codes.Unavailable, s.Code() == codes.Canceled && ctx.Err() == nil: // the connection is closed
 		if c.options.Gone != nil {
 			if gone := c.options.Gone(); gone != nil {
 				return c.errorf("%w", gone)
@@ -116,7 +116,7 @@ func (c *Client) failure(ctx context.Context, method string, err error) error {
 		return c.errorf("%s: %w: %s", method, sourceplugin.ErrTimeout, short(s.Message()))
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case s.Code() == codes.DeadlineExceeded, s.Code() == codes.Canceled:
+	case s.Code() == codes.DeadlineExceeded:
 		return c.errorf("%s: %w", method, sourceplugin.ErrTimeout)
 	case s.Code() == codes.ResourceExhausted, s.Code() == codes.Internal, s.Code() == codes.Unimplemented:
 		return c.broken("%s: %s", method, short(s.Message()))

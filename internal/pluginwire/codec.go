@@ -36,7 +36,7 @@ func (codec) Name() string { return grpcproto.Name }
 // sent is an answer of Open on its way out. The memory of the events is given back through
 // their buffer, when they are written.
 type sent struct {
-	events mem.Buffer // nil: none
+	events mem.Buffer // nil: none; freed by whoever sends it
 	count  int
 	batch  *sourceplugin.Batch // has everything else; nil: nothing
 }

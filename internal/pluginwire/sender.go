@@ -44,15 +44,9 @@ func (s *sender) send(b *sourceplugin.Batch, goesOn bool) error {
 			s.spare.give(b.Events)
 			return s.to.SendMsg(&sent{batch: b})
 		}
-		return s.part(s.spare.buffer(b.Events), b.Count, b)
+		return s.to.SendMsg(&sent{events: s.spare.buffer(b.Events), count: b.Count, batch: b})
 	}
 	return s.cut(b)
-}
-
-func (s *sender) part(events mem.Buffer, count int, rest *sourceplugin.Batch) error {
-	err := s.to.SendMsg(&sent{events: events, count: count, batch: rest})
-	events.Free()
-	return err
 }
 
 // cut sends a large batch in several messages, and leaves out events that are too large.
@@ -67,7 +61,6 @@ func (s *sender) cut(b *sourceplugin.Batch) error {
 		m := &sent{count: count, batch: last}
 		if count > 0 {
 			m.events = all.Slice(from, at)
-			defer m.events.Free()
 		}
 		count = 0
 		return s.to.SendMsg(m)
