@@ -85,8 +85,8 @@ type Batch struct {
 	DroppedReason string
 }
 
-// Reset empties b and keeps its memory.
-func (b *Batch) Reset() { *b = Batch{Events: b.Events[:0], Position: b.Position[:0:0]} }
+// Reset empties b and keeps the memory of its events.
+func (b *Batch) Reset() { *b = Batch{Events: b.Events[:0]} }
 
 // Event is an event that the plugin is asked about. It need not be one that it gave.
 type Event struct {
