@@ -2,8 +2,14 @@ package app
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +17,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -147,18 +154,39 @@ func TestSourceProcess(t *testing.T) {
 	}
 }
 
-// What would not be done is refused.
-func TestUnlaunchable(t *testing.T) {
-	for want, change := range map[string]func(*config.SourcePlugin){
-		"plugins.sources[0].sha256":     func(p *config.SourcePlugin) { p.SHA256 = strings.Repeat("0a", 32) },
-		"plugins.sources[0].max_memory": func(p *config.SourcePlugin) { p.MaxMemory = 64 << 20 },
-	} {
-		o := options(t)
-		c := sourceOf("x", "/x")
-		change(&c)
-		o.Config.Plugins.Sources = []config.SourcePlugin{c}
-		if _, err := New(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", want, err)
-		}
+// A program whose checksum is wrong is not started, and one that is no plugin is told of.
+func TestChecksumOfSource(t *testing.T) {
+	program, err := exec.LookPath("true")
+	if err != nil {
+		t.Skip(err)
+	}
+	wrong := sourceOf("wrong", program)
+	wrong.SHA256 = strings.Repeat("0a", 32)
+	_, err = launchSource(t.Context(), sourceProcess(wrong, ""))
+	if !errors.Is(err, pluginprocess.ErrChecksum) {
+		t.Error(err)
+	}
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := sourceOf("right", program)
+	right.SHA256 = fmt.Sprintf("%x", sha256.Sum256(content))
+	if _, err := launchSource(t.Context(), sourceProcess(right, "")); !errors.Is(err, sourceplugin.ErrExited) {
+		t.Error(err)
+	}
+}
+
+// The checksum of a library goes to the process that loads it.
+func TestChecksumOfLibrary(t *testing.T) {
+	dir := t.TempDir()
+	host, library := filepath.Join(dir, "host"), filepath.Join(dir, "plugin.so")
+	if err := os.WriteFile(host, []byte("#!/bin/sh\necho got \"$@\" >&2; exit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c := config.DefaultSourcePlugin()
+	c.Library, c.SHA256 = library, strings.Repeat("0a", 32)
+	if _, err := launchSource(t.Context(), sourceProcess(c, host)); err == nil || !strings.Contains(err.Error(), "got plugin-host --sha256 "+c.SHA256+" "+library) {
+		t.Error(err)
 	}
 }

@@ -212,8 +212,11 @@ func (s *Source) once(ctx context.Context) error {
 }
 
 func started(err error, timeout time.Duration, what string) error {
-	if errors.Is(err, errTimeout) {
+	switch {
+	case errors.Is(err, errTimeout):
 		return failure(Hanging, "%s: it has taken more than %v", what, timeout)
+	case errors.Is(err, sourceplugin.ErrTimeout):
+		return failure(Hanging, "%s: %v", what, err)
 	}
 	return failure(NotStarted, "%s: %v", what, err)
 }
@@ -441,8 +444,10 @@ func (r *run) fill(ctx context.Context, p *pump) error {
 			return nil
 		case silent:
 			return failure(Hanging, "its stream has said nothing for %v", r.config.CallTimeout)
-		case errors.Is(err, context.DeadlineExceeded):
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, sourceplugin.ErrTimeout):
 			return failure(Hanging, "its stream: %v", err)
+		case errors.Is(err, sourceplugin.ErrProtocol):
+			return failure(Lying, "its stream: %v", err)
 		default:
 			return failure(Broken, "its stream has failed: %v", err)
 		}
