@@ -16,22 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/cli"
 	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
-
-// The test is its own child: as "tocsin plugin-host".
-func TestMain(m *testing.M) {
-	if role := os.Getenv(roleVariable); role != "" {
-		os.Exit(play(role))
-	}
-	if len(os.Args) > 1 && os.Args[1] == "plugin-host" {
-		os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
-	}
-	os.Exit(m.Run())
-}
 
 func library(t testing.TB) string {
 	t.Helper()

@@ -22,6 +22,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
+	"github.com/tocsin-events/tocsin/internal/cli"
 	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/pluginwire"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
@@ -33,14 +36,22 @@ const (
 	toyID        = 1_073_742_100
 )
 
+// The test is its own child: a toy, or "tocsin plugin-host".
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "plugin-host" {
+		os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+	}
+	goleak.VerifyTestMain(m)
+}
+
 // play is what the test does as a child.
 func play(role string) int {
 	switch role {
 	case "toy":
-		if err := pluginwire.Serve(pluginwire.Offer{Description: toyDescription(), Init: newToy}, os.Stdout, os.Stderr); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+		return pluginwire.Main(pluginwire.Offer{Description: toyDescription(), Init: newToy})
 	case "host": // of a toy, whose pid it tells
 		p, err := pluginprocess.Launch(context.Background(), toyOptions(), `{"size":1}`)
 		if err != nil {
@@ -65,6 +76,7 @@ func toyDescription() *sourceplugin.Description {
 type toy struct{ config string }
 
 func newToy(_ context.Context, config string) (sourceplugin.Plugin, error) {
+	fmt.Println("printed")
 	fmt.Fprintln(os.Stderr, `{"@level":"warn","@message":"the config is here","length":`+strconv.Itoa(len(config))+`}`)
 	return &toy{config}, nil
 }
@@ -231,7 +243,7 @@ func TestProcess(t *testing.T) {
 		}
 	}
 	eventually(t, "the log does not come", func() bool { return strings.Contains(logged.String(), "the config is here") })
-	if line := logged.String(); !strings.Contains(line, "level=WARN") || !strings.Contains(line, "plugin=toy") {
+	if line := logged.String(); !strings.Contains(line, "level=WARN") || !strings.Contains(line, "level=INFO msg=printed") || !strings.Contains(line, "plugin=toy") {
 		t.Error(line)
 	}
 	if n, _, err := drain(t, p, "100000 16"); n != 100_000 || !errors.Is(err, io.EOF) {

@@ -17,6 +17,20 @@ import (
 // ErrNotHosted is returned by Serve if the hub did not start this process.
 var ErrNotHosted = errors.New("this is a plugin of Tocsin, which starts it itself: try \"tocsin plugin run\", or name it in plugins.sources of the configuration")
 
+// Main is the main function of a plugin: it serves the offer and returns the exit code of the
+// process. What the plugin prints to os.Stdout meanwhile goes to standard error, that is, into the
+// log of the hub, so that it does not come before what the hub has to read.
+func Main(o Offer) int {
+	out := os.Stdout
+	os.Stdout = os.Stderr
+	defer func() { os.Stdout = out }()
+	if err := Serve(o, out, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		return 1
+	}
+	return 0
+}
+
 // Hosted says whether the hub, or another program that speaks the protocol, has started this
 // process as a plugin.
 func Hosted() bool { return os.Getenv(CookieKey) == CookieValue }

@@ -22,7 +22,7 @@ import (
 const id = 1_073_741_900
 
 func main() {
-	err := pluginwire.Serve(pluginwire.Offer{
+	os.Exit(pluginwire.Main(pluginwire.Offer{
 		Description: &sourceplugin.Description{
 			Name: "numbers", Version: "0.1.0", Description: "Counts", ID: id, EventSource: "numbers",
 			Capabilities: sourceplugin.Capabilities{Source: true, Resume: true, Progress: true, Metrics: true},
@@ -33,11 +33,7 @@ func main() {
 			}
 			return &numbers{}, nil
 		},
-	}, os.Stdout, os.Stderr)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	}))
 }
 
 type numbers struct {
