@@ -130,7 +130,7 @@ func (*toy) Open(_ context.Context, o sourceplugin.Open) (sourceplugin.Stream, e
 				b[i] = 1
 			}
 			all = append(all, b)
-			time.Sleep(time.Millisecond)
+			time.Sleep(20 * time.Millisecond) // so that it is looked at in time
 			runtime.KeepAlive(all)
 		}
 	case "cling":
