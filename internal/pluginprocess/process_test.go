@@ -444,7 +444,7 @@ func TestHubIsKilled(t *testing.T) {
 		t.Skip("needs a signal at the death of the parent")
 	}
 	host := exec.Command(os.Args[0])
-	host.Env = append(os.Environ(), roleVariable+"=host")
+	host.Env = append(os.Environ(), roleVariable+"=host", "TMPDIR="+t.TempDir())
 	host.Stderr = os.Stderr
 	stdout, err := host.StdoutPipe()
 	if err != nil {

@@ -107,6 +107,8 @@ func (c *Client) failure(ctx context.Context, method string, err error) error {
 	switch {
 	case s.Code() == codes.Unimplemented && method != "Describe" && method != "Init":
 		return sourceplugin.ErrNotSupported
+	case s.Code() == codes.NotFound && (method == "Acknowledge" || method == "Progress"): // the stream has ended
+		return sourceplugin.ErrNotSupported
 	case s.Code() == codes.Unavailable, s.Code() == codes.Canceled && ctx.Err() == nil: // the connection is closed
 		if c.options.Gone != nil {
 			if gone := c.options.Gone(); gone != nil {

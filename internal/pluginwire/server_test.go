@@ -206,6 +206,12 @@ func TestServerAnswers(t *testing.T) {
 			t.Fatal("the stream is still open")
 		}
 	}
+	if err := s.Acknowledge(t.Context(), []byte("y")); err != nil || *l.acknowledged.Load() != "x" {
+		t.Error(err)
+	}
+	if _, err := s.Progress(t.Context()); !errors.Is(err, sourceplugin.ErrNotSupported) {
+		t.Error(err)
+	}
 	texts, err := c.Strings(t.Context(), []sourceplugin.Event{{Event: plain(1, 1, 3), Number: 4, Source: "a"}, {Event: plain(1, 1, 2), Source: "b"}})
 	if err != nil || strings.Join(texts, "|") != "a4 3|b0 2" {
 		t.Errorf("%q %v", texts, err)

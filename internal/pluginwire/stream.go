@@ -194,14 +194,15 @@ func (s *Stream) check(b *sourceplugin.Batch, count uint64) error {
 	return nil
 }
 
-// Acknowledge implements [sourceplugin.Stream].
+// Acknowledge implements [sourceplugin.Stream]. A stream that has ended at the plugin has nothing
+// to forget.
 func (s *Stream) Acknowledge(ctx context.Context, position []byte) error {
 	if !s.client.description.Capabilities.Resume {
 		return nil
 	}
 	_, err := ask(ctx, s.client, "Acknowledge", s.client.service.Acknowledge, &pb.AcknowledgeRequest{Stream: s.number, Position: position})
 	if errors.Is(err, sourceplugin.ErrNotSupported) {
-		return nil // it has nothing to forget
+		return nil
 	}
 	return err
 }
