@@ -325,6 +325,14 @@ func (c *Process) Exited() <-chan struct{} { return c.exited }
 // Err says how the process ended; nil is an exit with 0. It is valid when Exited is closed.
 func (c *Process) Err() error { return c.err }
 
+// How is Err as text: "exit status 0", "signal: killed".
+func (c *Process) How() string {
+	if c.err == nil {
+		return "exit status 0"
+	}
+	return c.err.Error()
+}
+
 // PID is the process id, 0 before the start.
 func (c *Process) PID() int {
 	c.mu.Lock()

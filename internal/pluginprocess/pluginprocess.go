@@ -208,6 +208,8 @@ func (p *Process) startError(ctx context.Context, err error) error {
 		return ctx.Err()
 	case !started:
 		return fmt.Errorf("%s%w", name, err)
+	case p.child.EndedItself() && why != "": // it says it better than we can
+		return fmt.Errorf("%s%w before it was ready (%s): %s", name, sourceplugin.ErrExited, p.child.How(), strings.TrimPrefix(p.child.Tail(), "Error: "))
 	case p.child.Dead() && (p.child.EndedItself() || errors.Is(p.child.Err(), ErrMemory)):
 		return fmt.Errorf("%s%w%s", name, p.gone(), hint)
 	case strings.HasPrefix(err.Error(), "plugin "): // of the client
@@ -223,12 +225,10 @@ func (p *Process) gone() error {
 	case <-time.After(exitGrace):
 		return nil
 	}
-	how := "exit status 0"
 	if err := p.child.Err(); errors.Is(err, ErrMemory) {
 		return fmt.Errorf("%w: %w", sourceplugin.ErrExited, err)
-	} else if err != nil {
-		how = err.Error()
 	}
+	how := p.child.How()
 	select {
 	case <-p.asked:
 		return fmt.Errorf("%w: it was asked to (%s)", sourceplugin.ErrExited, how)
