@@ -96,7 +96,7 @@ func TestRunNative(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("no library"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := run(t, "plugin", "run", bad); code != exitError || !strings.Contains(stderr, "start the plugin bad.so: load the library") {
+	if code, _, stderr := run(t, "plugin", "run", bad); code != exitError || !strings.Contains(stderr, "plugin bad.so: ") || !strings.Contains(stderr, ": load the library") {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }
