@@ -35,8 +35,12 @@ func TestFollowTokens(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			parent, _ := issue(t, a, with("x"))
+			ttl := time.Hour
+			if tt.want == EndedExpired {
+				ttl = 200 * time.Millisecond
+			}
 			value, _, _, err := a.CreateToken(t.Context(), authenticate(t, a, parent), CreateRequest{
-				Request: token.Request{Path: "auth/token/create", TTL: 200 * time.Millisecond},
+				Request: token.Request{Path: "auth/token/create", TTL: ttl},
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -217,8 +217,10 @@ func TestTransportErrors(t *testing.T) {
 	l.Close()
 	silent := listen(t, func(_ int, c net.Conn) { wait(c) })
 	stalls := listen(t, func(_ int, c net.Conn) {
-		io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n")
-		wait(c)
+		if readRequest(c) == nil {
+			io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n")
+			wait(c)
+		}
 	})
 	garbage := listen(t, func(_ int, c net.Conn) {
 		if readRequest(c) == nil {

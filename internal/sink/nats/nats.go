@@ -156,10 +156,23 @@ func (s *Sink) Send(ctx context.Context, b *deliver.Batch) deliver.Result {
 	if err != nil {
 		return deliver.Result{Outcome: deliver.Retry, Reason: s.reason(ctx, err)}
 	}
-	answered, err := l.publish(ctx, s.closing, messages, func(i int, r deliver.Result) {
+	// The first alone, the others behind each other: a stream that comes back meanwhile must not
+	// store the end of a batch whose beginning it has refused.
+	var first deliver.Result
+	decide := func(i int, r deliver.Result) {
 		r.Reason = s.secrets.hide(r.Reason)
+		first = r
 		b.Decide(i, r)
-	})
+	}
+	answered, err := l.publish(ctx, s.closing, messages[:1], decide)
+	if err == nil && (first.Outcome == deliver.Retry || first.Outcome == deliver.Doubtful) {
+		return deliver.Result{Outcome: deliver.Retry, Reason: first.Reason}
+	}
+	if err == nil && len(messages) > 1 {
+		var more int
+		more, err = l.publish(ctx, s.closing, messages[1:], decide)
+		answered += more
+	}
 	if err == nil {
 		return deliver.Result{}
 	}
