@@ -441,8 +441,8 @@ func TestHang(t *testing.T) {
 					t.Errorf("%d calls hang", n)
 				}
 				close(release)
-				r.plugin.Before = nil
-				time.Sleep(mostRest)
+				synctest.Wait()
+				r.source.Set(fieldstest.New())
 				if got := text(u.View(t.Context(), recordOf(`{"text":"x"}`)), 0, 0); got != "x" {
 					t.Error(got)
 				}
@@ -674,7 +674,7 @@ func FuzzAnswer(f *testing.F) {
 				}
 			}
 		}
-		if size > len(answer) {
+		if size > 2*len(answer) { // each event may have been asked about alone
 			t.Errorf("%d bytes of %d", size, len(answer))
 		}
 	})

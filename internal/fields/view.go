@@ -63,7 +63,7 @@ func (v *View) Value(field int) (Value, error) {
 	case c.part.missing != nil:
 		return Value{}, c.part.missing
 	}
-	return Value{c.part, c.begin, c.count}, nil
+	return Value(c), nil
 }
 
 func (v *View) cell(field int) cell {
