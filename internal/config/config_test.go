@@ -681,18 +681,6 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	keys := []string{"listen", "data_dir", "journal", "max_age"}
-	for text, want := range map[string]string{
-		"lsiten": "listen", "Listen": "listen", "datadir": "data_dir", "jornal": "journal", "maxage": "max_age",
-		"frobnicate": "", "": "", strings.Repeat("x", 100): "",
-	} {
-		if got := Nearest(text, keys); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-}
-
 // Whatever is in a file, Parse returns, its problems are in the file, and what
 // it accepts is written and read back unchanged.
 func FuzzParse(f *testing.F) {

@@ -177,8 +177,11 @@ func (s *stream) cutDoubted(w *worker) bool {
 	return true
 }
 
-// tooOld sets an event aside that is older than the policy allows.
+// tooOld sets an event aside that is older than the policy allows, or undecidable.
 func (s *stream) tooOld(w *worker, e *entry, p *Policy, now time.Time) bool {
+	if s.undecidable(w, e) {
+		return true
+	}
 	if p.MaxAge <= 0 || s.background != nil {
 		return false
 	}

@@ -65,6 +65,9 @@ type Policy struct {
 	// 0: no limit. It is not for replays and redrives.
 	MaxAge time.Duration
 	Rate   Rate
+	// ChooseWait is how long it is waited for Options.Choose to be able to tell what is for the
+	// sink; 0: as long as it takes.
+	ChooseWait time.Duration
 	// Timeout bounds one call of [Sink.Send].
 	Timeout time.Duration
 	// StopTimeout bounds how long what is on its way is waited for at the end.

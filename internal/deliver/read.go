@@ -41,7 +41,11 @@ func (d *Delivery) fill(ctx context.Context, s *stream, r Reader, until position
 		var gap *Gap
 		switch {
 		case err == nil:
-			if d.take(s, rec, until) {
+			choices, err := d.choose(ctx, rec)
+			if err != nil {
+				return err
+			}
+			if d.take(s, rec, choices, until) {
 				return nil
 			}
 		case errors.As(err, &gap):
@@ -98,7 +102,7 @@ const (
 )
 
 // take puts a record into a stream. It returns true when it has reached until.
-func (d *Delivery) take(s *stream, rec Record, until position.Position) (reached bool) {
+func (d *Delivery) take(s *stream, rec Record, choices []Choice, until position.Position) (reached bool) {
 	begin, end := rec.Start(), rec.Len()
 	g := segment{end: rec.End(), recorded: rec.Recorded(), arrived: time.Now()}
 	if !until.IsZero() && reaches(g.end, until) {
@@ -112,11 +116,18 @@ func (d *Delivery) take(s *stream, rec Record, until position.Position) (reached
 	bytes := 0
 	for i := begin; i < end; i++ {
 		e := rec.Event(i)
-		if d.options.Match != nil && !d.options.Match(e) {
+		var t *trouble
+		if choices != nil {
+			if c := &choices[i]; c.Problem != "" {
+				t = &trouble{undecidable: true, result: Result{Outcome: Impossible, Reason: tidy(c.Problem)}}
+			} else if !c.Take {
+				continue
+			}
+		} else if d.options.Match != nil && !d.options.Match(e) {
 			continue
 		}
 		n := eventBytes(e)
-		g.entries = append(g.entries, entry{event: e, at: rec.Position(i), bytes: n})
+		g.entries = append(g.entries, entry{event: e, at: rec.Position(i), bytes: n, trouble: t})
 		if s.own {
 			g.entries[len(g.entries)-1].key = keyOf(e)
 		}
@@ -147,7 +158,7 @@ func (d *Delivery) take(s *stream, rec Record, until position.Position) (reached
 
 // expect guesses how many events of n are selected.
 func (d *Delivery) expect(s *stream, n int) int {
-	if d.options.Match == nil {
+	if d.options.Match == nil && d.options.Choose == nil {
 		return n
 	}
 	return min(n, s.matched+s.matched/4)

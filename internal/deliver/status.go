@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/position"
@@ -40,7 +41,8 @@ type Status struct {
 
 	Counts
 	Outage *Outage // nil: the last attempt worked
-	// Problem is what is wrong with the store of the delivery, "" if nothing is.
+	// Problem is what is wrong with the store of the delivery, or why it cannot be told what is
+	// for the sink; "" if nothing is.
 	Problem string
 
 	// Replays and Redrives are those under way, and those that ended in the last hour.
@@ -196,11 +198,13 @@ func (d *Delivery) condition() Condition {
 }
 
 func (d *Delivery) problem() string {
-	p := &d.problems
-	if p.state != "" && p.letters != "" {
-		return p.state + "; " + p.letters
+	var list []string
+	for _, p := range [...]string{d.problems.state, d.problems.letters, d.choosing.problem()} {
+		if p != "" {
+			list = append(list, p)
+		}
 	}
-	return p.state + p.letters
+	return strings.Join(list, "; ")
 }
 
 // lag is how far the sink is behind the journal.
@@ -247,7 +251,11 @@ func (d *Delivery) Health() error {
 	if d.problems.full {
 		return fmt.Errorf("%s; events that should become dead letters wait, and others after them: redrive or purge some", d.problems.letters)
 	}
-	if p := d.problem(); p != "" {
+	if c := &d.choosing; !c.since.IsZero() && now.Sub(c.since) > failingFor {
+		events, _ := d.lag(end, now)
+		return fmt.Errorf("%s; %d events wait in the journal and are lost for this sink once the journal removes them (journal.max_age, max_bytes)", c.problem(), events)
+	}
+	if p := d.problem(); p != "" && d.choosing.since.IsZero() {
 		return errors.New(p)
 	}
 	if g := &d.lastGap; !g.at.IsZero() && now.Sub(g.at) < noticedFor {

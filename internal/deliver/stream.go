@@ -89,6 +89,8 @@ type trouble struct {
 	due     time.Time
 	result  Result
 	expired bool
+	// undecidable: nobody can tell whether it is for the sink.
+	undecidable bool
 }
 
 // owner is a key that nobody else may send events of.

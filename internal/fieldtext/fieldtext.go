@@ -9,8 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+	"github.com/tocsin-events/tocsin/internal/spelling"
 )
 
 // ErrUnknownField is wrapped by the error for a field that a plugin does not have.
@@ -25,12 +25,9 @@ const maxRequest = 4 << 10
 // is checked: see [Usage].
 func Parse(text string, fields []sourceplugin.Field) (sourceplugin.FieldRequest, error) {
 	var r sourceplugin.FieldRequest
-	if len(text) > maxRequest {
-		return r, fmt.Errorf("the field has %d characters, more than %d", len(text), maxRequest)
-	}
-	name, arg, present, err := split(text)
+	name, arg, present, err := Split(text)
 	if err != nil {
-		return r, fmt.Errorf("field %q: %w", text, err)
+		return r, err
 	}
 	r.Index = slices.IndexFunc(fields, func(f sourceplugin.Field) bool { return f.Name == name })
 	if r.Index < 0 {
@@ -56,7 +53,18 @@ func Parse(text string, fields []sourceplugin.Field) (sourceplugin.FieldRequest,
 	return r, nil
 }
 
-// split cuts a request into its name and its argument.
+// Split cuts a request for a field, of whatever plugin, into its name and its argument. The error
+// names the request.
+func Split(text string) (name, arg string, present bool, err error) {
+	if len(text) > maxRequest {
+		return "", "", false, fmt.Errorf("the field has %d characters, more than %d", len(text), maxRequest)
+	}
+	if name, arg, present, err = split(text); err != nil {
+		err = fmt.Errorf("field %q: %w", text, err)
+	}
+	return name, arg, present, err
+}
+
 func split(text string) (name, arg string, present bool, err error) {
 	name, rest, present := strings.Cut(text, "[")
 	if name == "" {
@@ -120,7 +128,7 @@ func unknown(name string, fields []sourceplugin.Field) error {
 	for i, f := range fields {
 		names[i] = f.Name
 	}
-	if near := config.Nearest(name, names); near != "" {
+	if near := spelling.Nearest(name, names); near != "" {
 		return fmt.Errorf("%w %q; did you mean %q?", ErrUnknownField, name, near)
 	}
 	const listed = 10

@@ -69,20 +69,21 @@ func AppendText(dst []byte, f *sourceplugin.Field, elements [][]byte) []byte {
 	case len(elements) == 0:
 		return append(dst, NoValue...)
 	case !f.List:
-		return appendElement(dst, f.Type, elements[0])
+		return AppendElement(dst, f.Type, elements[0])
 	}
 	dst = append(dst, '(')
 	for i, e := range elements {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendElement(dst, f.Type, e)
+		dst = AppendElement(dst, f.Type, e)
 	}
 	return append(dst, ')')
 }
 
-// appendElement appends one element; bytes that are none of the type as hexadecimal digits.
-func appendElement(dst []byte, t sourceplugin.FieldType, e []byte) []byte {
+// AppendElement appends one element for people, as [AppendText] does; bytes that are none of the
+// type as hexadecimal digits.
+func AppendElement(dst []byte, t sourceplugin.FieldType, e []byte) []byte {
 	switch {
 	case t == sourceplugin.String || t == sourceplugin.IPNet:
 		return append(dst, e...)
@@ -135,6 +136,6 @@ func appendJSONElement(dst []byte, t sourceplugin.FieldType, e []byte) []byte {
 		return strconv.AppendUint(dst, binary.LittleEndian.Uint64(e), 10)
 	}
 	dst = append(dst, '"')
-	dst = appendElement(dst, t, e) // digits, and marks that JSON has no other form of
+	dst = AppendElement(dst, t, e) // digits, and marks that JSON has no other form of
 	return append(dst, '"')
 }

@@ -4,6 +4,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-bexpr/grammar"
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/spelling"
 )
 
 const (
@@ -32,9 +34,13 @@ const (
 // slash) and source_plugin_is_local. Whether an expression fits the type of its
 // selector is decided when it is compiled, so matching cannot fail. A Filter is
 // immutable and safe for concurrent use.
+//
+// Beside them stands field["NAME"], or field["NAME[ARGUMENT]"], for what a plugin extracts of
+// an event; see [CompileFields].
 type Filter struct {
-	text  string
-	match func(*event.Event) bool
+	text   string
+	fields []string
+	test   test
 }
 
 // Error says why a filter is refused.
@@ -43,8 +49,14 @@ type Error struct{ Reason string }
 func (e *Error) Error() string { return "filter: " + e.Reason }
 
 // Compile returns the filter of an expression, nil for one of only white
-// space, which selects everything. The error is a [*Error].
+// space, which selects everything. Fields of plugins are refused. The error is a [*Error].
 func Compile(text string) (*Filter, error) {
+	return CompileFields(text, func(string) error { return errors.New("fields of plugins cannot be used here") })
+}
+
+// CompileFields is Compile for who can extract fields of plugins. It refuses those, as they
+// are written in the brackets, that allowed has an error for.
+func CompileFields(text string, allowed func(field string) error) (*Filter, error) {
 	text = strings.TrimSpace(text)
 	switch {
 	case text == "":
@@ -60,11 +72,12 @@ func Compile(text string) (*Filter, error) {
 	if !ok {
 		return nil, &Error{"cannot be parsed"}
 	}
-	match, err := new(compiler).compile(expression)
+	c := compiler{allowed: allowed}
+	test, err := c.compile(expression)
 	if err != nil {
 		return nil, err
 	}
-	return &Filter{text, match}, nil
+	return &Filter{text, c.fields, test}, nil
 }
 
 // String returns the expression without white space around it; "" for nil.
@@ -75,8 +88,17 @@ func (f *Filter) String() string {
 	return f.text
 }
 
-// Match says whether the filter selects e. A nil Filter selects everything.
-func (f *Filter) Match(e *event.Event) bool { return f == nil || f.match(e) }
+// Match says whether the filter selects e, whose fields of plugins have no values. A nil Filter
+// selects everything.
+func (f *Filter) Match(e *event.Event) bool {
+	if f == nil {
+		return true
+	}
+	if f.test.plain != nil {
+		return f.test.plain(e)
+	}
+	return f.test.full(e, noFields{})
+}
 
 // textSelectors and localSelector are what an expression can ask for.
 var textSelectors = map[string]func(*event.Event) string{
@@ -97,53 +119,62 @@ const localSelector = "source_plugin_is_local"
 // compiler makes functions of expressions.
 type compiler struct {
 	program int // instructions of the regular expressions so far
+	fields  []string
+	allowed func(field string) error
 }
 
-func (c *compiler) compile(x grammar.Expression) (func(*event.Event) bool, error) {
+func (c *compiler) compile(x grammar.Expression) (test, error) {
 	switch x := x.(type) {
 	case *grammar.UnaryExpression:
-		f, err := c.compile(x.Operand)
+		t, err := c.compile(x.Operand)
 		if err != nil {
-			return nil, err
+			return test{}, err
 		}
-		return func(e *event.Event) bool { return !f(e) }, nil
+		return t.not(), nil
 	case *grammar.BinaryExpression:
-		f, err := c.compile(x.Left)
+		t, err := c.compile(x.Left)
 		if err != nil {
-			return nil, err
+			return test{}, err
 		}
-		g, err := c.compile(x.Right)
+		u, err := c.compile(x.Right)
 		if err != nil {
-			return nil, err
+			return test{}, err
 		}
 		if x.Operator == grammar.BinaryOpAnd {
-			return func(e *event.Event) bool { return f(e) && g(e) }, nil
+			return t.and(u), nil
 		}
-		return func(e *event.Event) bool { return f(e) || g(e) }, nil
+		return t.or(u), nil
 	case *grammar.MatchExpression:
 		return c.compileMatch(x)
 	case *grammar.CollectionExpression:
-		return nil, &Error{fmt.Sprintf("%s is not a collection, so any and all do not apply to it", x.Selector)}
+		return test{}, &Error{fmt.Sprintf("%s is not a collection, so any and all do not apply to it", x.Selector)}
 	}
-	return nil, &Error{fmt.Sprintf("has an unknown expression %T", x)}
+	return test{}, &Error{fmt.Sprintf("has an unknown expression %T", x)}
 }
 
-func (c *compiler) compileMatch(x *grammar.MatchExpression) (func(*event.Event) bool, error) {
-	if len(x.Selector.Path) == 1 {
-		name := x.Selector.Path[0]
-		if name == localSelector {
-			return compileLocal(x)
-		}
-		if get, ok := textSelectors[name]; ok {
-			return c.compileText(x, get)
-		}
+func (c *compiler) compileMatch(x *grammar.MatchExpression) (test, error) {
+	switch path := x.Selector.Path; {
+	case len(path) == 1 && path[0] == localSelector:
+		match, err := compileLocal(x)
+		return test{plain: match}, err
+	case len(path) == 1 && textSelectors[path[0]] != nil:
+		match, err := c.compileText(x, textSelectors[path[0]])
+		return test{plain: match}, err
+	case path[0] == fieldSelector:
+		match, err := c.compileField(x)
+		return test{full: match}, err
 	}
-	known := []string{localSelector}
+	known := []string{localSelector, fieldSelector + `["..."]`}
+	names := []string{localSelector}
 	for name := range textSelectors {
-		known = append(known, name)
+		known, names = append(known, name), append(names, name)
 	}
 	slices.Sort(known)
-	return nil, &Error{fmt.Sprintf("has an unknown selector %q; there are %s", strings.Join(x.Selector.Path, "."), strings.Join(known, ", "))}
+	name, hint := strings.Join(x.Selector.Path, "."), ""
+	if near := spelling.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf("; did you mean %q?", near)
+	}
+	return test{}, &Error{fmt.Sprintf("has an unknown selector %q; there are %s%s", name, strings.Join(known, ", "), hint)}
 }
 
 func (c *compiler) compileText(x *grammar.MatchExpression, get func(*event.Event) string) (func(*event.Event) bool, error) {

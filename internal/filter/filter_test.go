@@ -254,5 +254,5 @@ func ExampleCompile() {
 	fmt.Println(err)
 	// Output:
 	// event_type contains "kv-v2" and operation == "data-write" <nil>
-	// filter: has an unknown selector "path"; there are data_path, event_type, namespace, operation, source_plugin_is_local, source_plugin_mount
+	// filter: has an unknown selector "path"; there are data_path, event_type, field["..."], namespace, operation, source_plugin_is_local, source_plugin_mount
 }

@@ -37,8 +37,30 @@ type Selection struct {
 }
 
 // Compile returns a function that says whether an event is selected. It is safe for
-// concurrent use and does not allocate. An error names what is wrong in which part.
+// concurrent use and does not allocate. Fields of plugins are refused. An error names what is
+// wrong in which part.
 func (s Selection) Compile() (func(*event.Event) bool, error) {
+	c, err := s.compile(Compile)
+	if err != nil {
+		return nil, err
+	}
+	return c.Match, nil
+}
+
+// CompileFields is Compile for who can extract fields of plugins, as [CompileFields] is.
+func (s Selection) CompileFields(allowed func(field string) error) (*Compiled, error) {
+	return s.compile(func(text string) (*Filter, error) { return CompileFields(text, allowed) })
+}
+
+// Compiled is a selection made ready. It is immutable and safe for concurrent use.
+type Compiled struct {
+	types      texts
+	pairs      *pairs
+	namespaces texts
+	filter     *Filter
+}
+
+func (s Selection) compile(filter func(text string) (*Filter, error)) (*Compiled, error) {
 	types, err := compileTypes(s.Types)
 	if err != nil {
 		return nil, err
@@ -51,14 +73,27 @@ func (s Selection) Compile() (func(*event.Event) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	expression, err := Compile(s.Filter)
+	expression, err := filter(s.Filter)
 	if err != nil {
 		return nil, err
 	}
-	return func(e *event.Event) bool {
-		return types.match(e.Type) && (pairs == nil || pairs.match(e.Type)) && namespaces.match(strings.TrimSuffix(e.Namespace, "/")) &&
-			expression.Match(e)
-	}, nil
+	return &Compiled{types, pairs, namespaces, expression}, nil
+}
+
+func (c *Compiled) preselect(e *event.Event) bool {
+	return c.types.match(e.Type) && (c.pairs == nil || c.pairs.match(e.Type)) && c.namespaces.match(strings.TrimSuffix(e.Namespace, "/"))
+}
+
+// Fields returns the fields of plugins that are asked for, as they are written.
+func (c *Compiled) Fields() []string { return c.filter.Fields() }
+
+// Match says whether an event is selected, whose fields of plugins have no values. It does not
+// allocate.
+func (c *Compiled) Match(e *event.Event) bool { return c.preselect(e) && c.filter.Match(e) }
+
+// MatchRow says whether an event is selected, whose fields are in row; see [Filter.MatchRow].
+func (c *Compiled) MatchRow(e *event.Event, row Row) bool {
+	return c.preselect(e) && c.filter.MatchRow(e, row)
 }
 
 // texts are globs, of which those without a * are looked up.

@@ -81,9 +81,13 @@ func (b *batch) choose(g *group) *chunk {
 	p := allPicks.Get().(*picks)
 	defer allPicks.Put(p)
 	p.reset(b.events.Len())
-	for i := b.events.Start(); i < b.events.Len(); i++ {
-		if g.matcher.match(b.events.Event(i)) {
-			p.add(i)
+	if g.fields != nil {
+		b.pickByFields(g, p)
+	} else {
+		for i := b.events.Start(); i < b.events.Len(); i++ {
+			if g.matcher.match(b.events.Event(i)) {
+				p.add(i)
+			}
 		}
 	}
 	if len(p.list) == 0 {
@@ -94,6 +98,23 @@ func (b *batch) choose(g *group) *chunk {
 		g.hub.store.grow(b, bytes)
 	}
 	return c
+}
+
+// pickByFields picks for a group whose filter asks for fields of plugins.
+func (b *batch) pickByFields(g *group, p *picks) {
+	view := g.fields.View(g.hub.asking, b.events)
+	missing := 0
+	for i := b.events.Start(); i < b.events.Len(); i++ {
+		if g.matcher.matchRow(b.events.Event(i), view.At(i)) {
+			p.add(i)
+		}
+		if view.Missing() != nil {
+			missing++
+		}
+	}
+	if missing > 0 {
+		g.hub.metrics.missingFields.Add(float64(missing))
+	}
 }
 
 func (b *batch) sheet(enc encoding) *sheet {

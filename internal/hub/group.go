@@ -3,6 +3,8 @@ package hub
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/tocsin-events/tocsin/internal/fields"
 )
 
 // A group is all subscriptions that are sent the same bytes: same selection, same
@@ -12,6 +14,7 @@ type group struct {
 	key        groupKey
 	matcher    matcher
 	encoding   encoding
+	fields     *fields.Use  // that the filter asks for; nil: none
 	frameBytes atomic.Int64 // of the average frame, lately
 
 	// epoch counts how often the answers of the matcher have changed.

@@ -37,6 +37,11 @@
 // how many events of the journal are missing and from which position the client
 // can go on.
 //
+// A filter may ask for fields that plugins extract. They are extracted once per batch, for all
+// groups and fields together, and only when an event that a group may see depends on one.
+// What cannot be extracted, because a plugin does not run or does not answer, counts as a field
+// without a value, and is counted: subscriptions do not wait for plugins.
+//
 // # Rights
 //
 // Rights end at once, not after what is on its way. [Hub.Invalidate] takes back
@@ -65,6 +70,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/metrics"
 	"github.com/tocsin-events/tocsin/internal/websocket"
@@ -117,6 +123,9 @@ type Options struct {
 	// PingInterval is the time between two pings to a client; an answer is not
 	// waited for.
 	PingInterval time.Duration
+	// Fields extracts fields of plugins for filters that ask for them; nil: such
+	// filters are refused.
+	Fields *fields.Registry
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
 	// Metrics has the common counters; Registry, if not nil, gets the hub's own.
@@ -164,6 +173,10 @@ type Hub struct {
 	now          atomic.Uint64 // tick, never 0
 	exits        exits
 
+	fields *fields.Registry
+	asking context.Context // ends when plugins need not be waited for any more
+	hushed context.CancelFunc
+
 	// tasks has all goroutines of the hub. Those of subscriptions start only
 	// while the goroutine that serves the subscription is counted.
 	tasks sync.WaitGroup
@@ -204,7 +217,9 @@ func New(o Options) *Hub {
 		groups:       make(map[groupKey]*group),
 		access:       make(map[any]map[*group]struct{}),
 		empty:        make(chan struct{}),
+		fields:       o.Fields,
 	}
+	h.asking, h.hushed = context.WithCancel(context.Background())
 	h.now.Store(1)
 	h.store = newStore(o.Journal, o.MemoryBytes, h.log, h.metrics, &h.tasks)
 	return h
@@ -230,6 +245,9 @@ func (h *Hub) Subscribe(r Request) (*Subscription, error) {
 	if r.Allow == nil {
 		return nil, errors.New("hub: request without Allow")
 	}
+	if h.fields == nil && len(r.Filter.Fields()) > 0 {
+		return nil, errors.New("hub: fields of plugins cannot be extracted")
+	}
 	key := groupKey{r.Selection.key(), encoding{r.Format, r.Sequence && r.Format != Protobuf}, r.AccessKey, r.NoFollow}
 	after, end := recordEndIfLast(r.After, h.End())
 	if after.Compare(end) > 0 {
@@ -249,6 +267,13 @@ func (h *Hub) Subscribe(r Request) (*Subscription, error) {
 	g := h.groups[key]
 	if g == nil {
 		g = &group{hub: h, key: key, matcher: newMatcher(r.Selection, r.Allow), encoding: key.encoding}
+		if names := r.Filter.Fields(); len(names) > 0 {
+			use, err := h.fields.Use(names...)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrSelection, err)
+			}
+			g.fields = use
+		}
 		h.addGroup(g)
 	}
 	s := &Subscription{hub: h, group: g, begin: after, noFollow: r.NoFollow, until: end, onEnded: r.Ended, index: len(h.members), member: len(g.members),
@@ -297,6 +322,9 @@ func (h *Hub) addGroup(g *group) {
 // removeGroup forgets a group. mu is held.
 func (h *Hub) removeGroup(g *group) {
 	delete(h.groups, g.key)
+	if g.fields != nil {
+		g.fields.Release()
+	}
 	same := h.access[g.key.access]
 	if delete(same, g); len(same) == 0 {
 		delete(h.access, g.key.access)
@@ -352,6 +380,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	for _, s := range members {
 		s.finish(websocket.AppendClose(nil, websocket.StatusGoingAway, "server is shutting down"), "shutdown")
 	}
+	h.hushed() // nothing is written any more that is chosen from now on
 	patience := time.NewTimer(shutdownTimeout)
 	defer patience.Stop()
 	var err error

@@ -11,6 +11,7 @@ type hubMetrics struct {
 	subscriptions, groups, stalled, memory prometheus.Gauge
 	gaps, gapEvents                        prometheus.Counter
 	readErrors, journalReads               prometheus.Counter
+	missingFields                          prometheus.Counter
 }
 
 func newHubMetrics(m *metrics.Metrics, reg prometheus.Registerer) *hubMetrics {
@@ -30,9 +31,10 @@ func newHubMetrics(m *metrics.Metrics, reg prometheus.Registerer) *hubMetrics {
 		gapEvents:     counter("gap_events_total", "Events that retention had removed before a subscription got to them, selected by it or not."),
 		readErrors:    counter("journal_read_errors_total", "Failed reads of the journal; they are repeated."),
 		journalReads:  counter("journal_reads_total", "Batches read from the journal, each once for all subscriptions at its place."),
+		missingFields: counter("missing_fields_events_total", "Events that a filter has decided on without a field that could not be extracted, once for each filter."),
 	}
 	if reg != nil {
-		reg.MustRegister(h.subscriptions, h.groups, h.stalled, h.memory, h.gaps, h.gapEvents, h.readErrors, h.journalReads)
+		reg.MustRegister(h.subscriptions, h.groups, h.stalled, h.memory, h.gaps, h.gapEvents, h.readErrors, h.journalReads, h.missingFields)
 	}
 	return h
 }

@@ -86,6 +86,13 @@ func (m *matcher) match(e *event.Event) bool {
 		m.filter.Match(e) && (m.allow == nil || m.allow(e))
 }
 
+// matchRow is match with the fields of the event. What needs none of them is decided first,
+// also whether the viewer may see the event.
+func (m *matcher) matchRow(e *event.Event, row filter.Row) bool {
+	return m.types.Match(e.Type) && m.inNamespace(strings.TrimSuffix(e.Namespace, "/")) &&
+		(m.allow == nil || m.allow(e)) && m.filter.MatchRow(e, row)
+}
+
 func (m *matcher) inNamespace(ns string) bool {
 	for i := range m.namespaces {
 		if m.namespaces[i].Match(ns) {
