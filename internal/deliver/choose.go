@@ -26,9 +26,9 @@ type choosing struct {
 	nextLog time.Time
 }
 
-// choose returns which events of a record are for the sink; nil: Match says it. The error is that
+// sift returns which events of a record are for the sink; nil: Match says it. The error is that
 // of ctx.
-func (d *Delivery) choose(ctx context.Context, rec Record) ([]Choice, error) {
+func (d *Delivery) sift(ctx context.Context, rec Record) ([]Choice, error) {
 	if d.options.Choose == nil {
 		return nil, nil
 	}
