@@ -84,6 +84,8 @@ func TestOwnEvents(t *testing.T) {
 		"our id":       {Type: "falco/x", Data: []byte("x"), Metadata: event.Fields{{Key: "plugin_id", Value: "1416586099"}}},
 		"no payload":   {Type: "falco/x", Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
 		"odd name":     {Type: "falco/x/%", Data: []byte("x"), Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
+		"no such time": {Type: "falco/x", Time: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC), Data: []byte("x"), DataContentType: contentBytes, Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
+		"late":         {Type: "falco/x", Time: time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC), Data: []byte("x"), DataContentType: contentBytes, Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
 		"name of NUL":  {Type: "falco/x/%00", Data: []byte("x"), Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
 	}
 	for name, e := range own {
