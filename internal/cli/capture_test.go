@@ -72,7 +72,7 @@ func TestCatUnknownPlugin(t *testing.T) {
 func TestCaptureOfSystemCalls(t *testing.T) {
 	file := captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, 1, 1, nil))
 	call := bytes.Clone(file)
-	call[len(call)-4-2-38+20] = 1 // the type of the event
+	call[28+8+2+20] = 1 // the type of the event
 	name := saved(t, call)
 	for _, args := range [][]string{{"cat", name}, {"cat", "--format", "json", name}} {
 		code, stdout, stderr := run(t, append([]string{"capture"}, args...)...)
@@ -89,8 +89,12 @@ func TestCaptureOfSystemCalls(t *testing.T) {
 func TestCaptureExitCodes(t *testing.T) {
 	plain := captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, 1, 1, []byte("abc")))
 	compressed := captureBytes(t, capture.WriterOptions{Gzip: true}, scapevent.Append(nil, 1, 1, []byte("abc")))
-	damaged := bytes.Clone(compressed)
-	for i := 40; i < len(damaged)-8; i++ {
+	random := make([]byte, 1<<20)
+	for i := range random {
+		random[i] = byte(i * i >> 7)
+	}
+	damaged := captureBytes(t, capture.WriterOptions{Gzip: true}, scapevent.Append(nil, 1, 1, []byte("abc")), scapevent.Append(nil, 1, 1, random))
+	for i := len(damaged) / 2; i < len(damaged)-8; i++ {
 		damaged[i] = 0xff
 	}
 	for name, tc := range map[string]struct {
@@ -105,10 +109,10 @@ func TestCaptureExitCodes(t *testing.T) {
 		"in an event":          {plain[:len(plain)-1], exitIncomplete, "truncated"},
 		"compressed, its end":  {compressed[:len(compressed)-1], exitIncomplete, "truncated"},
 		"compressed, its head": {compressed[:5], exitIncomplete, "truncated"},
-		"damaged":              {damaged, exitIncomplete, "damaged"},
+		"damaged":              {damaged, exitIncomplete, "at byte 84"},
 		"empty":                {nil, exitError, "it is empty"},
 		"text":                 {[]byte("hello"), exitError, "it is no capture"},
-		"trailing":             {append(bytes.Clone(compressed), "garbage"...), exitIncomplete, "malformed capture"},
+		"trailing":             {append(bytes.Clone(compressed), "some garbage"...), exitIncomplete, "malformed capture"},
 	} {
 		file := saved(t, tc.file)
 		for _, command := range []string{"info", "cat"} {
@@ -252,7 +256,7 @@ func TestFetchPayload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := &captureWriting{w: w, connection: &connection{address: hub.URL, token: tc.token, namespace: "ns"}}
+			r := &captureWriting{w: w, connection: &connection{address: hub.URL, token: tc.token, namespace: "ns", transport: new(http.Transport)}}
 			if err := r.write(t.Context(), tc.event); err != nil {
 				t.Fatal(err)
 			}
