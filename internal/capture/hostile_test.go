@@ -88,6 +88,48 @@ func TestDamagedEverywhere(t *testing.T) {
 	}
 }
 
+// Each section has a machine of its own, and what is counted is counted once.
+func TestSections(t *testing.T) {
+	thread := scapevent.Append(nil, 3, 10, nil)
+	scapevent.Event(thread).SetThread(77)
+	late := rawEvent(322, []uint32{4}, []byte{9, 0, 0, 0})
+	binary.LittleEndian.PutUint64(late[8:], 78)
+	r, err := NewReader(bytes.NewReader(join(
+		head, machine, inBlock(0x221, thread, 1, 2), inBlock(0x222, one, 0, 0, 1, 0, 0, 0), inBlock(0x216, rawEvent(5, nil), 0, 0),
+		head, block(0x202, nil, 0), inBlock(0x221, late, 0, 0), inBlock(0x221, rawEvent(454, nil), 0, 0))), ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct {
+		hostname string
+		cpu      uint16
+		thread   uint64
+		number   uint64
+	}{{"host", 0x201, 77, 1}, {"", 0, 78, 4}} {
+		e, err := r.Next()
+		if err != nil || e.Machine.Hostname != want.hostname || e.CPU != want.cpu || e.Thread() != want.thread || e.Number != want.number {
+			t.Errorf("%+v, %v", e, err)
+		}
+	}
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	if got := r.Stats(); got != (Stats{Bytes: got.Bytes, Sections: 2, Events: 2, Hidden: 1, Foreign: 2, Blocks: 2}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// idle has nothing to read and does not say so.
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { return 0, nil }
+
+func TestNoProgress(t *testing.T) {
+	if g := readAll(io.MultiReader(bytes.NewReader(join(head, inBlock(0x221, one, 0, 0))), idle{}), ReaderOptions{}); len(g.events) != 1 || !errors.Is(g.err, io.ErrNoProgress) {
+		t.Errorf("%+v", g)
+	}
+}
+
 // endless is zeros.
 type endless struct{}
 
@@ -203,8 +245,23 @@ func TestReplace(t *testing.T) {
 	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
 		t.Error("the link is gone")
 	}
-	if err := write(dir, true); !errors.Is(err, syscall.EISDIR) {
+	if _, err := Create(dir, true, WriterOptions{}); !errors.Is(err, syscall.EISDIR) {
 		t.Error(err)
+	}
+	// Whoever was first.
+	late := filepath.Join(dir, "late")
+	w, err := Create(late, false, WriterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(late, []byte("theirs"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Write(one), w.Close()); !errors.Is(err, os.ErrExist) {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(late); err != nil || string(b) != "theirs" {
+		t.Errorf("%q %v", b, err)
 	}
 	if err := write(filepath.Join(target, "x"), false); err == nil {
 		t.Error("a file in a file")

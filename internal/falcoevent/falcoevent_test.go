@@ -127,6 +127,9 @@ func TestParseOthers(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if _, err := Parse(one(t, scapevent.AppendAsync(nil, PluginID, 1, "n", []byte("{}")))); !errors.Is(err, ErrNotOurs) {
+		t.Errorf("asynchronous: %v", err)
+	}
 	if PluginID < 1073741824 || PluginID > 2147483647 {
 		t.Error("the id is outside the private block")
 	}
