@@ -333,4 +333,8 @@ func TestCaptureDiskFull(t *testing.T) {
 	if err := closeCapture(w, w.Sync()); err == nil || strings.Count(err.Error(), "no space left") != 1 {
 		t.Error(err)
 	}
+	other := errors.New("the hub is gone")
+	if err := closeCapture(w, other); !errors.Is(err, other) || !strings.Contains(err.Error(), "no space left") {
+		t.Error(err)
+	}
 }
