@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -221,8 +222,11 @@ func TestPace(t *testing.T) {
 // A large payload is fetched, checked, and told about if it cannot be had.
 func TestFetchPayload(t *testing.T) {
 	payload := bytes.Repeat([]byte("large "), 4<<20) // more than an answer may have
+	var requests atomic.Int32
 	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
+		switch n := requests.Add(1); {
+		case n == 1 && r.URL.Path == "/api/v1/payloads/a/b":
+			w.WriteHeader(http.StatusServiceUnavailable) // for a moment
 		case r.Header.Get("X-Vault-Token") != "root":
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprint(w, `{"errors":["permission denied"]}`)
@@ -247,7 +251,7 @@ func TestFetchPayload(t *testing.T) {
 		"fetched":      {"root", kept("a/b", hex.EncodeToString(sum[:])), ""},
 		"other bytes":  {"root", kept("a/b", "00"), "other bytes"},
 		"removed":      {"root", kept("c", hex.EncodeToString(sum[:])), "there is no payload"},
-		"no right":     {"other", kept("a/b", hex.EncodeToString(sum[:])), "permission denied"},
+		"no right":     {"other", kept("a/b", hex.EncodeToString(sum[:])), "only a root token may fetch it"},
 		"of an upload": {"root", &event.Event{ID: "i", Source: "s", Type: "falco/x", Time: time.Unix(1, 0), DataRef: "https://elsewhere.example/"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -256,9 +260,17 @@ func TestFetchPayload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			requests.Store(0)
 			r := &captureWriting{w: w, connection: &connection{address: hub.URL, token: tc.token, namespace: "ns", transport: new(http.Transport)}}
+			again := *tc.event
 			if err := r.write(t.Context(), tc.event); err != nil {
 				t.Fatal(err)
+			}
+			if name == "no right" { // is not asked for again
+				asked := requests.Load()
+				if err := r.write(t.Context(), &again); err != nil || requests.Load() != asked || r.answer.Without != 2 {
+					t.Errorf("%v, %d requests behind %d, %+v", err, requests.Load(), asked, r.answer)
+				}
 			}
 			if err := w.Close(); err != nil {
 				t.Fatal(err)
