@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -126,6 +127,49 @@ func TestCaptureExitCodes(t *testing.T) {
 	dir := t.TempDir()
 	if code, _, stderr := run(t, "capture", "info", dir); code != exitError || strings.Count(stderr, dir) != 1 || !strings.Contains(stderr, "is a directory") {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+// A capture that has nothing is not silently empty, either.
+func TestCaptureEmpty(t *testing.T) {
+	name := saved(t, captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, 1, 1, nil))[:28])
+	if code, stdout, stderr := run(t, "capture", "cat", name); code != exitOK || stdout != "" || stderr != "There are no events in it.\n" {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// Ctrl-C ends also the reading of a file in which nothing comes for a long time.
+func TestInfoStopped(t *testing.T) {
+	name := saved(t, captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, 1, 1, nil)))
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const blocks, size = 100, 4<<30 - 4
+	at := int64(28 + 52)
+	for range blocks {
+		length := binary.LittleEndian.AppendUint32(nil, size)
+		if _, err := f.WriteAt(append([]byte{0x99, 9, 0, 0}, length...), at); err != nil {
+			t.Skipf("the file system has no room for holes: %v", err)
+		}
+		at += size
+		if _, err := f.WriteAt(length, at-4); err != nil {
+			t.Skipf("the file system has no room for holes: %v", err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	time.AfterFunc(100*time.Millisecond, stop)
+	start := time.Now()
+	for _, args := range [][]string{{"info"}, {"cat", "--format", "json"}} {
+		var out strings.Builder
+		if code := Run(ctx, append(append([]string{"capture"}, args...), name), Streams{Out: &out, Err: io.Discard}); code != exitOK || args[0] == "info" && out.Len() > 0 {
+			t.Errorf("exit %d\n%s", code, out.String())
+		}
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
 	}
 }
 
@@ -312,6 +356,8 @@ func TestCaptureWriteUsage(t *testing.T) {
 		"give one of them":   {"--since", "1h", "--until", "1m", "--follow", "x.scap"},
 		"give --since":       {"x.scap"},
 		"FILE is missing":    {"--since", "1h"},
+		"not before":         {"--since", "10m", "--until", "1h", "x.scap"},
+		"is not before":      {"--since", "2026-01-02T00:00:00Z", "--until", "2026-01-02T00:00:00Z", "x.scap"},
 		"neither":            {"--since", "1h", "--until", "soon", "x.scap"},
 		"is a directory":     {"--since", "1h", "--force", t.TempDir()},
 		"already exists":     {"--since", "1h", saved(t, nil)},

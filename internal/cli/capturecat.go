@@ -108,7 +108,9 @@ func (p *catPrinter) run(ctx context.Context, name string, r *capture.Reader, co
 	if err := p.out.Flush(); err != nil {
 		return err
 	}
-	sayForeign(p.err, r.Stats())
+	if ctx.Err() == nil && !(count > 0 && ended == nil) {
+		sayForeign(p.err, r.Stats())
+	}
 	if ended != nil {
 		if err := captureEnd(name, ended); err != nil {
 			return err
