@@ -25,9 +25,9 @@ token may see: it needs read on sys/events/subscribe/TYPE ("*" if there are seve
 the paths of the events.
 
 The file is made with the first event, is complete after each second, and what is there after a
-crash can be read. If there is no event, there is no file. "-" is the standard output. A payload is written as the plugin
-gave it, and the time to the nanosecond. A payload that was too large for the journal is fetched,
-which takes a root token.
+crash can be read. If there is no event, there is no file. "-" is the standard output. A payload
+is written as the plugin gave it, and the time to the nanosecond. A payload that was too large for
+the journal is fetched, which takes a root token.
 
 Exit codes: 0 everything is written, or what came before Ctrl-C is; 1 the hub cannot be reached or
 refuses, or the file cannot be written; 2 wrong usage; 3 written, but retention had removed events,
