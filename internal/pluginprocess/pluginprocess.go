@@ -18,6 +18,8 @@ import (
 	"github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/tocsin-events/tocsin/internal/child"
@@ -55,6 +57,9 @@ type Options struct {
 	// MaxMemory is the most memory of its own that the process may use, in bytes; 0: no limit.
 	// One that uses more is killed.
 	MaxMemory int64
+	// SocketDir is where the directory of the plugin's sockets is made; empty: where temporary
+	// files are. A killed hub leaves it behind.
+	SocketDir string
 	// Logger gets what the process writes, at a bounded rate. Nil: nobody does.
 	Logger *slog.Logger
 	// StartTimeout bounds the time until the plugin has said what it is, and then until it has
@@ -117,6 +122,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		SkipHostEnv:      true,
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: o.SocketDir},
 		StartTimeout:     o.StartTimeout,
 		GRPCDialOptions:  pluginwire.DialOptions(),
 		Logger:           child.GoPluginLog(o.Logger),
@@ -269,10 +275,20 @@ func (p *Process) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.options.StopTimeout)
 	defer cancel()
 	if !p.child.Dead() {
-		// Plugins that were not built with go-plugin may not know this call, and obey a signal.
-		if err := p.conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+		// One that knows the call closes all that is open, and the connection before it answers: a
+		// signal would keep it from that. Those that were not built with go-plugin need it at once.
+		err := p.conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{})
+		if status.Code(err) == codes.Unimplemented {
 			p.child.Interrupt()
 		}
+	}
+	reminder := time.NewTimer(p.options.StopTimeout / 2)
+	defer reminder.Stop()
+	select {
+	case <-p.child.Exited():
+	case <-reminder.C:
+		p.child.Interrupt()
+	case <-ctx.Done():
 	}
 	select {
 	case <-p.child.Exited():

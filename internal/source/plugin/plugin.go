@@ -57,6 +57,7 @@ type Config struct {
 	StartTimeout    time.Duration // of the start, and of opening the stream
 	CallTimeout     time.Duration // of everything else
 	StopTimeout     time.Duration // in which what was read becomes durable when Run is to end
+	SteadyAfter     time.Duration // how long it has to run to count as one that runs well; 0: DefaultSteadyAfter
 	Limits          event.Limits  // of the journal
 }
 
@@ -77,8 +78,8 @@ type Deps struct {
 	// Keep stores a payload that is too large for an event and returns a reference to it; nil:
 	// such events are dropped.
 	Keep func(ctx context.Context, data []byte) (ref string, err error)
-	// IDs are shared by all sources of a hub.
-	IDs *IDs
+	// Claims are shared by all sources of a hub.
+	Claims *Claims
 	// Record is told what is worth an event of the hub; nil: nobody is.
 	Record  func(Incident)
 	Metrics *metrics.Metrics
@@ -144,8 +145,6 @@ type Source struct {
 	counts *metrics.Component
 	strays strays
 
-	steadyAfter time.Duration // the constant, but in tests
-
 	dropping, unsaved, unacknowledged, unkept, pushed throttle.Throttle
 
 	mu       sync.Mutex
@@ -162,21 +161,23 @@ func New(c Config, d Deps) *Source {
 	if c.Limits == (event.Limits{}) {
 		c.Limits = event.DefaultLimits
 	}
+	if c.SteadyAfter <= 0 {
+		c.SteadyAfter = DefaultSteadyAfter
+	}
 	if d.Metrics == nil {
 		d.Metrics = metrics.New(nil)
 	}
 	if d.Logger == nil {
 		d.Logger = slog.Default()
 	}
-	if d.IDs == nil {
-		d.IDs = new(IDs)
+	if d.Claims == nil {
+		d.Claims = new(Claims)
 	}
 	if d.Record == nil {
 		d.Record = func(Incident) {}
 	}
 	return &Source{
-		steadyAfter: steadyAfter,
-		config:      c, deps: d, log: d.Logger.With("source", c.Name), counts: d.Metrics.Component("source", c.Name),
+		config: c, deps: d, log: d.Logger.With("source", c.Name), counts: d.Metrics.Component("source", c.Name),
 		status: Status{Name: c.Name, State: Idle, Since: time.Now(), ExtractOnly: c.ExtractOnly},
 	}
 }
@@ -226,27 +227,4 @@ func (s *Source) setLocked(state State) {
 	if state != Waiting {
 		s.status.NextStart = time.Time{}
 	}
-}
-
-// IDs knows which source has which plugin id. The zero value is ready.
-type IDs struct {
-	mu    sync.Mutex
-	names map[uint32]string
-}
-
-// claim makes an id that of a source, for ever, and returns whose it is.
-func (ids *IDs) claim(id uint32, name string) (owner string) {
-	if id == 0 {
-		return name
-	}
-	ids.mu.Lock()
-	defer ids.mu.Unlock()
-	if owner, ok := ids.names[id]; ok {
-		return owner
-	}
-	if ids.names == nil {
-		ids.names = make(map[uint32]string)
-	}
-	ids.names[id] = name
-	return name
 }
