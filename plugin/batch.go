@@ -98,13 +98,20 @@ func (b *Batch) Append(at time.Time, write func(data []byte) []byte) {
 		return
 	}
 	start, count := len(b.buf), b.count
-	grown := scapevent.AppendFunc(b.buf, b.id, b.nanos(at), write)
+	shrunk := false
+	grown := scapevent.AppendFunc(b.buf, b.id, b.nanos(at), func(data []byte) []byte {
+		written := write(data)
+		if shrunk = len(written) < len(data); shrunk {
+			return data
+		}
+		return written
+	})
 	switch size := len(grown) - start; {
 	case b.count != count || len(b.buf) != start:
 		b.buf, b.count = b.buf[:start], count
 		b.fail("events were added by the function that writes the payload of another one")
 		return
-	case size < scapevent.PayloadOffset:
+	case shrunk:
 		b.fail("the function that writes a payload has returned less than it was given")
 		return
 	case b.maxEvent > 0 && size > b.maxEvent:

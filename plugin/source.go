@@ -189,7 +189,7 @@ func New[C, P any, T Opener[P]](info Info, start func(ctx context.Context, confi
 func NewExtractor[C any, T Extractor](info Info, start func(ctx context.Context, config C) (T, error)) *Plugin {
 	p := declare[C, T](info, start)
 	if info.Resumes || info.Progress || len(info.AsyncNames) > 0 {
-		p.fault(errors.New("Resumes, Progress and AsyncNames are about streams, which it does not open"))
+		p.fault(errors.New("of Info, Resumes, Progress and AsyncNames are about streams, which it does not open"))
 	}
 	p.fault(checkInfo(&p.about))
 	return p

@@ -68,12 +68,32 @@ func (s *pushed) NextBatch(ctx context.Context, b *Batch) error {
 			s.err = guard("the function of Push", func() error { return s.run(s.life, s.emit) })
 		}()
 	})
-	select {
-	case <-s.some:
-	case <-s.over:
-	case <-ctx.Done():
+	for {
+		over := false
+		select {
+		case <-s.some:
+		case <-s.over:
+			over = true
+		case <-ctx.Done():
+		}
+		s.take(b)
+		switch {
+		case b.count > 0 || b.dropped > 0 || b.err != nil:
+			return nil
+		case over && s.err == nil:
+			return io.EOF
+		case over:
+			return s.err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
 	}
+}
+
+// take moves what is pending into b, which is empty.
+func (s *pushed) take(b *Batch) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	p := &s.pending
 	b.buf, p.buf = p.buf, b.buf[:0]
 	b.count, b.untimed, b.positioned, b.dropped, b.why, b.err = p.count, p.untimed, p.positioned, p.dropped, p.why, p.err
@@ -81,19 +101,6 @@ func (s *pushed) NextBatch(ctx context.Context, b *Batch) error {
 	p.count, p.untimed, p.positioned, p.dropped = 0, false, false, 0
 	close(s.room)
 	s.room = make(chan struct{})
-	s.mu.Unlock()
-	if b.count > 0 {
-		return nil
-	}
-	select {
-	case <-s.over:
-		if s.err == nil {
-			return io.EOF
-		}
-		return s.err
-	default:
-		return ctx.Err()
-	}
 }
 
 func (s *pushed) emit(e Event) error {
