@@ -222,7 +222,7 @@ func TestMisbehaviour(t *testing.T) {
 		case got.Events != one.events || got.Dropped != one.dropped || got.Starts != 1:
 			t.Errorf("%s: %+v", name, got)
 		case one.want == "":
-		case got.LastError == nil || !regexp.MustCompile("^(" + one.kind + ")$").MatchString(got.LastError.Kind) || !regexp.MustCompile(one.want).MatchString(got.LastError.Reason):
+		case got.LastError == nil || !regexp.MustCompile("^("+one.kind+")$").MatchString(got.LastError.Kind) || !regexp.MustCompile(one.want).MatchString(got.LastError.Reason):
 			t.Errorf("%s: %+v, want %s: %s", name, got.LastError, one.kind, one.want)
 		case !strings.Contains(s.log.String(), "source="+name+" "):
 			t.Errorf("%s is not in the log", name)
