@@ -4,6 +4,7 @@ package falcoplugin
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,6 +121,17 @@ func TestLoadFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The names in a library are its own, whatever was loaded before, and all of them are there from the
+// beginning.
+func TestLoadBinds(t *testing.T) {
+	for name, flags := range map[string][]string{"testbed": nil, "second": {`-DPLUGIN_NAME="second"`}, "third": {`-DPLUGIN_NAME="third"`}} {
+		_, err := load(t, flags...).Init(t.Context(), "say-name", slog.New(slog.DiscardHandler))
+		wantError(t, err, "plugin "+name+": cannot be initialised: my name is "+name)
+	}
+	_, err := Load(build(t, "-DUNDEFINED"))
+	wantError(t, err, "undefined symbol: nobody_has_this")
 }
 
 // lonely returns a library that will not be found when another one needs it.
