@@ -208,7 +208,10 @@ func createCapture(name string, replace, gzip bool, hostname string) (*capture.F
 	if errors.Is(err, os.ErrExist) {
 		return nil, &adviceError{err, "Give another name, or --force to replace it."}
 	}
-	return w, err
+	if err != nil {
+		return nil, &adviceError{fmt.Errorf("create the capture %s: %w", name, err), "Give a name in a directory that is there and that you may write to."}
+	}
+	return w, nil
 }
 
 // flushEvery is how often a file is completed while events come.

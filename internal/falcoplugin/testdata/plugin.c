@@ -594,6 +594,7 @@ static void *ticker(void *arg) {
 }
 
 int plugin_set_async_event_handler(state *s, void *owner, handler h) {
+	trace(h ? "handler" : "no-handler");
 	if (s->handle) {
 		s->stop = 1;
 		pthread_join(s->thread, NULL);
