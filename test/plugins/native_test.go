@@ -276,3 +276,56 @@ func TestMisbehaviour(t *testing.T) {
 		t.Error(counts)
 	}
 }
+
+// Ctrl-C ends "tocsin plugin run", with what was captured, and leaves no process, whatever the
+// library does.
+func TestInterrupt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs and takes seconds")
+	}
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("there is no C compiler")
+	}
+	program, _ := build(t)
+	plugin := library(t, "testbed")
+	for params, events := range map[string]int{"stay;count=3": 3, "idle": 0, "hang": 0, "stubborn": 0, "close-hang;count=3": 3} {
+		t.Run(params, func(t *testing.T) {
+			trace, capture := filepath.Join(t.TempDir(), "trace"), filepath.Join(t.TempDir(), "c.scap")
+			command := exec.Command(program, "plugin", "run", plugin, "--open", params, "--capture", capture, "--env", "TESTBED_TRACE="+trace)
+			out, log := new(safeBuffer), new(safeBuffer)
+			command.Stdout, command.Stderr = out, log
+			command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a shell does it
+			if err := command.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_ = command.Wait()
+			}()
+			defer func() {
+				_ = command.Process.Kill()
+				<-ended
+			}()
+			await(t, "it is open", log, func() bool {
+				b, err := os.ReadFile(trace)
+				return err == nil && strings.Contains(string(b), "open") && strings.Count(out.String(), "\n") == events
+			})
+			if err := syscall.Kill(-command.Process.Pid, syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ended:
+			case <-time.After(time.Minute):
+				t.Fatalf("it does not end\n%s", log)
+			}
+			if code := command.ProcessState.ExitCode(); code != 0 {
+				t.Errorf("exit %d\n%s", code, log)
+			}
+			await(t, "no process is left", log, func() bool { return len(hosts(program)) == 0 })
+			if b, err := os.ReadFile(capture); (err == nil) != (events > 0) || events > 0 && (!strings.HasPrefix(string(b), "\x0a\x0d\x0d\x0a") || !strings.Contains(log.String(), "3 events.")) {
+				t.Errorf("%v %d bytes\n%s", err, len(b), log)
+			}
+		})
+	}
+}
