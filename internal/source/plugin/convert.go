@@ -29,13 +29,18 @@ const (
 	unitBytes  = 128 << 10
 )
 
+// partEvents is how many events are made at once of a batch: what an event takes in memory is
+// several times what a small one takes on its way here.
+const partEvents = 4096
+
 // Reasons under which events are counted as refused.
 const (
 	reasonTooLarge = "too-large"
 	reasonInvalid  = "invalid"
 )
 
-// batch is what a plugin gave at once, on its way into the journal. Its memory is used again.
+// batch is what a plugin gave at once, on its way into the journal, or a part of it: all but the
+// last refer to the bytes that the last has. Its memory is used again.
 type batch struct {
 	batch    sourceplugin.Batch
 	events   []event.Event
@@ -45,6 +50,12 @@ type batch struct {
 	bytes    int
 	position []byte // of its own; nil: none
 	ordinal  uint64 // of the last event
+}
+
+// memory is what b takes, empty or not.
+func (b *batch) memory() int {
+	const perEvent = 400 // with its size, pointer and id
+	return cap(b.batch.Events) + perEvent*cap(b.events)
 }
 
 // unit is what is submitted together.
@@ -63,10 +74,14 @@ type converter struct {
 	stored  int         // what it takes in the journal
 }
 
-// convert makes the events of b. What does not keep the rules is an error; the events before it
-// count.
-func (r *run) convert(ctx context.Context, b *batch) error {
-	b.events, b.sizes, b.units, b.position, b.bytes = b.events[:0], b.sizes[:0], b.units[:0], nil, 0
+// errNotTaken means that nobody takes events any more.
+var errNotTaken = errors.New("nobody takes the events")
+
+// convert makes the events of b. Of a batch with very many, all but the last partEvents are
+// handed over by part, which returns false when nobody takes them. What does not keep the rules
+// is an error; the events before it count.
+func (r *run) convert(ctx context.Context, b *batch, part func(*batch) bool) error {
+	b.events, b.sizes, b.position = b.events[:0], b.sizes[:0], nil
 	in := &b.batch
 	if len(in.Events) > maxBatchBytes+r.config.MaxEvent {
 		return failure(Lying, "a batch has %d bytes, which is more than %d", len(in.Events), maxBatchBytes+r.config.MaxEvent)
@@ -82,9 +97,15 @@ func (r *run) convert(ctx context.Context, b *batch) error {
 			lie = failure(Lying, "event %d of a batch: %v", count+1, err)
 			break
 		}
-		if e.Type() == scapevent.Plugin && e.PluginID() != r.about.ID {
+		if e.PluginID() != r.about.ID {
 			lie = failure(Lying, "event %d of a batch has the plugin id %d, that of the plugin is %d", count+1, e.PluginID(), r.about.ID)
 			break
+		}
+		if len(b.events) == partEvents {
+			b.cut(r.deps.Journal.MaxUnitBytes())
+			if !part(b) {
+				return errNotTaken
+			}
 		}
 		c.ordinal++
 		if !r.add(ctx, b, c, e) {
@@ -209,13 +230,23 @@ func (r *run) drop(n int, reason, why string) {
 	r.status.Dropped += uint64(n)
 	r.mu.Unlock()
 	if skipped, ok := r.dropping.Allow(); ok {
-		r.log.Warn("Events of a plugin were dropped.", "events", n, "reason", reason, "detail", clean(why, maxReason), "skipped", skipped)
+		r.log.Warn("Events of a plugin were dropped.", "events", n, "reason", reason, "detail", clean(r.redact(why), maxReason), "skipped", skipped)
 	}
+}
+
+// giveEvents moves the events of b, and what belongs to them, to another batch.
+func (b *batch) giveEvents(to *batch) {
+	to.position = nil
+	to.events, b.events = b.events, to.events[:0]
+	to.sizes, b.sizes = b.sizes, to.sizes[:0]
+	to.pointers, b.pointers = b.pointers, to.pointers[:0]
+	to.units, b.units = b.units, to.units[:0]
+	to.bytes, b.bytes = b.bytes, 0
 }
 
 // cut makes units of the events.
 func (b *batch) cut(most int) {
-	b.pointers = b.pointers[:0]
+	b.pointers, b.units, b.bytes = b.pointers[:0], b.units[:0], 0
 	most = min(most, unitBytes)
 	size, from := 0, 0
 	for i := range b.events {
