@@ -88,7 +88,7 @@ func (a *App) makePluginSources(o Options, common *metrics.Metrics) (pluginSourc
 	if err != nil {
 		return nil, fmt.Errorf("find the program itself, which loads native plugins: %w", err)
 	}
-	ids := new(plugin.IDs)
+	claims := new(plugin.Claims)
 	var all pluginSources
 	for _, c := range a.config.Plugins.Sources {
 		name := c.SourceName()
@@ -105,7 +105,7 @@ func (a *App) makePluginSources(o Options, common *metrics.Metrics) (pluginSourc
 			Launch:  func(ctx context.Context) (sourceplugin.Plugin, error) { return launch(ctx, process) },
 			Journal: a.journal,
 			Keep:    a.keepPayload,
-			IDs:     ids,
+			Claims:  claims,
 			Record:  a.recordPluginSource,
 			Metrics: common,
 			Logger:  component(a.log, "source"),

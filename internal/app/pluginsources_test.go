@@ -30,7 +30,7 @@ type ticker struct {
 }
 
 func (p *ticker) Describe() *sourceplugin.Description {
-	return &sourceplugin.Description{Name: "ticker", Version: "1.0.0", ID: p.id, EventSource: "ticks", Capabilities: sourceplugin.Capabilities{Source: true, Metrics: true}}
+	return &sourceplugin.Description{Name: fmt.Sprintf("ticker%d", p.id), Version: "1.0.0", ID: p.id, EventSource: "ticks", Capabilities: sourceplugin.Capabilities{Source: true, Metrics: true}}
 }
 func (*ticker) OpenParams(context.Context) ([]sourceplugin.OpenParam, error) {
 	return nil, sourceplugin.ErrNotSupported

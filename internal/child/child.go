@@ -192,7 +192,7 @@ func (c *Process) start() (drain func(), err error) {
 				closers = append(closers, f)
 			}
 		}
-		return nil, fmt.Errorf("start %s: %w", c.options.Command, err)
+		return nil, notStarted(c.options.Command, err)
 	}
 
 	handshake, first := io.Pipe()

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Errors that a caller can act on.
@@ -40,7 +42,7 @@ func checkExecutable(path string, sum []byte) (*program, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", path)
+		return nil, fmt.Errorf("%s is not a file; name the executable", path)
 	}
 	p := &program{path: path}
 	if sum == nil {
@@ -102,6 +104,25 @@ func (p *program) unchanged() error {
 		return fmt.Errorf("%w: it was changed while it was started", ErrChecksum)
 	}
 	return nil
+}
+
+// notStarted is the error for a command that the system does not start, and says what to do.
+func notStarted(command string, err error) error {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		err = failed.Err // its path may be that of a descriptor
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, syscall.ENOEXEC):
+		hint = "; it is no program for this machine: a program must be built for it, and a script begins with #! and its interpreter"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "; it must be executable for the user of this process (chmod +x), and its file system not be mounted with noexec"
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "; the file is there, but not what starts it: the interpreter that a script names behind #!, or the dynamic linker of a program"
+	case errors.Is(err, syscall.ETXTBSY):
+		hint = "; somebody is still writing to it"
+	}
+	return fmt.Errorf("start %s: %w%s", command, err, hint)
 }
 
 func (p *program) close() {

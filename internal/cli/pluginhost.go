@@ -24,6 +24,10 @@ func newPluginHost(s *Streams) *cobra.Command {
 		Hidden: true,
 		Args:   exactArgs(1, "the absolute path of a library"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			out, err := ownOutput(s.Out)
+			if err != nil {
+				return err
+			}
 			library, err := loadLibrary(cmd, args[0], checksum)
 			if err != nil {
 				return err
@@ -39,7 +43,7 @@ func newPluginHost(s *Streams) *cobra.Command {
 					fmt.Fprintf(s.Err, "Error: the process ends, since the library does not: %v\n", err)
 					os.Exit(exitError)
 				},
-			}, s.Out, s.Err)
+			}, out, s.Err)
 		},
 	}
 	cmd.Flags().StringVar(&checksum, "sha256", "", "the `checksum` that the library must have, in hexadecimal digits")

@@ -7,10 +7,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ebitengine/purego"
 
+	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -33,6 +35,8 @@ const (
 	eventInputSize  = 24
 	maxElements     = 1 << 16 // of a list
 	maxElementBytes = 32 << 20
+	maxAnswerBytes  = 60 << 20 // of all values, or texts, of a call: what a message can have
+	maxEventTypes   = 1 << 12
 )
 
 // scratch is memory that is used for one call after the other.
@@ -186,6 +190,7 @@ type extraction struct {
 	failedInRow int
 	hasOffsets  bool
 	args        []uintptr // of the function, made once
+	results     []uintptr // of all, used again
 }
 
 // manyFailures in a row make it ask for one field at a time.
@@ -199,10 +204,24 @@ func (x *extraction) run(ctx context.Context, events []sourceplugin.Event) {
 	x.values.Lengths = make([]uint32, 0, len(events)*len(x.requests))
 	x.oneByOne = len(x.requests) == 1
 	x.args = []uintptr{x.state.handle, c.eventInput(), c.extractInput()}
+	types, err := x.state.eventTypes()
+	if err != nil {
+		x.err = err
+		return
+	}
 	for i := range events {
-		if i%64 == 63 && ctx.Err() != nil {
+		switch {
+		case i%64 == 63 && ctx.Err() != nil:
 			x.err = ctx.Err()
 			return
+		case len(x.values.Bytes) > maxAnswerBytes:
+			x.err = x.state.plugin.errorf("plugin_extract_fields: the values of %d events have more than %d MiB; ask about fewer events, or for fewer fields", i, maxAnswerBytes>>20)
+			return
+		case !slices.Contains(types, events[i].Type()):
+			for range x.requests {
+				x.values.Counts = append(x.values.Counts, 0)
+			}
+			continue
 		}
 		c.setEvent(&events[i], sources[events[i].Source])
 		if !x.oneByOne && x.all() {
@@ -242,23 +261,64 @@ func (x *extraction) all() bool {
 		return false
 	}
 	x.failedInRow = 0
-	last := uintptr(0)
+	x.results = x.results[:0]
 	for i := range x.requests {
 		at := x.state.scratch.fields() + uintptr(i)*fieldSize
 		result, count := word(at+fieldResult), get64(at+fieldCount)
-		if count == 0 {
+		if count == 0 || !isAddress(result) {
 			continue
 		}
-		if result == last {
+		shared := x.note(result)
+		switch x.fields[x.requests[i].Index].Type { // their bytes are elsewhere
+		case sourceplugin.String:
+			shared = x.note(word(result)) || shared
+		case sourceplugin.IPAddr, sourceplugin.IPNet:
+			shared = x.note(word(result+8)) || shared
+		}
+		if shared {
 			x.oneByOne = true
 			return false
 		}
-		last = result
 	}
 	for i := range x.requests {
 		x.add(i)
 	}
 	return true
+}
+
+// note adds an address to those of the results, and says whether it was there.
+func (x *extraction) note(addr uintptr) (known bool) {
+	if !isAddress(addr) {
+		return false
+	}
+	known = slices.Contains(x.results, addr)
+	x.results = append(x.results, addr)
+	return known
+}
+
+// eventTypes returns the types of events that the plugin extracts from; s must be in use.
+func (s *state) eventTypes() ([]uint16, error) {
+	if s.types != nil {
+		return s.types, nil
+	}
+	types := []uint16{scapevent.Plugin}
+	if fn := s.plugin.library.fn.extractTypes; fn != 0 {
+		count := newMemory(8)
+		defer count.free()
+		addr, _, _ := purego.SyscallN(fn, count.addr, s.handle)
+		switch n := get32(count.addr); {
+		case n == 0 || addr == 0:
+		case n > maxEventTypes || !isAddress(addr):
+			return nil, s.plugin.errorf("plugin_get_extract_event_types: it says that there are %d types, at %#x", n, addr)
+		default:
+			types = make([]uint16, n)
+			for i := range types {
+				types[i] = get16(addr + uintptr(i)*2)
+			}
+		}
+	}
+	s.types = types
+	return types, nil
 }
 
 // one asks for one field.
@@ -344,7 +404,8 @@ func (x *extraction) add(i int) (count int) {
 	return int(n)
 }
 
-// Strings implements [sourceplugin.Plugin]. Without a function for it the bytes are shown.
+// Strings implements [sourceplugin.Plugin]. Without a function for it the bytes are shown, and so
+// are those of asynchronous events, which such functions do not expect.
 func (p *Plugin) Strings(ctx context.Context, events []sourceplugin.Event) ([]string, error) {
 	texts := make([]string, len(events))
 	if p.library.fn.eventToString == 0 {
@@ -357,11 +418,21 @@ func (p *Plugin) Strings(ctx context.Context, events []sourceplugin.Event) ([]st
 	if err != nil {
 		return nil, err
 	}
+	var failed error
 	err = s.call(ctx, "plugin_event_to_string", func() {
 		c := &s.scratch
 		sources := c.prepare(s, events, nil)
 		defer c.trim()
+		size := 0
 		for i := range events {
+			if events[i].Type() != scapevent.Plugin {
+				texts[i] = plainText(events[i].Data())
+				continue
+			}
+			if size > maxAnswerBytes {
+				failed = p.errorf("plugin_event_to_string: the texts of %d events have more than %d MiB; ask about fewer events", i, maxAnswerBytes>>20)
+				return
+			}
 			c.setEvent(&events[i], sources[events[i].Source])
 			addr, _, _ := purego.SyscallN(p.library.fn.eventToString, s.handle, c.eventInput())
 			got, err := text(addr, maxElementBytes)
@@ -371,8 +442,12 @@ func (p *Plugin) Strings(ctx context.Context, events []sourceplugin.Event) ([]st
 			default:
 				texts[i] = strings.ToValidUTF8(string(got), "\uFFFD")
 			}
+			size += len(texts[i])
 		}
 	})
+	if err == nil {
+		err = failed
+	}
 	if err != nil {
 		return nil, err
 	}

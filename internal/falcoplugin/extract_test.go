@@ -140,6 +140,93 @@ func TestExtract(t *testing.T) {
 	}
 }
 
+// A plugin that uses the memory of one value for another has all of them told right, wherever they
+// are in the list: the place of the value, or that of its text.
+func TestExtractShared(t *testing.T) {
+	p := start(t, "")
+	for _, name := range []string{"t.reuse", "t.text"} {
+		var fields []sourceplugin.FieldRequest
+		for _, field := range []string{name + "[a]", "t.u64", "t.s1", "t.ip4", name + "[b]", "t.null", "t.null"} {
+			fields = append(fields, request(t, p, field))
+		}
+		v, err := p.Extract(t.Context(), []sourceplugin.Event{event("abc", 1), event("abcd", 2)}, fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		word := strings.NewReplacer("t.reuse", "shared", "t.text", "text").Replace(name)
+		want := fmt.Sprintf(`["%[1]s a" 3 "text of field 21" 7f000001 "%[1]s b"   "%[1]s a" 4 "text of field 21" 7f000001 "%[1]s b"  ]`, word)
+		if got := fmt.Sprint(show(p, v, fields)); got != want {
+			t.Errorf("%s\n%s", got, want)
+		}
+	}
+}
+
+// A plugin is asked about events of the types that it names, and without that about those of
+// plugins: an asynchronous one has its payload elsewhere.
+func TestExtractTypes(t *testing.T) {
+	async := sourceplugin.Event{Event: scapevent.AppendAsync(nil, 1073742001, 7, "tick", []byte("x")), Number: 2, Source: "test_source"}
+	events := []sourceplugin.Event{event("abc", 1), async, event("abcd", 3)}
+	for flag, want := range map[string]string{
+		"":                           "[3 3  0 4 4]",
+		"-DEXTRACT_TYPES=":           "[3 3  0 4 4]",
+		"-DEXTRACT_TYPES=402":        "[ 0 5 5  0]",
+		"-DEXTRACT_TYPES=322,402,99": "[3 3 5 5 4 4]",
+	} {
+		var flags []string
+		if flag != "" {
+			flags = append(flags, flag)
+		}
+		p := start(t, "", flags...)
+		v, err := p.Extract(t.Context(), events, []sourceplugin.FieldRequest{request(t, p, "t.u64"), request(t, p, "t.u64")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		at := 0
+		for i, n := range v.Counts {
+			text := ""
+			if n > 0 {
+				text = fmt.Sprint(binary.LittleEndian.Uint64(v.Bytes[at:]))
+				at += 8
+			} else if i%2 == 1 {
+				text = "0"
+			}
+			got = append(got, text)
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("%s: %q instead of %s", flag, got, want)
+		}
+		texts, err := p.Strings(t.Context(), events)
+		if err != nil || texts[0] != "test_source #1: abc" || texts[1] != "datalen=1 data=x" {
+			t.Errorf("%q %v", texts, err)
+		}
+	}
+	p := start(t, "", "-DBAD_EXTRACT_TYPES")
+	_, err := p.Extract(t.Context(), events, []sourceplugin.FieldRequest{request(t, p, "t.u64")})
+	wantError(t, err, "plugin testbed: plugin_get_extract_event_types: it says that there are 4294967295 types")
+}
+
+// What a plugin answers at once is bounded, whatever it does with each event.
+func TestAnswersAreBounded(t *testing.T) {
+	p := start(t, "")
+	var events []sourceplugin.Event
+	for i := range 50 {
+		events = append(events, event("abc", uint64(i+1)))
+	}
+	_, err := p.Extract(t.Context(), events, []sourceplugin.FieldRequest{request(t, p, "t.mega[31]")})
+	wantError(t, err, "plugin testbed: plugin_extract_fields: the values of 3 events have more than 60 MiB; ask about fewer events, or for fewer fields")
+	v, err := p.Extract(t.Context(), events[:1], []sourceplugin.FieldRequest{request(t, p, "t.mega[40]")})
+	if err != nil || v.Counts[0] != 0 {
+		t.Error(v.Counts, err) // one that is too large is no value
+	}
+	events = nil
+	for i := range 5 {
+		events = append(events, event(strings.Repeat("x", 20<<20), uint64(i+1)))
+	}
+	_, err = p.Strings(t.Context(), events)
+	wantError(t, err, "plugin testbed: plugin_event_to_string: the texts of 3 events have more than 60 MiB; ask about fewer events")
+}
+
 func TestExtractOffsets(t *testing.T) {
 	p := start(t, "")
 	for field, want := range map[string]string{"t.str": "[38 3 38 5]", "t.s1": "[0 0 0 0]"} {

@@ -30,7 +30,7 @@ type functions struct {
 	requiredAPI, name, description, contact, version, init, destroy, lastError uintptr
 	schema, id, source, open, close, nextBatch                                 uintptr
 	openParams, progress, eventToString                                        uintptr
-	extractSources, fields, extract, parse                                     uintptr
+	extractSources, extractTypes, fields, extract, parse                       uintptr
 	asyncEvents, setAsyncHandler, setConfig, metrics, captureOpen, captureShut uintptr
 }
 
@@ -61,6 +61,7 @@ func (f *functions) symbols() []symbol {
 		{"get_progress", &f.progress, false},
 		{"event_to_string", &f.eventToString, false},
 		{"get_extract_event_sources", &f.extractSources, false},
+		{"get_extract_event_types", &f.extractTypes, false},
 		{"get_fields", &f.fields, false},
 		{"extract_fields", &f.extract, false},
 		{"parse_event", &f.parse, false},
@@ -86,6 +87,9 @@ func Load(path string) (*Library, error) {
 	if err := loadLibc(); err != nil {
 		return nil, fmt.Errorf("the C library: %w", err)
 	}
+	if cutOff(path) {
+		return nil, fmt.Errorf("load the library: %s: its end is missing; %s", path, damaged)
+	}
 	handle, err := dlopen(path)
 	if err != nil {
 		return nil, err
@@ -98,7 +102,7 @@ func Load(path string) (*Library, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("library %s is no Falco plugin: it lacks %s", path, strings.Join(missing, ", "))
+		return nil, fmt.Errorf("library %s is no Falco plugin: it lacks %s, which every one has; give one that was built as a plugin, with these functions exported", path, strings.Join(missing, ", "))
 	}
 	if err := l.describe(); err != nil {
 		return nil, fmt.Errorf("library %s: %w", path, err)
@@ -112,13 +116,16 @@ func dlopen(path string) (uintptr, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
-	switch {
-	case err == nil:
+	if err == nil {
 		return handle, nil
-	case err.Error() == "":
-		return 0, fmt.Errorf("load the library %s: the dynamic linker does not say why it cannot; a library needs the C library that it was built for, glibc or musl", path)
 	}
-	return 0, fmt.Errorf("load the library: %w", err)
+	if err.Error() == "" {
+		err = fmt.Errorf("%s: the dynamic linker does not say why it cannot", path)
+	}
+	if why := explain(path); why != "" {
+		return 0, fmt.Errorf("load the library: %w; %s", err, why)
+	}
+	return 0, fmt.Errorf("load the library: %w; a library needs all others that it names, and the C library that it was built for, glibc or musl", err)
 }
 
 // Describe returns what the plugin says of itself; it must not be changed.
@@ -127,6 +134,7 @@ func (l *Library) Describe() *sourceplugin.Description { return &l.description }
 // Limits of what a library says of itself.
 const (
 	maxWord = 1 << 10
+	maxText = 64 << 10 // for people
 	maxJSON = 8 << 20
 )
 
@@ -154,16 +162,17 @@ func (l *Library) describe() error {
 		return err
 	}
 	for _, q := range []struct {
-		into *string
-		fn   uintptr
-		name string
+		into  *string
+		fn    uintptr
+		name  string
+		limit int
 	}{
-		{&d.Name, l.fn.name, "get_name"},
-		{&d.Version, l.fn.version, "get_version"},
-		{&d.Description, l.fn.description, "get_description"},
-		{&d.Contact, l.fn.contact, "get_contact"},
+		{&d.Name, l.fn.name, "get_name", maxWord},
+		{&d.Version, l.fn.version, "get_version", maxWord},
+		{&d.Description, l.fn.description, "get_description", maxText},
+		{&d.Contact, l.fn.contact, "get_contact", maxText},
 	} {
-		if *q.into, err = ask(q.fn, q.name, maxWord); err != nil {
+		if *q.into, err = ask(q.fn, q.name, q.limit); err != nil {
 			return err
 		}
 	}

@@ -3,8 +3,11 @@
 package falcoplugin
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -60,20 +63,92 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// What is no library for this machine is told by what it is, and what to do.
 func TestLoadFiles(t *testing.T) {
-	garbage := filepath.Join(t.TempDir(), "garbage.so")
-	if err := os.WriteFile(garbage, []byte("no library"), 0o600); err != nil {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good, err := os.ReadFile(build(t))
+	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{
-		"libc.so.6":      "not absolute",
-		"/does/not.so":   "/does/not.so: cannot open shared object file",
-		garbage:          "garbage.so",
-		build(t) + ".so": "cannot open",
-	} {
-		_, err := Load(path)
-		wantError(t, err, want)
+	patched := func(at int, with ...byte) string {
+		b := bytes.Clone(good)
+		copy(b[at:], with)
+		return string(b)
 	}
+	compiled := func(name string, flags ...string) string {
+		path := filepath.Join(dir, name)
+		source := file("main.c", "int main(void) { return 0; }\n")
+		if out, err := exec.Command("gcc", append(flags, "-o", path, source)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return path
+	}
+	for path, want := range map[string][]string{
+		"libc.so.6":                              {"not absolute"},
+		filepath.Join(dir, "not.so"):             {"cannot open shared object file", "give the path of a library (.so) that is there"},
+		dir:                                      {"it is a directory; name the library (.so) in it"},
+		file("empty.so", ""):                     {"the file is empty; build or copy it again"},
+		file("text.so", "no library"):            {"text.so", "it is no shared library (ELF)"},
+		file("script.so", "#!/bin/sh\nexit 1\n"): {"it is a script; a plugin that is a program of its own is started as a command"},
+		file("static.so", "!<arch>\n"):           {"it is a static library (.a); plugins are shared ones (.so)"},
+		file("windows.so", "MZ\x90\x00"):         {"it is built for Windows"},
+		file("arm.so", patched(18, 183)):         {"built for another machine (aarch64, 64 bit), and this is amd64; get or build it for this one"},
+		file("386.so", patched(4, 1)):            {"(x86_64, 32 bit)"},
+		file("big.so", patched(5, 2, 1, 0)):      {"built for another machine"},
+		file("head.so", string(good[:18])):       {"the file is damaged; build or copy it again"},
+		file("cut.so", string(good[:1000])):      {"the file is damaged; build or copy it again"},
+		compiled("object.so", "-c"):              {"it is an object file; link it with -shared"},
+		compiled("program.so", "-pie", "-fPIE"):  {"it is a program, not a library; a plugin that is a program of its own is started as a command"},
+		compiled("fixed.so", "-no-pie"):          {"it is a program, not a library"},
+		compiled("other.so", "-shared", "-fPIC"): {"other.so is no Falco plugin: it lacks plugin_get_required_api_version, plugin_get_name, ", "give one that was built as a plugin"},
+		compiled("needs.so", "-shared", "-fPIC", "-Wl,--no-as-needed", lonely(t, dir)): {"liblonely.so: cannot open shared object file", "a library needs all others that it names"},
+	} {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+				t.Skip("the files are for Linux, and another machine is another one there")
+			}
+			_, err := Load(path)
+			for _, text := range want {
+				wantError(t, err, text)
+			}
+		})
+	}
+}
+
+// lonely returns a library that will not be found when another one needs it.
+func lonely(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "liblonely.so")
+	source := filepath.Join(dir, "lonely.c")
+	if err := os.WriteFile(source, []byte("int lonely;\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-Wl,-soname,liblonely.so", "-o", path, source).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
+// FuzzExplain: whatever is in a file, there is a text or none.
+func FuzzExplain(f *testing.F) {
+	f.Add([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\x3e\x00"))
+	f.Add([]byte("!<arch>\n"))
+	if program, err := os.ReadFile("/bin/true"); err == nil && len(program) < 1<<16 {
+		f.Add(program)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		endsBefore(bytes.NewReader(data), uint64(len(data)))
+		if text := explainELF(bytes.NewReader(data)); strings.ContainsAny(text, "\n\x00") || len(text) > 300 {
+			t.Errorf("%q", text)
+		}
+	})
 }
 
 func TestDescribe(t *testing.T) {

@@ -81,6 +81,7 @@ func put64(addr uintptr, v uint64)  { *(*uint64)(pointer(addr)) = v }
 func put32(addr uintptr, v uint32)  { *(*uint32)(pointer(addr)) = v }
 func word(addr uintptr) uintptr     { return *(*uintptr)(pointer(addr)) }
 func get64(addr uintptr) uint64     { return *(*uint64)(pointer(addr)) }
+func get16(addr uintptr) uint16     { return *(*uint16)(pointer(addr)) }
 func get32(addr uintptr) uint32     { return *(*uint32)(pointer(addr)) }
 func isAddress(addr uintptr) bool   { return addr >= pageSize }
 func pageRest(addr uintptr) uintptr { return pageSize - addr%pageSize }

@@ -51,6 +51,7 @@ type state struct {
 	stream        atomic.Pointer[Stream]
 	config, input memory
 	scratch       scratch
+	types         []uint16 // of events that fields are extracted from; nil: not asked yet
 }
 
 // closeTime is how long a call that ends something may take if the context allows more.

@@ -214,9 +214,25 @@ func TestOpenParams(t *testing.T) {
 	if err != nil || len(params) != 2 || params[0] != (sourceplugin.OpenParam{Value: "count;count=5", Description: "five events"}) || params[1].Separator != "," {
 		t.Errorf("%+v %v", params, err)
 	}
-	for config, want := range map[string]string{"params-fail": "no params today", "params-bad": "param 0 has no value"} {
+	for config, want := range map[string]string{"params-fail": "no params today", "params-bad": "param 0 has no value", "params-nonsense": "plugin_list_open_params: a list of params is expected", "params-null": ""} {
 		_, err := start(t, config).OpenParams(t.Context())
 		wantError(t, err, want)
+	}
+}
+
+// Metrics and a progress that make no sense are errors, or nothing.
+func TestWildNumbers(t *testing.T) {
+	for config, want := range map[string]string{
+		"metrics-null":     "plugin testbed: plugin_get_metrics returned NULL and says that there are 7",
+		"metrics-many":     "plugin testbed: plugin_get_metrics: 4294967295 metrics are more than 4096",
+		"metrics-nameless": "plugin testbed: plugin_get_metrics: metric 1 has no name",
+	} {
+		_, err := start(t, config).Metrics(t.Context())
+		wantError(t, err, want)
+	}
+	s := open(t, start(t, ""), sourceplugin.Open{Params: "progress-wild"})
+	if p, err := s.Progress(t.Context()); err != nil || p.Fraction != 1 || p.Text != "" {
+		t.Errorf("%+v %v", p, err)
 	}
 }
 
@@ -234,7 +250,7 @@ func TestProgressMetricsConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []sourceplugin.Metric{{Name: "calls", Monotonic: true}, {Name: "level", Value: -3}, {Name: "ratio", Value: 1.5}, {Name: "small", Value: 2.5}} {
+	for i, want := range []sourceplugin.Metric{{Name: "calls", Monotonic: true}, {Name: "level", Value: -3}, {Name: "ratio", Value: 1.5}, {Name: "small", Value: 2.5}, {Name: "small.count", Monotonic: true, Value: 5}, {Name: "large.level", Value: -5e9}, {Name: "int", Value: -7}} {
 		if i == 0 {
 			want.Value = metrics[0].Value
 			if want.Value < 2 {

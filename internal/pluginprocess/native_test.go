@@ -21,23 +21,31 @@ import (
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
-func library(t testing.TB) string {
+func library(t testing.TB, flags ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("gcc"); err != nil {
 		t.Skip("there is no C compiler")
 	}
 	path := filepath.Join(t.TempDir(), "plugin.so")
-	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O1", "-o", path, "../falcoplugin/testdata/plugin.c", "-lpthread").CombinedOutput(); err != nil {
+	args := append([]string{"-shared", "-fPIC", "-O1", "-o", path, "../falcoplugin/testdata/plugin.c", "-lpthread"}, flags...)
+	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return path
 }
 
-func start(t testing.TB, config string) sourceplugin.Plugin {
+// hosted are the options for a library in a process of its own.
+func hosted(library string) pluginprocess.Options {
+	return pluginprocess.Options{Name: "testbed", Command: os.Args[0], Args: []string{"plugin-host", library}, Logger: slog.New(slog.DiscardHandler)}
+}
+
+func start(t testing.TB, config string, change ...func(*pluginprocess.Options)) *pluginprocess.Process {
 	t.Helper()
-	p, err := pluginprocess.Launch(t.Context(), pluginprocess.Options{
-		Name: "testbed", Command: os.Args[0], Args: []string{"plugin-host", library(t)}, Logger: slog.New(slog.DiscardHandler),
-	}, config)
+	o := hosted(library(t))
+	for _, c := range change {
+		c(&o)
+	}
+	p, err := pluginprocess.Launch(t.Context(), o, config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/tocsin-events/tocsin/internal/child"
@@ -275,10 +277,20 @@ func (p *Process) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.options.StopTimeout)
 	defer cancel()
 	if !p.child.Dead() {
-		// Plugins that were not built with go-plugin may not know this call, and obey a signal.
-		if err := p.conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+		// One that knows the call closes all that is open, and the connection before it answers: a
+		// signal would keep it from that. Those that were not built with go-plugin need it at once.
+		err := p.conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{})
+		if status.Code(err) == codes.Unimplemented {
 			p.child.Interrupt()
 		}
+	}
+	reminder := time.NewTimer(p.options.StopTimeout / 2)
+	defer reminder.Stop()
+	select {
+	case <-p.child.Exited():
+	case <-reminder.C:
+		p.child.Interrupt()
+	case <-ctx.Done():
 	}
 	select {
 	case <-p.child.Exited():

@@ -132,7 +132,11 @@ func (s *Stream) Next(ctx context.Context, b *sourceplugin.Batch) error {
 	if m == nil {
 		return s.err
 	}
-	*b, m.batch = m.batch, sourceplugin.Batch{Events: b.Events[:0]}
+	spare := b.Events[:0]
+	if cap(spare) > keptBytes {
+		spare = nil // one large event does not have the memory for good
+	}
+	*b, m.batch = m.batch, sourceplugin.Batch{Events: spare}
 	count := m.count
 	s.free <- m // there is room for all
 	if s.failed = s.check(b, count); s.failed != nil {

@@ -1,6 +1,8 @@
 // A Falco plugin for tests that behaves as its config and its open params say, badly if they
 // do. What cannot be chosen at run time is chosen by macros, see below.
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,7 +99,7 @@ typedef struct state {
 	char config[4096], error[2048];
 	init_input in;
 	char *text; // what was returned last; spoilt by the next call
-	metric metrics[4];
+	metric metrics[7];
 	uint64_t calls;
 	handler handle;
 	void *handler_owner;
@@ -111,6 +113,23 @@ typedef struct {
 	uint8_t *memory;
 	header **list;
 } instance;
+
+// trace notes what is called, in the file that the variable TESTBED_TRACE names.
+static void trace(const char *what) {
+	const char *file = getenv("TESTBED_TRACE");
+	if (!file) return;
+	FILE *f = fopen(file, "a");
+	if (!f) return;
+	fprintf(f, "%s\n", what);
+	fclose(f);
+}
+
+#ifdef CONSTRUCTOR
+// What is done while the library is loaded.
+__attribute__((constructor)) static void constructor(void) {
+	CONSTRUCTOR;
+}
+#endif
 
 static char *spoil(state *s, size_t size) {
 	if (s->text) {
@@ -171,6 +190,7 @@ void *plugin_init(const init_input *in, int *rc) {
 	if (strstr(config, "init-null")) return NULL;
 	if (strstr(config, "init-crash")) *(volatile int *)8 = 1;
 	if (strstr(config, "init-hang")) pause();
+	trace("init");
 	state *s = calloc(1, sizeof *s);
 	s->in = *in;
 	snprintf(s->config, sizeof s->config, "%s", config);
@@ -203,6 +223,7 @@ void *plugin_init(const init_input *in, int *rc) {
 
 #ifndef NO_DESTROY
 void plugin_destroy(state *s) {
+	trace("destroy");
 	if (strstr(s->config, "destroy-hang")) pause();
 	spoil(s, 0);
 	free(s->text);
@@ -225,6 +246,7 @@ instance *plugin_open(state *s, const char *params, int *rc) {
 		*rc = FAILED;
 		return NULL;
 	}
+	trace("open");
 	instance *i = calloc(1, sizeof *i);
 	sscanf(params, "%63[^;]", i->mode);
 	i->count = option(params, "count=", 10);
@@ -240,6 +262,7 @@ instance *plugin_open(state *s, const char *params, int *rc) {
 #ifndef NO_CLOSE
 void plugin_close(state *s, instance *i) {
 	(void)s;
+	trace("close");
 	if (!strcmp(i->mode, "close-hang")) pause();
 	memset(i->memory, 0xEE, i->batch * (sizeof(header) + 12 + i->size));
 	free(i->memory);
@@ -263,6 +286,29 @@ int plugin_next_batch(state *s, instance *i, uint32_t *n, header ***out) {
 	}
 	if (is(i, "crash")) *(volatile int *)8 = 1;
 	if (is(i, "hang")) pause();
+	if (is(i, "stubborn")) {
+		signal(SIGTERM, SIG_IGN);
+		for (;;) pause();
+	}
+	if (is(i, "exit")) exit(3);
+	if (is(i, "abort")) abort();
+	if (is(i, "flood")) { // megabytes without an end of a line
+		char text[65536];
+		memset(text, 'f', sizeof text);
+		for (int n = 0; n < 200 && write(2, text, sizeof text) > 0; n++)
+			;
+	}
+	if (is(i, "leave")) { // somebody who has the pipes, and a session of its own
+		fflush(NULL);
+		pid_t pid = fork();
+		if (pid == 0) {
+			setsid();
+			for (;;) pause();
+		}
+		char number[32];
+		snprintf(number, sizeof number, "left %d", (int)pid);
+		trace(number);
+	}
 	if (is(i, "null-list")) {
 		*n = 3;
 		*out = NULL;
@@ -327,12 +373,18 @@ const char *plugin_list_open_params(state *s, int *rc) {
 		*rc = FAILED;
 		return NULL;
 	}
+	if (strstr(s->config, "params-null")) return NULL;
+	if (strstr(s->config, "params-nonsense")) return "{";
 	if (strstr(s->config, "params-bad")) return "[{\"value\":\"\"}]";
 	return "[{\"value\":\"count;count=5\",\"desc\":\"five events\"},{\"value\":\"idle\",\"separator\":\",\"}]";
 }
 
 const char *plugin_get_progress(state *s, instance *i, uint32_t *percent) {
 	*percent = i->count ? (uint32_t)(i->sent * 10000 / i->count) : 0;
+	if (is(i, "progress-wild")) {
+		*percent = UINT32_MAX;
+		return NULL;
+	}
 	char *text = spoil(s, 64);
 	snprintf(text, 64, "%llu of %llu", (unsigned long long)i->sent, (unsigned long long)i->count);
 	return text;
@@ -379,7 +431,9 @@ const char *plugin_event_to_string(state *s, const event_input *e) {
 	",{\"name\":\"t.null\",\"type\":\"string\",\"desc\":\"null\"}" \
 	",{\"name\":\"t.huge\",\"type\":\"uint64\",\"isList\":true,\"desc\":\"a lying length\"}" \
 	",{\"name\":\"t.badip\",\"type\":\"ipaddr\",\"desc\":\"an address of 5 bytes\"}" \
-	STRING(0) STRING(1) STRING(2) STRING(3) STRING(4) STRING(5) STRING(6) STRING(7) STRING(8) STRING(9) "]"
+	STRING(0) STRING(1) STRING(2) STRING(3) STRING(4) STRING(5) STRING(6) STRING(7) STRING(8) STRING(9) \
+	",{\"name\":\"t.mega\",\"type\":\"string\",\"desc\":\"that many MB\",\"arg\":{\"isIndex\":true}}" \
+	",{\"name\":\"t.text\",\"type\":\"string\",\"desc\":\"in a shared buffer\",\"arg\":{\"isKey\":true}}]"
 #endif
 
 #ifndef NO_FIELDS
@@ -388,6 +442,22 @@ const char *plugin_get_fields(void) { return FIELDS; }
 
 #ifdef EXTRACT_SOURCES
 const char *plugin_get_extract_event_sources(void) { return EXTRACT_SOURCES; }
+#endif
+
+#ifdef EXTRACT_TYPES
+const uint16_t *plugin_get_extract_event_types(uint32_t *n, state *s) {
+	static const uint16_t types[] = {EXTRACT_TYPES};
+	*n = s ? sizeof types / sizeof *types : 0;
+	return types;
+}
+#endif
+
+#ifdef BAD_EXTRACT_TYPES
+const uint16_t *plugin_get_extract_event_types(uint32_t *n, state *s) {
+	(void)s;
+	*n = UINT32_MAX;
+	return (const uint16_t *)n;
+}
 #endif
 
 #ifndef NO_EXTRACT
@@ -401,7 +471,7 @@ typedef union {
 int plugin_extract_fields(state *s, const event_input *e, const extract_input *in) {
 	static __thread slot slots[64];
 	static __thread char texts[64][256];
-	static __thread char *copy;
+	static __thread char *copy, *mega;
 	static __thread const char *shared;
 	static __thread char shared_text[64];
 	static __thread uint32_t start[2], length[2];
@@ -461,6 +531,17 @@ int plugin_extract_fields(state *s, const event_input *e, const extract_input *i
 		case 17: o->s[0] = NULL; break;
 		case 18: f->res_len = UINT64_MAX; break;
 		case 19: o->bytes[0] = (buffer){5, "12345"}; break;
+		case 30:
+			free(mega);
+			mega = malloc(f->index * 1000000 + 1);
+			memset(mega, 'm', f->index * 1000000);
+			mega[f->index * 1000000] = 0;
+			o->s[0] = mega;
+			break;
+		case 31:
+			snprintf(shared_text, 64, "text %s", f->key ? f->key : "");
+			o->s[0] = shared_text;
+			break;
 		default:
 			snprintf(text, 256, "text of field %u", f->id);
 			o->s[0] = text;
@@ -542,6 +623,12 @@ metric *plugin_get_metrics(state *s, uint32_t *n) {
 	memcpy(&s->metrics[2].value, &d, 8);
 	s->metrics[3] = (metric){"small", 1, 0, 5};
 	memcpy(&s->metrics[3].value, &f, 4);
-	*n = 4;
+	s->metrics[4] = (metric){"small.count", 0, 0xFFFFFFFF00000005, 0};
+	s->metrics[5] = (metric){"large.level", 1, (uint64_t)-5000000000, 3};
+	s->metrics[6] = (metric){"int", 1, (uint32_t)-7, 6};
+	*n = 7;
+	if (strstr(s->config, "metrics-null")) return NULL;
+	if (strstr(s->config, "metrics-many")) *n = UINT32_MAX;
+	if (strstr(s->config, "metrics-nameless")) s->metrics[1].name = NULL;
 	return s->metrics;
 }

@@ -79,8 +79,8 @@ type Deps struct {
 	// Keep stores a payload that is too large for an event and returns a reference to it; nil:
 	// such events are dropped.
 	Keep func(ctx context.Context, data []byte) (ref string, err error)
-	// IDs are shared by all sources of a hub.
-	IDs *IDs
+	// Claims are shared by all sources of a hub.
+	Claims *Claims
 	// Record is told what is worth an event of the hub; nil: nobody is.
 	Record  func(Incident)
 	Metrics *metrics.Metrics
@@ -172,8 +172,8 @@ func New(c Config, d Deps) *Source {
 	if d.Logger == nil {
 		d.Logger = slog.Default()
 	}
-	if d.IDs == nil {
-		d.IDs = new(IDs)
+	if d.Claims == nil {
+		d.Claims = new(Claims)
 	}
 	if d.Record == nil {
 		d.Record = func(Incident) {}
@@ -229,27 +229,4 @@ func (s *Source) setLocked(state State) {
 	if state != Waiting {
 		s.status.NextStart = time.Time{}
 	}
-}
-
-// IDs knows which source has which plugin id. The zero value is ready.
-type IDs struct {
-	mu    sync.Mutex
-	names map[uint32]string
-}
-
-// claim makes an id that of a source, for ever, and returns whose it is.
-func (ids *IDs) claim(id uint32, name string) (owner string) {
-	if id == 0 {
-		return name
-	}
-	ids.mu.Lock()
-	defer ids.mu.Unlock()
-	if owner, ok := ids.names[id]; ok {
-		return owner
-	}
-	if ids.names == nil {
-		ids.names = make(map[uint32]string)
-	}
-	ids.names[id] = name
-	return name
 }

@@ -328,14 +328,14 @@ func TestRefused(t *testing.T) {
 		"no fields":  {with(func(*sourceplugin.Description) {}), true, `the plugin "fake" extracts no fields, but extract_only is true`},
 		"no source":  {with(func(d *sourceplugin.Description) { d.EventSource = "" }), false, `the plugin "fake" does not say what its events are about (its event source is empty)`},
 		"no id":      {with(func(d *sourceplugin.Description) { d.ID = 0 }), false, `the plugin "fake" has the id 0 and the event source "fakes"; it must have both or neither`},
-		"another id": {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, which is that of the plugin of the source "first"; each plugin needs an id of its own`},
+		"another id": {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, and so has the plugin "seventh": each plugin needs an id of its own; that one is already the plugin of the source "first", so remove one of the two from plugins.sources`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ids := new(IDs)
-			ids.claim(7, "first")
+			claims := new(Claims)
+			claims.take("first", &sourceplugin.Description{Name: "seventh", ID: 7, EventSource: "sevens"})
 			c := config()
 			c.ExtractOnly, c.Restart = tc.extract, Always
-			s, _ := start(t, c, Deps{Launch: launches(tc.plugin), Journal: newJournal(t), IDs: ids})
+			s, _ := start(t, c, Deps{Launch: launches(tc.plugin), Journal: newJournal(t), Claims: claims})
 			awaitState(t, s, Failed)
 			if st := s.Status(); st.LastErrorKind != Refused || st.LastError != tc.want || st.Starts != 1 || s.Health() == nil {
 				t.Errorf("%+v", st)

@@ -255,8 +255,8 @@ func (r *run) admit() error {
 	case (d.ID == 0) != (d.EventSource == "") && d.Capabilities.Source:
 		return failure(Refused, "the plugin %q has the id %d and the event source %q; it must have both or neither", name, d.ID, clean(d.EventSource, maxName))
 	}
-	if owner := s.deps.IDs.claim(d.ID, s.config.Name); owner != s.config.Name {
-		return failure(Refused, "the plugin %q has the id %d, which is that of the plugin of the source %q; each plugin needs an id of its own", name, d.ID, owner)
+	if problem := s.deps.Claims.take(s.config.Name, d); problem != "" {
+		return failure(Refused, "%s", problem)
 	}
 	s.mu.Lock()
 	s.current = r.plugin
