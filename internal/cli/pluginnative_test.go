@@ -92,6 +92,15 @@ func TestRunNative(t *testing.T) {
 			t.Errorf("%s: exit %d\n%s%s", params, code, stdout, stderr)
 		}
 	}
+	for _, command := range []string{"run", "inspect"} {
+		if code, _, stderr := run(t, "plugin", command, file, "--", "-v"); code != exitUsage || !strings.Contains(stderr, `a library takes no arguments, such as "-v"; --config is for its config`) {
+			t.Errorf("%s: exit %d\n%s", command, code, stderr)
+		}
+	}
+	nowhere := filepath.Join(t.TempDir(), "not", "a.scap")
+	if code, _, stderr := run(t, "plugin", "run", file, "--open", "count", "--capture", nowhere); code != exitError || !strings.Contains(stderr, "create the capture "+nowhere+": ") || !strings.Contains(stderr, "Give a name in a directory that is there") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
 	bad := filepath.Join(t.TempDir(), "bad.so")
 	if err := os.WriteFile(bad, []byte("no library"), 0o600); err != nil {
 		t.Fatal(err)
