@@ -342,6 +342,7 @@ func (r *run) read(ctx, life context.Context) error {
 
 	failed := make(chan error, 3)
 	p := newPump(r)
+	saver := newSaver(r, p, failed) // before the pump runs, which tells it
 	read := make(chan error, 1)
 	leave := r.strays.add()
 	go func() {
@@ -352,7 +353,6 @@ func (r *run) read(ctx, life context.Context) error {
 	pumped := make(chan error, 1)
 	go func() { pumped <- p.run(pumpCtx) }()
 	saved := make(chan struct{})
-	saver := newSaver(r, p, failed)
 	go func() { defer close(saved); saver.run(life) }()
 	stopWatch := r.watch(life, failed)
 	defer stopWatch()
