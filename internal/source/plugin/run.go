@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -255,6 +258,11 @@ func (r *run) admit() error {
 	case (d.ID == 0) != (d.EventSource == "") && d.Capabilities.Source:
 		return failure(Refused, "the plugin %q has the id %d and the event source %q; it must have both or neither", name, d.ID, clean(d.EventSource, maxName))
 	}
+	if !s.config.ExtractOnly {
+		if _, err := r.fits(r.sample()); err != nil {
+			return failure(Refused, "events of the plugin %q cannot be stored: %v", name, err)
+		}
+	}
 	if problem := s.deps.Claims.take(s.config.Name, d); problem != "" {
 		return failure(Refused, "%s", problem)
 	}
@@ -262,6 +270,14 @@ func (r *run) admit() error {
 	s.current = r.plugin
 	s.mu.Unlock()
 	return nil
+}
+
+// sample returns an event of the plugin without data.
+func (r *run) sample() *event.Event {
+	var e event.Event
+	origin := falcoevent.NewOrigin(r.config.Name, r.config.Namespace, r.config.Path, r.about)
+	origin.Set(&e, event.NewID(), scapevent.Append(nil, r.about.ID, 1, nil))
+	return &e
 }
 
 // close ends the plugin.
