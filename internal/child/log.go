@@ -37,6 +37,7 @@ type lineLog struct {
 	line   []byte
 	cut    bool // the rest of the line is dropped
 	panics bool // what follows is a stack trace
+	stacks int  // of goroutines that the trace has had
 	hidden [][]byte
 
 	mu   sync.Mutex
@@ -119,9 +120,15 @@ func (l *lineLog) parse(line []byte, cut bool) (slog.Level, string, []slog.Attr)
 		text += " ... (cut)"
 	}
 	if isPanic(text) {
-		l.panics = true
+		l.panics, l.stacks = true, 0
 	}
 	if l.panics {
+		if strings.HasPrefix(text, "goroutine ") {
+			l.stacks++
+		}
+		if l.stacks > 1 { // the first one did it; the others may be hundreds
+			return slog.LevelDebug, text, nil
+		}
 		return slog.LevelError, text, nil
 	}
 	for prefix, level := range levelPrefixes {
@@ -219,11 +226,14 @@ func (l *lineLog) remember(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.panics && len(l.last) > 0 && isPanic(l.last[0]):
+	case l.panics && len(l.last) > 0 && isPanic(l.last[len(l.last)-1]):
 		return // the stack is not worth remembering
 	case isPanic(text):
 		l.panics = true
-		l.last = []string{text}
+		if !strings.HasPrefix(text, "SIGABRT: ") { // why a program aborts it says itself, before
+			l.last = nil
+		}
+		l.last = append(l.last, text)
 	default:
 		if len(l.last) == rememberedLines {
 			l.last = append(l.last[:0], l.last[1:]...)

@@ -59,13 +59,28 @@ func TestLogTail(t *testing.T) {
 		"":             "",
 		"\n\n":         "",
 		"a\nb\nc\nd\n": "b; c; d",
-		"a\npanic: x\n\ngoroutine 1\nmain.go:1\n": "panic: x",
-		`{"@level":"error","@message":"m"}`:       "m",
-		strings.Repeat("x", 400):                  strings.Repeat("x", 300) + "...",
+		"a\npanic: x\n\ngoroutine 1\nmain.go:1\n":    "panic: x",
+		"a\nSIGSEGV: x\ngoroutine 1\n":               "SIGSEGV: x",
+		"z\na\nb\nno memory\nSIGABRT: abort\nPC=0\n": "a; b; no memory; SIGABRT: abort",
+		`{"@level":"error","@message":"m"}`:          "m",
+		strings.Repeat("x", 400):                     strings.Repeat("x", 300) + "...",
 	} {
 		if _, got := logged(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
+	}
+}
+
+// Of a crash the stack of the goroutine that did it is an error, and those of all others are for
+// who debugs.
+func TestLogOfCrash(t *testing.T) {
+	lines, _ := logged("before\npanic: x\n\ngoroutine 5 [running]:\nmain.f()\n\tmain.go:1\n\ngoroutine 1 [select]:\nmain.main()\nrax 0x0\n")
+	var got []string
+	for _, line := range lines {
+		got = append(got, strings.TrimPrefix(strings.Fields(line)[0], "level="))
+	}
+	if want := "DEBUG ERROR ERROR ERROR ERROR DEBUG DEBUG DEBUG"; strings.Join(got, " ") != want {
+		t.Errorf("%s\n%s", strings.Join(got, " "), strings.Join(lines, "\n"))
 	}
 }
 
