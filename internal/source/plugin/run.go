@@ -141,7 +141,10 @@ func (s *Source) after(err error, failures int, pause time.Duration) bool {
 	case ended:
 		s.log.Info("The stream of a plugin has ended.")
 	case again:
-		s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond))
+		if skipped, ok := s.failing.Allow(); ok || *f != s.told {
+			s.told = *f
+			s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond), "skipped", skipped)
+		}
 	default:
 		s.log.Error("A plugin has failed and is not started again.", "kind", string(f.Kind), "error", f.Reason)
 	}
