@@ -146,7 +146,9 @@ type Source struct {
 	counts *metrics.Component
 	strays strays
 
-	dropping, unsaved, unacknowledged, unkept, pushed throttle.Throttle
+	dropping, unsaved, unacknowledged, unkept, pushed, failing throttle.Throttle
+
+	told Failure // in the log; used by Run alone
 
 	mu       sync.Mutex
 	status   Status
