@@ -1,20 +1,21 @@
 # The handful of things one does with this repository. CI runs .ci/run, which
 # uses the same commands.
 GO       ?= go
+BIN      ?= bin/tocsin
 FUZZTIME ?= 20s
 
 .PHONY: build build-static build-musl test lint proto bench fuzz fault compat
 
-build: ## the hub, into bin/; no cgo, but linked to the C library of most systems
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tocsin ./cmd/tocsin
+build: ## the hub; no cgo, but started by the dynamic linker and with the libc of most systems (glibc)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/tocsin
 
-build-static: ## the same, linked to nothing and without native plugins
-	CGO_ENABLED=0 $(GO) build -trimpath -tags tocsin_static -o bin/tocsin ./cmd/tocsin
+build-static: ## the same, linked to nothing, without native plugins
+	CGO_ENABLED=0 $(GO) build -trimpath -tags tocsin_static -o $(BIN) ./cmd/tocsin
 
 # The names that musl's linker has differ from the ones of Go.
 MUSL = $(if $(filter arm64,$(shell $(GO) env GOARCH)),aarch64,x86_64)
-build-musl: ## the same, with native plugins, for systems with musl (Alpine)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-I /lib/ld-musl-$(MUSL).so.1' -o bin/tocsin ./cmd/tocsin
+build-musl: ## like build, with the libc of systems with musl (Alpine)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-I /lib/ld-musl-$(MUSL).so.1' -o $(BIN) ./cmd/tocsin
 
 test: ## what the README says
 	$(GO) test ./...

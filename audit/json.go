@@ -126,11 +126,14 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	return w.buf, nil
 }
 
+// completeBegin is what [complete] begins with.
+const completeBegin = `{"version":"` + SchemaVersion + `","sequence":`
+
 // complete returns the JSON form of an event whose members behind the sequence were
 // written by a logger.
 func complete(sequence uint64, members []byte) []byte {
 	dst := make([]byte, 0, len(members)+48)
-	dst = append(dst, `{"version":"`+SchemaVersion+`","sequence":`...)
+	dst = append(dst, completeBegin...)
 	dst = append(strconv.AppendUint(dst, sequence, 10), ',')
 	return append(dst, members...)
 }

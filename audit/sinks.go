@@ -75,7 +75,7 @@ func ToFile(path string, o FileOptions) Output {
 			sync = file.SyncNever
 		}
 		return file.New(file.Options{
-			Path: path, Format: f, Mode: o.Mode, Sync: sync, RotateBytes: o.RotateBytes, RotateAge: o.RotateAge,
+			Path: path, Format: f, Begin: completeBegin, Mode: o.Mode, Sync: sync, RotateBytes: o.RotateBytes, RotateAge: o.RotateAge,
 			Keep: o.Keep, KeepAge: o.KeepAge, Gzip: o.Gzip, Logger: l.log,
 		})
 	}}

@@ -354,6 +354,47 @@ func TestSince(t *testing.T) {
 	}
 }
 
+// TestFollow: with follow=false the connection ends behind what there was when it began, in every
+// format, with all values that a bool has in a query.
+func TestFollow(t *testing.T) {
+	n := startNode(t, nil)
+	for i := range 3 {
+		n.append(kv(i))
+	}
+	for _, query := range []string{"json=true&follow=false&since=oldest", "format=cloudevents&follow=0&since=oldest", "json=1&follow=f&since=oldest"} {
+		a := n.raw(request("GET", "/v1/sys/events/subscribe/kv*?"+query, upgrade))
+		n.append(kv(9))
+		for i := range 3 {
+			if text := a.text(t); !strings.Contains(text, fmt.Sprintf(`"event-%d"`, i)) {
+				t.Errorf("%s: event %d is %s", query, i, text)
+			}
+		}
+		// Nothing may be between the last event and the end.
+		var end [4 + len("complete")]byte
+		if _, err := io.ReadFull(a.rest, end[:]); err != nil || end[0] != 0x88 || end[2] != 1000>>8 || end[3] != 1000&0xff || string(end[4:]) != "complete" {
+			t.Errorf("%s: ends with %q, %v", query, end, err)
+		}
+		n = startNode(t, nil)
+		for i := range 3 {
+			n.append(kv(i))
+		}
+	}
+	for _, query := range []string{"json=true&follow=true&since=oldest", "json=true&follow=&since=oldest"} {
+		a := n.raw(request("GET", "/v1/sys/events/subscribe/kv*?"+query, upgrade))
+		for range 3 {
+			a.text(t)
+		}
+		n.append(kv(9))
+		if text := a.text(t); !strings.Contains(text, `"event-9"`) {
+			t.Errorf("%s: %s", query, text)
+		}
+		n = startNode(t, nil)
+		for i := range 3 {
+			n.append(kv(i))
+		}
+	}
+}
+
 // slowPositions counts the lookups that run at once and holds them until release.
 type slowPositions struct {
 	Positions

@@ -54,7 +54,8 @@ type Options struct {
 	// [SourceProcess] says. The context is valid for as long as it is to run.
 	LaunchSource func(context.Context, SourceProcess) (sourceplugin.Plugin, error)
 
-	launch func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
+	launch      func(context.Context, vaultplugin.Options) (pluginhost.Process, error) // of plugins, in tests
+	steadyAfter time.Duration                                                          // of source plugins, in tests
 }
 
 // ErrListen is wrapped by the error of New when the address cannot be listened
@@ -79,6 +80,7 @@ type App struct {
 	access    *access.Authority
 	logins    map[string]access.Provider
 	plugins   *pluginhost.Host        // nil: none are hosted
+	sockets   string                  // directory of the sockets of plugins; empty: where temporary files are
 	hub       atomic.Pointer[hub.Hub] // nil while New runs
 	listener  net.Listener
 	server    *http.Server
@@ -160,6 +162,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.onStop("journal", a.journal.Close)
 	a.health.Register("journal", health.Readiness, a.journal.Health)
+	a.makeSockets()
 
 	a.trail = trail.New(trail.Options{
 		Journal: a.journal,
@@ -215,7 +218,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.makeSources(ctx, common); err != nil {
 		return nil, err
 	}
-	pluginSources, err := a.makePluginSources(o.LaunchSource, common)
+	pluginSources, err := a.makePluginSources(o, common)
 	if err != nil {
 		return nil, err
 	}

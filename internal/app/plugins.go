@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/child"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -28,6 +29,21 @@ const (
 	keyCommandTimeout = 30 * time.Second
 	maxKeyOutput      = 64 << 10
 )
+
+// makeSockets makes the directory of the sockets of plugins, which nobody else has while the
+// journal in the data directory is open.
+func (a *App) makeSockets() {
+	if c := a.config.Plugins; !c.Enabled() && len(c.Sources) == 0 {
+		return
+	}
+	dir, err := child.SocketDir(a.config.DataDir)
+	if err != nil {
+		a.log.Warn("Plugins have their sockets where temporary files are; a hub that is killed leaves empty directories there.", "error", err)
+		return
+	}
+	a.sockets = dir
+	a.onStop("sockets", func(context.Context) error { return os.RemoveAll(dir) })
+}
 
 // openPlugins makes the host of plugins, if there is to be one.
 func (a *App) openPlugins(ctx context.Context, o Options) error {
@@ -64,6 +80,7 @@ func (a *App) openPlugins(ctx context.Context, o Options) error {
 		ReservedAuth:   reserved,
 		StartTimeout:   time.Duration(c.StartTimeout),
 		RequestTimeout: time.Duration(c.RequestTimeout),
+		SocketDir:      a.sockets,
 		Launch:         o.launch,
 		// What is left on a full disk is for what the hub itself has to keep.
 		Ready:    func() error { return fullOnly(a.journal.Health()) },

@@ -30,6 +30,7 @@ type SourceProcess struct {
 	// File is what must have the checksum SHA256, in hexadecimal digits; empty: none is asked for.
 	File, SHA256 string
 	Config       string // of the plugin
+	SocketDir    string // in which it gets a directory for its socket
 	MaxEvent     int
 	MaxMemory    int64 // 0: no limit
 	StartTimeout time.Duration
@@ -41,7 +42,7 @@ type SourceProcess struct {
 func launchSource(ctx context.Context, p SourceProcess) (sourceplugin.Plugin, error) {
 	o := pluginprocess.Options{
 		Name: filepath.Base(p.File), Command: p.Command, Args: p.Args, Env: p.Env, MaxMemory: p.MaxMemory,
-		Logger: p.Logger, StartTimeout: p.StartTimeout, CallTimeout: p.CallTimeout,
+		SocketDir: p.SocketDir, Logger: p.Logger, StartTimeout: p.StartTimeout, CallTimeout: p.CallTimeout,
 	}
 	if p.SHA256 != "" {
 		sum, err := hex.DecodeString(p.SHA256)
@@ -74,10 +75,11 @@ func (p pluginSources) Statuses() []plugin.Status {
 
 // makePluginSources makes the sources of plugins.sources. Each has a health check of its own, and
 // keeps nothing else from working.
-func (a *App) makePluginSources(launch func(context.Context, SourceProcess) (sourceplugin.Plugin, error), common *metrics.Metrics) (pluginSources, error) {
+func (a *App) makePluginSources(o Options, common *metrics.Metrics) (pluginSources, error) {
 	if len(a.config.Plugins.Sources) == 0 {
 		return nil, nil
 	}
+	launch := o.LaunchSource
 	if launch == nil {
 		launch = launchSource
 	}
@@ -90,11 +92,12 @@ func (a *App) makePluginSources(launch func(context.Context, SourceProcess) (sou
 	for _, c := range a.config.Plugins.Sources {
 		name := c.SourceName()
 		process := sourceProcess(c, executable)
+		process.SocketDir = a.sockets
 		process.Logger = component(a.log, "plugin").With("source", name)
 		s := plugin.New(plugin.Config{
 			Name: name, Namespace: c.Namespace, Path: c.Path, Params: c.OpenText(), ExtractOnly: c.NoStream,
 			Restart: plugin.Restart(c.Restart), MaxPause: time.Duration(c.MaxPause), MaxEvent: int(c.MaxEvent),
-			StartTimeout: time.Duration(c.StartTimeout), CallTimeout: time.Duration(c.CallTimeout), StopTimeout: sourceTimeout,
+			StartTimeout: time.Duration(c.StartTimeout), CallTimeout: time.Duration(c.CallTimeout), StopTimeout: sourceTimeout, SteadyAfter: o.steadyAfter,
 			Limits: a.config.Limits.Event(),
 		}, plugin.Deps{
 			Launch:  func(ctx context.Context) (sourceplugin.Plugin, error) { return launch(ctx, process) },

@@ -19,6 +19,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
+	"github.com/tocsin-events/tocsin/internal/source/plugin"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -62,6 +63,46 @@ func sourceOf(name, command string) config.SourcePlugin {
 	p := config.DefaultSourcePlugin()
 	p.Name, p.Command = name, command
 	return p
+}
+
+// sourceWithAllIncidents configures a source plugin that fails, runs well, and ends when it is
+// asked to by the function.
+func sourceWithAllIncidents(o *Options) (end func(*testing.T, *App)) {
+	o.Config.Plugins.Sources = append(o.Config.Plugins.Sources, sourceOf("incidents", "/incidents"))
+	o.steadyAfter = 10 * time.Millisecond
+	started, ending := false, make(chan struct{})
+	o.LaunchSource = func(context.Context, SourceProcess) (sourceplugin.Plugin, error) {
+		if !started {
+			started = true
+			return nil, errors.New("not yet")
+		}
+		return &ticker{1, func(ctx context.Context, _ *sourceplugin.Batch) error {
+			select {
+			case <-ending:
+				return io.EOF
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}, nil
+	}
+	return func(t *testing.T, a *App) {
+		t.Helper()
+		await := func(what string) {
+			t.Helper()
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+				i := slices.IndexFunc(a.sources.all, func(s namedSource) bool { return s.name == "incidents" })
+				status := a.sources.all[i].source.(*plugin.Source).Status()
+				if fmt.Sprint(status.State, " ", status.Failures) == what {
+					return
+				} else if time.Now().After(deadline) {
+					t.Fatalf("the source is %+v", status)
+				}
+			}
+		}
+		await("running 0")
+		close(ending)
+		await("ended 0")
+	}
 }
 
 // Of three sources one fails, one hangs and one works: its events come, and the others are told

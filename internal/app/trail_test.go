@@ -99,6 +99,7 @@ func TestEveryKindIsRecorded(t *testing.T) {
 	jwt := issuer(t, &o)
 	plugins := hostFakes(t, &o)
 	o.Config.Delivery.Allow = []string{"127.0.0.1"}
+	source := sourceWithAllIncidents(&o)
 	a, _ := start(t, o)
 	must := func(status int, answer map[string]any) map[string]any {
 		t.Helper()
@@ -149,6 +150,7 @@ func TestEveryKindIsRecorded(t *testing.T) {
 	must(call(t, a, root, "DELETE", "sys/plugins/catalog/secret/fake", nil))
 
 	useSink(t, a, login)
+	source(t, a)
 
 	want := documentedKinds(t)
 	// What needs a journal that is full, or shorter than a delivery lags: see internal/trail

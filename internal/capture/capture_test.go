@@ -178,7 +178,8 @@ func TestAcceptance(t *testing.T) {
 		"bad magic":                            {badMagic, nil, ErrMalformed},
 		"something else":                       {[]byte("{\"json\": 1}"), nil, ErrMalformed},
 		"empty":                                {nil, nil, ErrMalformed},
-		"short":                                {head[:3], nil, ErrMalformed},
+		"short":                                {head[:3], nil, ErrTruncated},
+		"short, something else":                {[]byte("abc"), nil, ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, in := range []io.Reader{bytes.NewReader(tc.file), iotest.OneByteReader(bytes.NewReader(tc.file)), iotest.DataErrReader(bytes.NewReader(tc.file))} {

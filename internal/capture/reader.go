@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/tocsin-events/tocsin/internal/scapevent"
@@ -89,6 +90,8 @@ func NewReader(in io.Reader, o ReaderOptions) (*Reader, error) {
 	switch {
 	case errors.Is(err, io.EOF) && len(r.buf) == 0:
 		return nil, r.fail(fmt.Errorf("%w: it is empty", ErrMalformed))
+	case errors.Is(err, io.EOF) && bytes.HasPrefix(sectionMagic, r.buf[:min(len(r.buf), len(sectionMagic))]):
+		return nil, r.fail(fmt.Errorf("%w: it ends within its first block", ErrTruncated))
 	case errors.Is(err, io.EOF):
 		return nil, r.fail(fmt.Errorf("%w: it is no capture", ErrMalformed))
 	case err != nil:
@@ -101,6 +104,9 @@ func NewReader(in io.Reader, o ReaderOptions) (*Reader, error) {
 	}
 	return r, nil
 }
+
+// sectionMagic begins every capture.
+var sectionMagic = binary.LittleEndian.AppendUint32(nil, blockSection)
 
 // Gzip reports whether the capture is compressed.
 func (r *Reader) Gzip() bool { return r.gzip }
@@ -351,7 +357,7 @@ func (r *Reader) need(n int) ([]byte, error) {
 		if r.inErr != nil {
 			return nil, r.inErr
 		}
-		r.fill()
+		r.fill(n)
 	}
 	return r.buf[:n], nil
 }
@@ -361,28 +367,30 @@ func (r *Reader) consume(n int) {
 	r.at += int64(n)
 }
 
-// fill reads more behind buf.
-func (r *Reader) fill() {
-	used := len(r.buf)
-	switch {
-	case r.mem == nil:
-		r.mem = make([]byte, readBytes)
-	case used > len(r.mem)/2:
-		mem := make([]byte, 2*len(r.mem))
+// fill reads more behind buf, of which n bytes are needed. What is in buf is moved once for each
+// need at most, and when the memory grows.
+func (r *Reader) fill(n int) {
+	switch used := len(r.buf); {
+	case used == len(r.mem):
+		mem := make([]byte, max(readBytes, min(n, 2*used)))
 		copy(mem, r.buf)
-		r.mem = mem
-	default:
+		r.mem, r.buf = mem, mem[:used]
+	case n > cap(r.buf) && cap(r.buf) < len(r.mem):
+		if n <= readBytes && len(r.mem) > readBytes {
+			r.mem = make([]byte, readBytes) // a large event was there
+		}
 		copy(r.mem, r.buf)
+		r.buf = r.mem[:used]
 	}
-	n, err := 0, error(nil)
-	for tries := 0; n == 0 && err == nil; tries++ {
+	got, err := 0, error(nil)
+	for tries := 0; got == 0 && err == nil; tries++ {
 		if tries == 100 {
 			err = io.ErrNoProgress
 			break
 		}
-		n, err = r.in.Read(r.mem[used:])
+		got, err = r.in.Read(r.buf[len(r.buf):cap(r.buf)])
 	}
-	r.buf = r.mem[:used+n]
+	r.buf = r.buf[:len(r.buf)+got]
 	if err != nil && !errors.Is(err, io.EOF) && r.gzip {
 		err = compressed(err)
 	}
@@ -396,6 +404,9 @@ func compressed(err error) error {
 		return fmt.Errorf("%w: its compressed form ends early", ErrTruncated)
 	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader):
 		return fmt.Errorf("%w: %v", ErrMalformed, err)
+	}
+	if _, corrupt := errors.AsType[flate.CorruptInputError](err); corrupt {
+		return fmt.Errorf("%w: its compressed form is damaged: %v", ErrMalformed, err)
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -161,50 +162,103 @@ func (m *memory) Write(p []byte) (int, error) {
 // FileWriter is a Writer of a file that is made with the first event.
 type FileWriter struct {
 	*Writer
-	f *lazyFile
+	f *lazyFile // nil: the file is somebody else's
 }
+
+// To returns the FileWriter of what is open already, and stays so.
+func To(out io.Writer, o WriterOptions) *FileWriter { return &FileWriter{NewWriter(out, o), nil} }
 
 // Create returns the writer of a file, which must not exist unless replace is set. Whether the
 // name may be used is looked at now and when the first event comes. Only the user can read the
-// file.
+// file, also one that is replaced and that others could read.
 func Create(name string, replace bool, o WriterOptions) (*FileWriter, error) {
-	if _, err := os.Lstat(name); !replace && err == nil {
+	switch info, err := os.Lstat(name); {
+	case err == nil && !replace:
 		return nil, &os.PathError{Op: "create", Path: name, Err: os.ErrExist}
+	case err == nil && info.IsDir():
+		return nil, &os.PathError{Op: "create", Path: name, Err: syscall.EISDIR}
 	}
 	if info, err := os.Stat(filepath.Dir(name)); err != nil {
 		return nil, err
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("%s is no directory", filepath.Dir(name))
 	}
-	f := &lazyFile{name: name, flags: os.O_WRONLY | os.O_CREATE | os.O_EXCL}
-	if replace {
-		f.flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
-	}
+	f := &lazyFile{name: name, replace: replace}
 	return &FileWriter{NewWriter(f, o), f}, nil
 }
 
-// Close flushes and closes the file. Nothing is left if there was no event.
-func (w *FileWriter) Close() error { return errors.Join(w.Writer.Close(), w.f.close()) }
+// Close flushes and closes the file. Nothing is left if there was no event. After an error of
+// Write, Flush or Sync that was for good it is that error.
+func (w *FileWriter) Close() error {
+	err := w.Writer.Close()
+	if w.f != nil {
+		if closed := w.f.close(); err == nil {
+			err = closed
+		}
+	}
+	return err
+}
 
-// Sync flushes, and returns when the disk has it.
+// Sync flushes, and returns when the disk has it, and the name of the file. What is no file is
+// flushed only.
 func (w *FileWriter) Sync() error {
-	if err := w.Flush(); err != nil || w.f.file == nil {
+	if err := w.Flush(); err != nil || w.f == nil || w.f.file == nil || !w.f.regular {
 		return err
 	}
-	return w.f.file.Sync()
+	if err := w.f.file.Sync(); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(w.f.name))
+	if err != nil {
+		return nil // one may write into a directory that one cannot read
+	}
+	defer dir.Close()
+	if err := dir.Sync(); !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return nil
 }
 
 // lazyFile is a file that is opened with the first write.
 type lazyFile struct {
-	name  string
-	flags int
-	file  *os.File
-	size  int64
+	name    string
+	replace bool
+	file    *os.File
+	regular bool
+	size    int64
+}
+
+// open makes the file, or empties the one that is there. What is no regular file, such as a
+// pipe, is written to as it is.
+func (f *lazyFile) open() (err error) {
+	if !f.replace {
+		f.regular = true
+		f.file, err = os.OpenFile(f.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		return err
+	}
+	file, err := os.OpenFile(f.name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		if info.Mode().Perm()&0o077 != 0 {
+			err = file.Chmod(0o600)
+		}
+		if err == nil {
+			err = file.Truncate(0)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	f.file, f.regular = file, info.Mode().IsRegular()
+	return nil
 }
 
 func (f *lazyFile) Write(p []byte) (n int, err error) {
 	if f.file == nil {
-		if f.file, err = os.OpenFile(f.name, f.flags, 0o600); err != nil {
+		if err := f.open(); err != nil {
 			return 0, err
 		}
 	}

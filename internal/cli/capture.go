@@ -1,10 +1,10 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,53 +34,6 @@ func newCapture(s *Streams) *cobra.Command {
 		newCaptureInfo(s), newCaptureCat(s), newCaptureWrite(s), newCaptureReplay(s))
 }
 
-const captureFileHelp = `"-" is the standard input. Captures may be compressed with gzip, and be several
-behind each other.
-
-Exit codes: 0 the whole file was read; 1 it cannot be read; 2 wrong usage; 3 it is truncated or
-damaged: what was before is printed, and where that ends is said.`
-
-// openCapture opens a capture; "-" is the standard input.
-func openCapture(s *Streams, name string) (*capture.Reader, func(), error) {
-	in, end := s.In, func() {}
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, nil, err
-		}
-		in, end = f, func() { f.Close() }
-	}
-	r, err := capture.NewReader(in, capture.ReaderOptions{})
-	if err != nil {
-		end()
-		return nil, nil, captureError(name, err)
-	}
-	return r, end, nil
-}
-
-// captureError names the file.
-func captureError(name string, err error) error {
-	if name == "-" {
-		name = "the standard input"
-	}
-	if errors.Is(err, capture.ErrMalformed) || errors.Is(err, capture.ErrTruncated) || errors.Is(err, capture.ErrUnsupported) || errors.Is(err, capture.ErrTooLarge) {
-		return fmt.Errorf("read %s: %w", visible(name), err)
-	}
-	return readError(name, err)
-}
-
-// captureEnd makes of the error that ended the reading what the command has to say: of a file that
-// could be read up to some place, that it is not complete.
-func captureEnd(name string, err error) error {
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil
-	case errors.Is(err, capture.ErrTruncated), errors.Is(err, capture.ErrMalformed), errors.Is(err, capture.ErrUnsupported), errors.Is(err, capture.ErrTooLarge):
-		return &incompleteError{captureError(name, err).Error()}
-	}
-	return captureError(name, err)
-}
-
 // captureInfo is what "capture info" prints.
 type captureInfo struct {
 	File       string          `json:"file"`
@@ -96,6 +49,7 @@ type captureInfo struct {
 	Last       *time.Time      `json:"last,omitempty"`
 	Disordered uint64          `json:"out_of_order"`
 	Plugins    []*pluginEvents `json:"plugins"`
+	Others     uint64          `json:"events_of_further_plugins,omitempty"` // behind maxListedPlugins
 	Error      string          `json:"error,omitempty"`
 }
 
@@ -107,6 +61,16 @@ type pluginEvents struct {
 	Async       uint64 `json:"async"`
 	DataBytes   uint64 `json:"data_bytes"`
 	LargestData int    `json:"largest_data"`
+}
+
+func (p *pluginEvents) add(e *capture.Record) {
+	p.Events++
+	if e.Type() == scapevent.Async {
+		p.Async++
+	}
+	n := len(e.Data())
+	p.DataBytes += uint64(n)
+	p.LargestData = max(p.LargestData, n)
 }
 
 // maxListedPlugins bounds the plugins of a capture that are told apart.
@@ -121,12 +85,15 @@ func newCaptureInfo(s *Streams) *cobra.Command {
 		Example: "  tocsin capture info out.scap\n  tocsin capture info --format json out.scap.gz",
 		Args:    exactArgs(1, "the FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, end, err := openCapture(s, args[0])
+			r, end, err := openCapture(cmd.Context(), s, args[0], nil)
 			if err != nil {
 				return err
 			}
 			defer end()
-			info, err := readInfo(args[0], r)
+			info, err := readInfo(cmd.Context(), r)
+			if cmd.Context().Err() != nil {
+				return cmd.Context().Err() // a part tells nothing
+			}
 			info.File = args[0]
 			failed := captureEnd(args[0], err)
 			if failed != nil {
@@ -148,31 +115,25 @@ func newCaptureInfo(s *Streams) *cobra.Command {
 }
 
 // readInfo reads a capture to its end, whose error it returns.
-func readInfo(name string, r *capture.Reader) (info captureInfo, err error) {
+func readInfo(ctx context.Context, r *capture.Reader) (info captureInfo, err error) {
 	plugins := make(map[uint32]*pluginEvents)
 	var last time.Time
-	for {
+	for ctx.Err() == nil {
 		var e *capture.Record
 		if e, err = r.Next(); err != nil {
 			break
 		}
 		id := e.PluginID()
 		p := plugins[id]
-		if p == nil {
-			if len(plugins) == maxListedPlugins {
-				err = fmt.Errorf("%s has events of more than %d plugins", name, maxListedPlugins)
-				break
-			}
+		if p == nil && len(plugins) < maxListedPlugins {
 			p = &pluginEvents{ID: id, Source: falcoevent.KnownSource(id)}
 			plugins[id] = p
 		}
-		p.Events++
-		if e.Type() == scapevent.Async {
-			p.Async++
+		if p == nil {
+			info.Others++
+		} else {
+			p.add(e)
 		}
-		n := len(e.Data())
-		p.DataBytes += uint64(n)
-		p.LargestData = max(p.LargestData, n)
 		t := e.Time()
 		if t.Before(last) {
 			info.Disordered++
@@ -226,6 +187,9 @@ func (i *captureInfo) print(w io.Writer) error {
 			text = p.Source + ": " + text
 		}
 		rows = append(rows, row{fmt.Sprintf("plugin %d", p.ID), text})
+	}
+	if i.Others > 0 {
+		rows = append(rows, row{"other plugins", eventCount(i.Others)})
 	}
 	return printRows(w, rows...)
 }

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 	"unicode/utf8"
 
@@ -53,40 +55,16 @@ says of them (json; a payload that is no UTF-8 is "data_base64"), or as the Clou
 			if count < 0 {
 				return usagef(cmd, "--count %d: the number of events cannot be negative", count)
 			}
-			r, end, err := openCapture(s, args[0])
+			out := bufio.NewWriterSize(s.Out, 64<<10)
+			// What is there is printed before more is waited for.
+			r, end, err := openCapture(cmd.Context(), s, args[0], out.Flush)
 			if err != nil {
 				return err
 			}
 			defer end()
-			out := bufio.NewWriterSize(s.Out, 64<<10)
-			p := &catPrinter{out: out, format: format, replay: falcoevent.NewReplay(name, "", "", sources)}
-			for n := 0; count == 0 || n < count; n++ {
-				e, err := r.Next()
-				if err == nil {
-					err = p.print(e)
-				} else {
-					err = captureEnd(args[0], err)
-					if err == nil {
-						break
-					}
-				}
-				if err != nil {
-					if flushed := out.Flush(); flushed != nil {
-						return flushed
-					}
-					return err
-				}
-				if cmd.Context().Err() != nil {
-					return cmd.Context().Err()
-				}
-			}
-			if err := out.Flush(); err != nil {
-				return err
-			}
-			if p.unread > 0 {
-				return &incompleteError{fmt.Sprintf("%s of Tocsin's plugin %s no CloudEvent and left out.", eventCount(p.unread), isOrAre(p.unread))}
-			}
-			return nil
+			p := &catPrinter{out: out, err: s.Err, format: format, replay: falcoevent.NewReplay(name, "", "", sources)}
+			p.notes.replay = p.replay
+			return p.run(cmd.Context(), args[0], r, count)
 		},
 	}
 	flags := cmd.Flags()
@@ -107,10 +85,39 @@ func isOrAre(n uint64) string {
 // catPrinter prints events of a capture.
 type catPrinter struct {
 	out    *bufio.Writer
+	err    io.Writer
 	format catFormat
 	replay *falcoevent.Replay
+	notes  captureNotes
 	buf    []byte
 	unread uint64
+}
+
+// run prints the events of a capture, or as many as are wanted; 0 is all.
+func (p *catPrinter) run(ctx context.Context, name string, r *capture.Reader, count int) error {
+	var ended error
+	for n := 0; ended == nil && (count == 0 || n < count); n++ {
+		e, err := r.Next()
+		if err == nil {
+			err = p.print(e)
+		}
+		if ended = err; ended == nil {
+			ended = ctx.Err()
+		}
+	}
+	if err := p.out.Flush(); err != nil {
+		return err
+	}
+	sayForeign(p.err, r.Stats())
+	if ended != nil {
+		if err := captureEnd(name, ended); err != nil {
+			return err
+		}
+	}
+	if p.unread > 0 {
+		return &incompleteError{fmt.Sprintf("%s of Tocsin's plugin %s no CloudEvent and left out.", eventCount(p.unread), isOrAre(p.unread))}
+	}
+	return nil
 }
 
 // catEvent is an event as JSON.
@@ -129,6 +136,11 @@ type catEvent struct {
 }
 
 func (p *catPrinter) print(e *capture.Record) (err error) {
+	if p.format != catJSON { // which has the id
+		if note := p.notes.plugin(e.PluginID()); note != "" {
+			fmt.Fprintln(p.err, note)
+		}
+	}
 	switch p.format {
 	case catText:
 		p.text(e)
@@ -152,13 +164,16 @@ func (p *catPrinter) print(e *capture.Record) (err error) {
 
 func (p *catPrinter) json(e *capture.Record) error {
 	c := catEvent{Number: e.Number, Offset: e.Offset, Time: e.Time().Format(time.RFC3339Nano), Nanos: e.Nanos(), PluginID: e.PluginID(),
-		Source: falcoevent.KnownSource(e.PluginID()), Hostname: e.Machine.Hostname}
+		Hostname: e.Machine.Hostname}
+	if source, known := p.replay.EventSource(e.PluginID()); known {
+		c.Source = source
+	}
 	if e.Type() == scapevent.Async {
 		c.Async = e.Name()
 	}
 	data := e.Data()
 	switch {
-	case e.PluginID() == falcoevent.PluginID && e.Type() == scapevent.Plugin && json.Valid(data):
+	case e.PluginID() == falcoevent.PluginID && e.Type() == scapevent.Plugin && utf8.Valid(data) && json.Valid(data):
 		c.Event = data
 	case utf8.Valid(data):
 		text := string(data)
@@ -184,10 +199,8 @@ func (w *jsonLine) Write(p []byte) (int, error) {
 // text prints an event for people: a payload that is text as it is, and another as its first
 // bytes.
 func (p *catPrinter) text(e *capture.Record) {
-	source := falcoevent.KnownSource(e.PluginID())
-	if source == "" {
-		source = "plugin-" + fmt.Sprint(e.PluginID())
-	}
+	source, _ := p.replay.EventSource(e.PluginID())
+	source = visible(source)
 	if e.Type() == scapevent.Async {
 		source += "/" + visible(e.Name())
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +27,10 @@ The other events, those of Tocsin, are what they were, with their ids. The types
 tocsin/... are for what a hub itself says, and are refused as they are; with --type-prefix replay/
 they become events of the types replay/audit/..., with ids of their own.
 
+The events come as fast as the hub takes them, or with --speed in the pace of their times: 1 is
+that in which they happened, 10 ten times as fast. Ctrl-C ends that; behind which event is said, and
+--after goes on there.
+
 The token needs the capability create on sys/events/publish/TYPE. An event of another namespace
 needs a request in that or one above.
 
@@ -34,13 +40,18 @@ what was before is stored; 4 all events that were refused are not allowed.`
 
 const captureReplayExample = `  tocsin capture replay falco.scap
   tocsin capture replay --name lab --event-source 999=my_source out.scap
-  tocsin capture replay --type-prefix replay/ vault.scap.gz`
+  tocsin capture replay --type-prefix replay/ vault.scap.gz
+
+  # As it happened, to watch it.
+  tocsin capture replay --speed 1 falco.scap`
 
 type captureReplayFlags struct {
 	publishFlags
 	name    string
 	prefix  string
 	sources sourceFlag
+	after   uint64
+	speed   float64
 }
 
 func newCaptureReplay(s *Streams) *cobra.Command {
@@ -57,6 +68,9 @@ func newCaptureReplay(s *Streams) *cobra.Command {
 					return usagef(cmd, "--type-prefix: %w", err)
 				}
 			}
+			if !(f.speed >= 0) || math.IsInf(f.speed, 0) {
+				return usagef(cmd, "--speed %v: it must be a positive number, such as 1 or 0.5, or 0 for as fast as possible", f.speed)
+			}
 			return f.replay(cmd.Context(), s, args[0])
 		},
 	}
@@ -67,67 +81,109 @@ func newCaptureReplay(s *Streams) *cobra.Command {
 	flags.StringVar(&f.path, "path", "", "API `path` on which a subscriber needs a right (default falco/EVENT_SOURCE/NAME), of events of plugins")
 	flags.StringVar(&f.prefix, "type-prefix", "", "`text` before the types of events; gives those of Tocsin other ids")
 	flags.Var(&f.sources, "event-source", "event source of the plugin with an id; repeatable")
+	flags.Uint64Var(&f.after, "after", 0, "begin behind the event with this `number`")
+	flags.Float64Var(&f.speed, "speed", 0, "`times` as fast as the events happened; 0 is as fast as possible")
 	flags.Var(&f.wait, "wait", "keep trying for this long while the hub cannot be reached")
 	return cmd
 }
 
 func (f *captureReplayFlags) replay(ctx context.Context, s *Streams, name string) error {
-	r, end, err := openCapture(s, name)
+	// What is read goes on only as long as this call.
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	r, end, err := openCapture(reading, s, name, nil)
 	if err != nil {
 		return err
 	}
 	defer end()
-	f.cloudEvents, f.what = true, "event"
-	// What is read goes on only as long as this call.
-	reading, stop := context.WithCancel(ctx)
-	defer stop()
+	f.cloudEvents, f.what, f.goOn = true, "event", "--after"
+	replay := falcoevent.NewReplay(f.name, f.namespace, f.path, f.sources)
 	var ended error
 	done := make(chan struct{})
+	close(done) // until there is a reader
 	err = f.run(reading, s, func(ctx context.Context) <-chan published {
 		events := make(chan published, 256)
+		done = make(chan struct{})
 		go func() {
 			defer close(done)
 			defer close(events)
-			ended = f.read(ctx, r, events)
+			ended = f.read(ctx, r, replay, events)
 		}()
 		return events
 	})
 	stop()
-	select {
-	case <-done:
-	default:
-		if name != "-" { // a read of the standard input may hang
-			<-done
-		} else {
-			return err
-		}
+	<-done
+	if ctx.Err() != nil {
+		return err
 	}
-	if err == nil && ended != nil && ctx.Err() == nil {
+	sayForeign(s.Err, r.Stats())
+	if err == nil && ended != nil {
 		return captureEnd(name, ended)
 	}
-	if incomplete, ok := errors.AsType[*incompleteError](err); ok && !errors.Is(ended, io.EOF) && ended != nil && ctx.Err() == nil {
+	if incomplete, ok := errors.AsType[*incompleteError](err); ok && ended != nil && !errors.Is(ended, io.EOF) {
 		return &incompleteError{strings.TrimSpace(incomplete.message + "\n" + captureError(name, ended).Error())}
 	}
 	return err
 }
 
 // read hands over the events of a capture and returns why it ended.
-func (f *captureReplayFlags) read(ctx context.Context, r *capture.Reader, events chan<- published) error {
-	replay := falcoevent.NewReplay(f.name, f.namespace, f.path, f.sources)
+func (f *captureReplayFlags) read(ctx context.Context, r *capture.Reader, replay *falcoevent.Replay, events chan<- published) error {
+	pace, notes := pace{speed: f.speed}, captureNotes{replay: replay}
 	for {
 		e, err := r.Next()
 		if err != nil {
 			return err
 		}
 		p := published{line: int(e.Number)}
-		if p.event, p.err = replay.Event(e.Event); p.err == nil && f.prefix != "" {
+		p.event, p.err = replay.Event(e.Event)
+		if e.Number <= f.after {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
+		p.note = notes.plugin(e.PluginID())
+		if p.err == nil && f.prefix != "" {
 			prefixType(p.event, f.prefix)
+		}
+		if err := pace.wait(ctx, e.Time()); err != nil {
+			return err
 		}
 		select {
 		case events <- p:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// pace lets events wait until it is their turn.
+type pace struct {
+	speed float64 // of the clock; 0: nothing waits
+	first time.Time
+	began time.Time
+}
+
+// wait returns when an event of a time is due: so long behind the first one as their times say.
+// What is older than the one before does not wait.
+func (p *pace) wait(ctx context.Context, t time.Time) error {
+	if p.speed == 0 {
+		return nil
+	}
+	if p.began.IsZero() {
+		p.first, p.began = t, time.Now()
+	}
+	due := float64(t.Sub(p.first)) / p.speed
+	if due > float64(math.MaxInt64/2) {
+		due = float64(math.MaxInt64 / 2)
+	}
+	timer := time.NewTimer(time.Until(p.began.Add(time.Duration(due))))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -101,6 +101,8 @@ func (f *streamFlags) check(cmd *cobra.Command) error {
 		return usagef(cmd, "--count %d: the number of events cannot be negative", f.count)
 	case f.force && f.capture == "":
 		return usagef(cmd, "--force is for --capture")
+	case f.capture == "-":
+		return usagef(cmd, "--capture takes a file: the standard output has the events as text")
 	case f.config == "@-" && f.open == "@-":
 		return usagef(cmd, "--config and --open cannot both be standard input")
 	}
@@ -156,7 +158,7 @@ func (f *streamFlags) run(cmd *cobra.Command, s *Streams, l *pluginLaunch, outpu
 	}
 	var file *capture.FileWriter
 	if f.capture != "" {
-		if file, err = createCapture(f.capture, f.force, false, ""); err != nil {
+		if file, err = newCaptureWriter(s, f.capture, f.force, false, ""); err != nil {
 			return err
 		}
 	}
@@ -171,17 +173,23 @@ func (f *streamFlags) run(cmd *cobra.Command, s *Streams, l *pluginLaunch, outpu
 			printMetrics(context.WithoutCancel(ctx), s.Err, p)
 		}
 	}
+	if errors.Is(err, errStopped) {
+		err = nil // the user wanted it, but not that something is lost
+	}
 	if file != nil {
-		if closed := file.Close(); closed != nil {
-			err = errors.Join(err, fmt.Errorf("write the capture: %w", closed))
-		} else if file.Events() == 0 {
+		failed := file.Sync()
+		if closed := file.Close(); failed == nil {
+			failed = closed
+		}
+		switch {
+		case failed != nil && errors.Is(err, failed): // was met before
+		case failed != nil:
+			err = errors.Join(err, fmt.Errorf("write the capture: %w", failed))
+		case file.Events() == 0:
 			fmt.Fprintln(s.Err, "There was no event, so there is no capture.")
-		} else {
+		default:
 			fmt.Fprintf(s.Err, "Written to %s: %s.\n", visible(f.capture), eventCount(file.Events()))
 		}
-	}
-	if errors.Is(err, errStopped) {
-		return nil
 	}
 	return err
 }

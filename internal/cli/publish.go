@@ -70,6 +70,7 @@ type publishFlags struct {
 	path        string
 	wait        durationFlag
 	what        string // what the numbers of events count, instead of lines
+	goOn        string // the flag that goes on behind such a number
 }
 
 func newPublish(s *Streams) *cobra.Command {
@@ -271,6 +272,9 @@ func (r *publication) publishAll(ctx, work context.Context, events <-chan publis
 				break
 			}
 			r.last = e.line
+			if e.note != "" {
+				r.notes.say("%s", e.note)
+			}
 			if e.err == nil {
 				r.note(e.line)
 				e.err = r.publisher.Queue(work, e.event)
@@ -334,6 +338,9 @@ func (r *publication) report(ctx context.Context, s *Streams, c *connection, f *
 	}
 	if ctx.Err() != nil && r.failed == nil {
 		r.notes.say("Stopped behind %s %d; what was read is stored unless refused.", r.what, r.last)
+		if f.goOn != "" {
+			r.notes.say("%s %d goes on there.", f.goOn, r.last)
+		}
 	}
 	switch {
 	case r.failed != nil && (stats.Waiting > 0 || r.unsent):

@@ -21,6 +21,7 @@ type published struct {
 	event *event.Event
 	err   error
 	fatal bool // nothing follows
+	note  string
 }
 
 func oneEvent(e *event.Event) func(context.Context) <-chan published {
@@ -221,6 +222,17 @@ func (n *notes) erase() {
 	if n.line {
 		fmt.Fprint(n.w, eraseLine)
 		n.line = false
+	}
+}
+
+// show writes a text into the line of the progress; "" erases it.
+func (n *notes) show(text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.erase()
+	if text != "" {
+		fmt.Fprint(n.w, fit(text, outputWidth(n.w)))
+		n.line = true
 	}
 }
 

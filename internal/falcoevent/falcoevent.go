@@ -138,8 +138,8 @@ func escapeAll(text string) string {
 }
 
 // Append appends what e is as an event of a plugin. An event of the type "falco/..." that says
-// no id of a plugin, or has no payload, is like one of another type. The error is that of an
-// event that is too large.
+// no id of a plugin, has no payload, or a time that such an event cannot have, is like one of
+// another type. The error is that of an event that is too large.
 func Append(dst []byte, e *event.Event) ([]byte, error) {
 	nanos := nanosOf(e.Time)
 	if id, name, async, ok := native(e); ok {
@@ -159,8 +159,11 @@ func Append(dst []byte, e *event.Event) ([]byte, error) {
 	return dst, nil
 }
 
+// ErrTooLarge is of an event that no event of a plugin can hold.
+var ErrTooLarge = errors.New("the payload is too large for an event of a plugin")
+
 func tooLarge(size int) error {
-	return fmt.Errorf("a payload of %d bytes is more than an event of a plugin can have, %d", size, scapevent.MaxDataBytes)
+	return fmt.Errorf("%w: %d bytes, of at most %d", ErrTooLarge, size, int64(scapevent.MaxDataBytes))
 }
 
 // nanosOf returns t in nanoseconds since 1970. What is outside their range is the nearest
@@ -178,7 +181,7 @@ func nanosOf(t time.Time) uint64 {
 // native returns what an event of a plugin is written with.
 func native(e *event.Event) (id uint32, name string, async, ok bool) {
 	rest, is := strings.CutPrefix(e.Type, TypePrefix)
-	if !is || e.Data == nil {
+	if !is || e.Data == nil || !time.Unix(0, int64(nanosOf(e.Time))).Equal(e.Time) {
 		return 0, "", false, false
 	}
 	text, is := e.Metadata.Text(MetadataPluginID)

@@ -84,6 +84,8 @@ func TestOwnEvents(t *testing.T) {
 		"our id":       {Type: "falco/x", Data: []byte("x"), Metadata: event.Fields{{Key: "plugin_id", Value: "1416586099"}}},
 		"no payload":   {Type: "falco/x", Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
 		"odd name":     {Type: "falco/x/%", Data: []byte("x"), Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
+		"no such time": {Type: "falco/x", Time: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC), Data: []byte("x"), DataContentType: contentBytes, Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
+		"late":         {Type: "falco/x", Time: time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC), Data: []byte("x"), DataContentType: contentBytes, Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
 		"name of NUL":  {Type: "falco/x/%00", Data: []byte("x"), Metadata: event.Fields{{Key: "plugin_id", Value: "1"}}},
 	}
 	for name, e := range own {
@@ -124,6 +126,9 @@ func TestParseOthers(t *testing.T) {
 		if _, err := Parse(one(t, b)); err == nil || errors.Is(err, ErrNotOurs) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if _, err := Parse(one(t, scapevent.AppendAsync(nil, PluginID, 1, "n", []byte("{}")))); !errors.Is(err, ErrNotOurs) {
+		t.Errorf("asynchronous: %v", err)
 	}
 	if PluginID < 1073741824 || PluginID > 2147483647 {
 		t.Error("the id is outside the private block")

@@ -49,17 +49,23 @@ func (r *Replay) Event(e scapevent.Event) (*event.Event, error) {
 	return out, nil
 }
 
+// EventSource returns the event source of the plugin with an id, and whether it is known; else
+// it is what stands for it.
+func (r *Replay) EventSource(id uint32) (source string, known bool) {
+	if source = r.sources[id]; source != "" {
+		return source, true
+	}
+	if source = KnownSource(id); source != "" {
+		return source, true
+	}
+	return "plugin-" + strconv.FormatUint(uint64(id), 10), false
+}
+
 func (r *Replay) origin(id uint32) *Origin {
 	if o := r.origins[id]; o != nil {
 		return o
 	}
-	source := r.sources[id]
-	if source == "" {
-		source = KnownSource(id)
-	}
-	if source == "" {
-		source = "plugin-" + strconv.FormatUint(uint64(id), 10)
-	}
+	source, _ := r.EventSource(id)
 	o := NewOrigin(r.name, r.namespace, r.path, &sourceplugin.Description{ID: id, EventSource: source})
 	if len(r.origins) == maxOrigins {
 		clear(r.origins)

@@ -1,6 +1,8 @@
 package falcoevent
 
 import (
+	"bytes"
+	"math"
 	"testing"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -59,5 +61,60 @@ func TestReplay(t *testing.T) {
 	}
 	if e := a[4]; e.ID != "own" || e.Source != "vault://v" || e.Namespace != "" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// FuzzReplay: whatever a capture has becomes an event, or an error; an event of a plugin is one
+// that the journal takes, and is the same bytes again.
+func FuzzReplay(f *testing.F) {
+	own, err := Append(nil, &event.Event{ID: "own", Type: "kv-v2/data-write", Source: "vault://v", Time: scapevent.Event(scapevent.Append(nil, 0, 5, nil)).Time()})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(own)
+	f.Add(append(scapevent.AppendAsync(nil, 1, 5, "a b", []byte("{}")), own...))
+	f.Add(scapevent.Append(nil, PluginID, scapevent.NoTime, []byte(`{"specversion":"1.0"}`)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := NewReplay("lab", "", "", nil)
+		ids := make(map[string]bool)
+		for len(b) > 0 {
+			in, rest, err := scapevent.Next(b)
+			if err != nil {
+				return
+			}
+			b = rest
+			e, err := r.Event(in)
+			if ours := in.PluginID() == PluginID && in.Type() == scapevent.Plugin; ours || err != nil {
+				if !ours {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if ids[e.ID] {
+				t.Fatalf("%s twice", e.ID)
+			}
+			ids[e.ID] = true
+			if in.PluginID() == PluginID || in.Nanos() > math.MaxInt64 || len(in.Name()) > 64 {
+				continue // comes back as another one
+			}
+			if err := event.DefaultLimits.Check(e); err != nil {
+				t.Fatal(err)
+			}
+			in = bytes.Clone(in)
+			in.SetThread(scapevent.NoThread)
+			if again, err := Append(nil, e); err != nil || !bytes.Equal(again, in) {
+				t.Fatalf("%x became %x: %v", in, again, err)
+			}
+		}
+	})
+}
+
+// What is not known is called by its id.
+func TestEventSource(t *testing.T) {
+	r := NewReplay("", "", "", map[uint32]string{1: "renamed", 999: "mine"})
+	for id, want := range map[uint32]string{1: "renamed", 999: "mine", 2: "aws_cloudtrail", 998: "plugin-998"} {
+		if source, known := r.EventSource(id); source != want || known != (id != 998) {
+			t.Errorf("%d is %q, known: %v", id, source, known)
+		}
 	}
 }

@@ -115,6 +115,8 @@ type Config struct {
 	// Ready says why plugins may store nothing at the moment; nil: never. What the host
 	// itself has to keep is stored all the same.
 	Ready func() error
+	// SocketDir is where plugins have their sockets; empty: where temporary files are.
+	SocketDir string
 	// Launch starts a process; nil: [vaultplugin.Launch].
 	Launch func(ctx context.Context, o vaultplugin.Options) (Process, error)
 	// Incident is told what nobody asked for: that a plugin has ended, and that it runs

@@ -117,7 +117,7 @@ func (ps *processes) launch(ctx context.Context, p *Plugin, file string, sum []b
 	ctx, cancel := context.WithTimeout(ctx, h.config.StartTimeout)
 	defer cancel()
 	running, err := h.config.Launch(ctx, vaultplugin.Options{
-		Name: p.Name, Command: file, Args: p.Args, Env: p.Env, SHA256: sum,
+		Name: p.Name, Command: file, Args: p.Args, Env: p.Env, SHA256: sum, SocketDir: h.config.SocketDir,
 		Logger:       slog.New(pluginLog{h.log.Handler()}),
 		StartTimeout: h.config.StartTimeout, CallTimeout: h.config.RequestTimeout, StopTimeout: stopTimeout,
 	})

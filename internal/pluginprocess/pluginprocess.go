@@ -57,6 +57,9 @@ type Options struct {
 	// MaxMemory is the most memory of its own that the process may use, in bytes; 0: no limit.
 	// One that uses more is killed.
 	MaxMemory int64
+	// SocketDir is where the directory of the plugin's sockets is made; empty: where temporary
+	// files are. A killed hub leaves it behind.
+	SocketDir string
 	// Logger gets what the process writes, at a bounded rate. Nil: nobody does.
 	Logger *slog.Logger
 	// StartTimeout bounds the time until the plugin has said what it is, and then until it has
@@ -119,6 +122,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		SkipHostEnv:      true,
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: o.SocketDir},
 		StartTimeout:     o.StartTimeout,
 		GRPCDialOptions:  pluginwire.DialOptions(),
 		Logger:           child.GoPluginLog(o.Logger),

@@ -85,7 +85,7 @@ type Auth struct {
 	NumUses       int               `json:"num_uses"`
 }
 
-// ErrTooLarge means that an answer is larger than MaxAnswerBytes.
+// ErrTooLarge means that an answer is larger than MaxAnswerBytes, or than was asked for.
 var ErrTooLarge = errors.New("the answer is too large")
 
 // ErrNoAnswer means that what answered does not speak the API.
@@ -139,6 +139,30 @@ func (c *Client) Send(ctx context.Context, path string, query url.Values, header
 	return text, nil
 }
 
+// payloadTimeout bounds a request for a payload.
+const payloadTimeout = 5 * time.Minute
+
+// Payload gets a payload that an event refers to, from the hub's own API. ErrTooLarge means
+// that it has more than most bytes.
+func (c *Client) Payload(ctx context.Context, name string, most int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, payloadTimeout, fmt.Errorf("no answer within %v", payloadTimeout))
+	defer cancel()
+	own := *c
+	own.base.Path = strings.TrimSuffix(c.base.Path, "v1/") + "api/v1/payloads/"
+	request, err := own.request(ctx, http.MethodGet, name, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, body, err := own.sendFor(request, most)
+	switch {
+	case err != nil:
+		return nil, err
+	case response.StatusCode >= 300:
+		return nil, statusError(response, body)
+	}
+	return body, nil
+}
+
 // ask makes one request and returns the body of an answer that is no refusal.
 func (c *Client) ask(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
 	ctx, cancel := withTimeout(ctx)
@@ -181,17 +205,22 @@ func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // send makes a request and reads the whole answer.
 func (c *Client) send(r *http.Request) (*http.Response, []byte, error) {
+	return c.sendFor(r, MaxAnswerBytes)
+}
+
+// sendFor is send for an answer of at most so many bytes.
+func (c *Client) sendFor(r *http.Request, most int64) (*http.Response, []byte, error) {
 	response, err := c.http.Do(r)
 	if err != nil {
 		return nil, nil, c.connectError(r.Context(), err)
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, MaxAnswerBytes+1))
+	text, err := io.ReadAll(io.LimitReader(response.Body, most+1))
 	switch {
 	case err != nil:
 		return nil, nil, c.connectError(r.Context(), err)
-	case len(text) > MaxAnswerBytes:
-		return nil, nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, MaxAnswerBytes)
+	case int64(len(text)) > most:
+		return nil, nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, most)
 	}
 	return response, text, nil
 }

@@ -72,6 +72,7 @@ func Launch(ctx context.Context, o Options) (*Process, error) {
 		AutoMTLS:         true,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		SkipHostEnv:      true,
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: o.SocketDir},
 		StartTimeout:     o.StartTimeout,
 		Logger:           child.GoPluginLog(o.Logger),
 		SyncStdout:       child.NewLog(o.Logger),

@@ -46,6 +46,9 @@ type Options struct {
 	// exactly the file that was checked is executed, also when another one is put in its
 	// place meanwhile.
 	SHA256 []byte
+	// SocketDir is where the directory of the plugin's sockets is made; empty: where temporary
+	// files are. A killed hub leaves it behind.
+	SocketDir string
 	// VaultVersion is told to the plugin.
 	VaultVersion string
 	// Logger receives what the plugin logs, with its levels, at a bounded rate. The

@@ -10,9 +10,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tocsin-events/tocsin/internal/app"
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 var (
@@ -35,8 +37,36 @@ var madeLater = map[string]bool{
 	"tocsin_audit_request_duration_seconds": true,
 }
 
+// talker is a source plugin that tells numbers and progress, and nothing else.
+type talker struct{ sourceplugin.Plugin }
+
+func (talker) Describe() *sourceplugin.Description {
+	return &sourceplugin.Description{
+		Name: "talker", Version: "1.0.0", ID: 999, EventSource: "talk",
+		Capabilities: sourceplugin.Capabilities{Source: true, Progress: true, Metrics: true},
+	}
+}
+func (talker) Metrics(context.Context) ([]sourceplugin.Metric, error) {
+	return []sourceplugin.Metric{{Name: "heard", Value: 1}, {Name: "said", Monotonic: true, Value: 2}}, nil
+}
+func (talker) Open(context.Context, sourceplugin.Open) (sourceplugin.Stream, error) {
+	return talk{}, nil
+}
+func (talker) Close(context.Context) error { return nil }
+
+type talk struct{ sourceplugin.Stream }
+
+func (talk) Next(ctx context.Context, _ *sourceplugin.Batch) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+func (talk) Progress(context.Context) (sourceplugin.Progress, error) {
+	return sourceplugin.Progress{Fraction: 0.5}, nil
+}
+func (talk) Close(context.Context) error { return nil }
+
 // TestDocumentedMetrics: the metrics that the documentation names, also in its alert rules,
-// are on /metrics of a hub that has a device of each kind, an exporter of spans and a sink.
+// are on /metrics of a hub that has a device of each kind, a source plugin, an exporter of spans and a sink.
 func TestDocumentedMetrics(t *testing.T) {
 	dir := t.TempDir()
 	c := config.Default()
@@ -59,6 +89,9 @@ func TestDocumentedMetrics(t *testing.T) {
 	exporter := config.DefaultTraceExporter()
 	exporter.Name, exporter.Type = "stdout", config.TraceStdout
 	c.Traces.Exporters = append(c.Traces.Exporters, exporter)
+	source := config.DefaultSourcePlugin()
+	source.Name, source.Command = "plugin", "/nothing"
+	c.Plugins.Sources = append(c.Plugins.Sources, source)
 	sink := config.DefaultSink()
 	sink.Name, sink.Type, sink.Webhook.URL = "hook", config.SinkTypeWebhook, "https://hooks.example.com"
 	sink.Events.Types = []string{"none"} // nothing is sent
@@ -67,7 +100,10 @@ func TestDocumentedMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	a, err := app.New(ctx, app.Options{Config: c, Logger: slog.New(slog.DiscardHandler), Version: "test", Stdout: io.Discard})
+	a, err := app.New(ctx, app.Options{
+		Config: c, Logger: slog.New(slog.DiscardHandler), Version: "test", Stdout: io.Discard,
+		LaunchSource: func(context.Context, app.SourceProcess) (sourceplugin.Plugin, error) { return talker{}, nil },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,14 +115,20 @@ func TestDocumentedMetrics(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	answer, err := http.Get(a.URL() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	page, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
+	var page []byte
+	for end := time.Now().Add(time.Minute); !strings.Contains(string(page), "tocsin_plugin_source_progress_ratio"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the plugin does not tell its progress:\n%s", page)
+		}
+		answer, err := http.Get(a.URL() + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err = io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	pages, err := filepath.Glob("../../docs/*.md")

@@ -34,6 +34,21 @@ func TestPluginPage(t *testing.T) {
 	newPage(t).typed("../../docs/run-a-falco-plugin.md", 12)
 }
 
+// TestCapturesPage types what docs/captures.md shows.
+func TestCapturesPage(t *testing.T) {
+	p := newPage(t)
+	for name, from := range map[string]string{"falco.scap": "../../internal/capture/testdata/falco-real.scap", "vault.log": "testdata/audit.jsonl"} {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(p.dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.typed("../../docs/captures.md", 12)
+}
+
 // typed types what a page shows, with at least so many commands, and compares what is printed
 // with the page, but for times, ids, keys and the like. With -update the page gets what is
 // printed. Blocks of the page are
@@ -43,6 +58,7 @@ func TestPluginPage(t *testing.T) {
 //	<!-- page: prints NAME -->      what that has printed since the last such block
 //	<!-- page: stop NAME -->        it gets a Ctrl-C
 //	<!-- page: file NAME -->        a file that is saved
+//	<!-- page: needs PROGRAM -->    commands that are not typed where there is no such program
 //	<!-- page: end -->              nothing behind it is tried
 func (p *page) typed(path string, atLeast int) {
 	t := p.t
@@ -87,6 +103,14 @@ func (p *page) typed(path string, atLeast int) {
 			commands++
 		case "prints":
 			block = p.prints(name, block)
+		case "needs":
+			if _, err := exec.LookPath(name); err != nil {
+				t.Logf("SKIPPED: a part of %s: there is no %s", path, name)
+				break
+			}
+			var n int
+			block, n = p.session(block)
+			commands += n
 		default:
 			var n int
 			block, n = p.session(block)

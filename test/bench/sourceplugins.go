@@ -109,7 +109,7 @@ func nativeDurable(ctx context.Context, s settings) (ours, against float64, err 
 			StartTimeout: time.Minute, CallTimeout: time.Minute, StopTimeout: time.Minute, Limits: event.DefaultLimits,
 		}, plugin.Deps{
 			Launch:  func(context.Context) (sourceplugin.Plugin, error) { return staying{p}, nil },
-			Journal: j, IDs: new(plugin.IDs), Logger: slog.New(slog.DiscardHandler),
+			Journal: j, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err := source.Run(ctx); err != nil {
 			return 0, err

@@ -2,12 +2,15 @@ package compat
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -130,6 +133,16 @@ func TestSysdig(t *testing.T) {
 					t.Errorf("event %d: %d %d %.60q, want %d %d %.60q", i, again[i].PluginID, again[i].Nanos, again[i].payload(), want[i].PluginID, want[i].Nanos, want[i].payload())
 				}
 			}
+			// In it the blocks with events are the same bytes.
+			ours, theirs := eventsOf(t, file(name)), eventsOf(t, file("again-"+name))
+			if len(ours) != len(want) || len(theirs) != len(want) {
+				t.Fatalf("%d events in the file and %d in that of sysdig, of %d", len(ours), len(theirs), len(want))
+			}
+			for i := range ours {
+				if !bytes.Equal(ours[i], theirs[i]) {
+					t.Errorf("event %d: %.60x, sysdig writes %.60x", i, ours[i], theirs[i])
+				}
+			}
 			for _, f := range []string{name, "again-" + name} {
 				if b, err := os.ReadFile(file(f)); err != nil || len(b) == 0 {
 					t.Errorf("%s: %v", f, err)
@@ -139,4 +152,34 @@ func TestSysdig(t *testing.T) {
 			}
 		})
 	}
+}
+
+// eventsOf returns the blocks with events. It knows no more of captures than that.
+func eventsOf(t *testing.T, name string) (events [][]byte) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err = io.ReadAll(z); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u32 := func(b []byte) uint32 { return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24 }
+	for len(b) > 0 {
+		kind, total := u32(b), u32(b[4:])
+		if total < 12 || int(total) > len(b) || total%4 != 0 {
+			t.Fatalf("%s: a block of the type %#x has %d bytes, %d are there", name, kind, total, len(b))
+		}
+		if slices.Contains([]uint32{0x216, 0x217, 0x221, 0x222}, kind) {
+			events = append(events, b[:total])
+		}
+		b = b[total:]
+	}
+	return events
 }

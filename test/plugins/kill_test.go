@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -65,11 +67,12 @@ func (b *safeBuffer) String() string {
 }
 
 // start runs a hub until the test ends.
-func start(t *testing.T, hub, config string) *server {
+func start(t *testing.T, hub, config, tmp string) *server {
 	t.Helper()
 	address := filepath.Join(t.TempDir(), "address")
 	s := &server{command: exec.Command(hub, "server", "--config", config, "--address-file", address), log: new(safeBuffer), ended: make(chan struct{})}
 	s.command.Stderr = s.log
+	s.command.Env = append(os.Environ(), "TMPDIR="+tmp)
 	if err := s.command.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +146,7 @@ func pids(plugin string) (all []int) {
 
 // However often, and whenever, the hub and the plugin are killed: every event of a source with
 // resume positions is in the journal, those that are there several times have one id, and no
-// process of a plugin is left behind.
+// process of a plugin is left behind, nor a directory of its sockets.
 func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and takes seconds")
@@ -166,12 +169,28 @@ plugins:
 		t.Fatal(err)
 	}
 
-	hubs, plugins := 0, 0
+	hubs, plugins, tmp := 0, 0, t.TempDir()
+	sockets := filepath.Join(data, "sockets")
+	left := func() []string {
+		names, _ := filepath.Glob(filepath.Join(sockets, "plugin-dir*"))
+		return names
+	}
+	swept := 0
 	for round := 0; ; round++ {
-		s := start(t, hub, config)
+		before := left()
+		s := start(t, hub, config, tmp)
+		for _, name := range before {
+			if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is left of an earlier hub: %v", name, err)
+			}
+			swept++
+		}
 		if round >= 10 {
 			await(t, "the end of the stream", s.log, func() bool { st, err := s.status(); return err == nil && st.State == "ended" })
-			s.kill()
+			if err := s.command.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			<-s.ended
 			break
 		}
 		// Sometimes before anything is read, sometimes in the middle.
@@ -190,6 +209,12 @@ plugins:
 		await(t, "no plugin is left", s.log, func() bool { return len(pids(plugin)) == 0 })
 	}
 
+	if _, err := os.Stat(sockets); !errors.Is(err, fs.ErrNotExist) || swept == 0 {
+		t.Errorf("%d directories of sockets were left by killed hubs, and after the end of one: %v", swept, err)
+	}
+	if names, err := filepath.Glob(filepath.Join(tmp, "*")); err != nil || len(names) > 0 {
+		t.Errorf("temporary files are left: %q, %v", names, err)
+	}
 	j, err := journal.Open(t.Context(), journal.Config{Dir: data, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -191,7 +191,7 @@ func TestMisbehaviour(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, hub, file)
+	s := start(t, hub, file, t.TempDir())
 
 	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		now := s.sources(t)

@@ -58,8 +58,11 @@ type Options struct {
 	// Below, if set, is a directory that the file must be in, whatever symbolic links there are.
 	Below  string
 	Format format.Format
-	Mode   fs.FileMode // default [DefaultMode]; the umask does not count
-	Sync   Sync        // default [SyncProgress]
+	// Begin is what every line of the format [format.Raw] begins with, if there is such a thing,
+	// so that half a line can be told. The other formats are known.
+	Begin string
+	Mode  fs.FileMode // default [DefaultMode]; the umask does not count
+	Sync  Sync        // default [SyncProgress]
 
 	// RotateBytes is the size at which the file is moved away, RotateAge the age; 0: it is
 	// not. A batch is written whole, so that files may be smaller by one, and a batch larger

@@ -390,7 +390,7 @@ func (out *output) repair() error {
 	if err != nil || len(tail) == 0 {
 		return err
 	}
-	if half(out.o.Format, tail) {
+	if half(out.o, tail) {
 		out.log.Warn("The file ended in the middle of an event, which was not delivered then. The half event is removed.",
 			"file", out.o.Path, "bytes", len(tail))
 		return out.file.Truncate(info.Size() - int64(len(tail)))
@@ -422,12 +422,12 @@ func lastLine(f io.ReaderAt, size int64) ([]byte, error) {
 
 // half says whether a line without its newline is the beginning of an event that was not
 // written whole, or nothing but zeros, as some file systems have after a power cut.
-func half(f format.Format, line []byte) bool {
+func half(o *Options, line []byte) bool {
 	if len(bytes.Trim(line, "\x00")) == 0 {
 		return true
 	}
 	var lead string
-	switch f {
+	switch o.Format {
 	case format.CloudEvents:
 		lead = `{"specversion":"1.0","id":"`
 	case format.Vault:
@@ -435,7 +435,9 @@ func half(f format.Format, line []byte) bool {
 	case format.Flipt:
 		lead = `{"version":"0.`
 	default:
-		return false // raw data may be anything
+		if lead = o.Begin; lead == "" {
+			return false // raw data may be anything
+		}
 	}
 	n := min(len(lead), len(line))
 	return string(line[:n]) == lead[:n] && !json.Valid(line)

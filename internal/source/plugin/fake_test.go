@@ -220,7 +220,7 @@ func (l *log) names() string {
 func config() Config {
 	return Config{
 		Name: "test", Params: "params", Restart: OnFailure, MaxPause: 20 * time.Millisecond, MaxEvent: 20 << 20,
-		StartTimeout: 2 * time.Second, CallTimeout: 2 * time.Second, StopTimeout: 2 * time.Second,
+		StartTimeout: 2 * time.Second, CallTimeout: 2 * time.Second, StopTimeout: 2 * time.Second, SteadyAfter: 300 * time.Millisecond,
 	}
 }
 
@@ -244,7 +244,6 @@ func start(t testing.TB, c Config, d Deps) (s *Source, stop func()) {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	s = New(c, d)
-	s.steadyAfter = 300 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

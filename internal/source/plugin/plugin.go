@@ -57,6 +57,7 @@ type Config struct {
 	StartTimeout    time.Duration // of the start, and of opening the stream
 	CallTimeout     time.Duration // of everything else
 	StopTimeout     time.Duration // in which what was read becomes durable when Run is to end
+	SteadyAfter     time.Duration // how long it has to run to count as one that runs well; 0: DefaultSteadyAfter
 	Limits          event.Limits  // of the journal
 }
 
@@ -144,8 +145,6 @@ type Source struct {
 	counts *metrics.Component
 	strays strays
 
-	steadyAfter time.Duration // the constant, but in tests
-
 	dropping, unsaved, unacknowledged, unkept, pushed throttle.Throttle
 
 	mu       sync.Mutex
@@ -162,6 +161,9 @@ func New(c Config, d Deps) *Source {
 	if c.Limits == (event.Limits{}) {
 		c.Limits = event.DefaultLimits
 	}
+	if c.SteadyAfter <= 0 {
+		c.SteadyAfter = DefaultSteadyAfter
+	}
 	if d.Metrics == nil {
 		d.Metrics = metrics.New(nil)
 	}
@@ -175,8 +177,7 @@ func New(c Config, d Deps) *Source {
 		d.Record = func(Incident) {}
 	}
 	return &Source{
-		steadyAfter: steadyAfter,
-		config:      c, deps: d, log: d.Logger.With("source", c.Name), counts: d.Metrics.Component("source", c.Name),
+		config: c, deps: d, log: d.Logger.With("source", c.Name), counts: d.Metrics.Component("source", c.Name),
 		status: Status{Name: c.Name, State: Idle, Since: time.Now(), ExtractOnly: c.ExtractOnly},
 	}
 }

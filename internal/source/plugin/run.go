@@ -11,11 +11,12 @@ import (
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
+// DefaultSteadyAfter is how long a plugin has to run to count as one that runs well.
+const DefaultSteadyAfter = 10 * time.Second
+
 const (
 	// firstPause is the pause before the first start again; it doubles with each failure.
 	firstPause = 200 * time.Millisecond
-	// steadyAfter is how long a plugin has to run to count as one that runs well.
-	steadyAfter = 10 * time.Second
 	// recordEvery is how often failures in a row are recorded, after the first.
 	recordEvery = 5 * time.Minute
 	// closeTimeout is how long a plugin has to close its stream, and to end.
@@ -40,7 +41,7 @@ func (s *Source) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if time.Since(began) >= s.steadyAfter {
+		if time.Since(began) >= s.config.SteadyAfter {
 			failures = 0
 		}
 		failures++
@@ -280,7 +281,7 @@ func (r *run) idle(ctx, life context.Context) error {
 	failed := make(chan error, 1)
 	stop := r.watch(life, failed)
 	defer stop()
-	steady := time.NewTimer(r.steadyAfter)
+	steady := time.NewTimer(r.config.SteadyAfter)
 	defer steady.Stop()
 	for {
 		select {
@@ -335,7 +336,7 @@ func (r *run) read(ctx, life context.Context) error {
 	go func() { defer close(saved); saver.run(life) }()
 	stopWatch := r.watch(life, failed)
 	defer stopWatch()
-	steady := time.NewTimer(r.steadyAfter)
+	steady := time.NewTimer(r.config.SteadyAfter)
 	defer steady.Stop()
 
 	var err error
