@@ -122,6 +122,7 @@ func TestDescribe(t *testing.T) {
 		"no name":                          func(d *pb.DescribeResponse) { d.Name = "" },
 		"control characters":               func(d *pb.DescribeResponse) { d.Version = "1\x1b[0m" },
 		"both are needed":                  func(d *pb.DescribeResponse) { d.Id = 0 },
+		"\"syscall\", which is reserved":   func(d *pb.DescribeResponse) { d.EventSource = "syscall" },
 		"neither open a stream":            func(d *pb.DescribeResponse) { d.Capabilities = nil },
 		"twice":                            func(d *pb.DescribeResponse) { d.Fields[1].Name = "n" },
 		"has the type 265":                 func(d *pb.DescribeResponse) { d.Fields[0].Type = 256 + 9 },
