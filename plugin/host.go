@@ -356,7 +356,7 @@ func (s *stream) Progress(context.Context) (p sourceplugin.Progress, err error) 
 }
 
 // Close implements [sourceplugin.Stream]. Code of the author that does not end is left behind when
-// ctx ends, or after some seconds.
+// ctx ends, or after some seconds if that has no deadline.
 func (s *stream) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closing == nil {
@@ -370,12 +370,14 @@ func (s *stream) Close(ctx context.Context) error {
 		s.running.mu.Unlock()
 	}
 	s.mu.Unlock()
-	late := time.NewTimer(stuckTime)
-	defer late.Stop()
+	var late <-chan time.Time
+	if _, bounded := ctx.Deadline(); !bounded {
+		late = time.After(stuckTime)
+	}
 	select {
 	case <-s.ended:
 		return s.closed
-	case <-late.C:
+	case <-late:
 		return fmt.Errorf("the stream does not end, %v after it was closed", stuckTime)
 	case <-ctx.Done():
 		return fmt.Errorf("the stream does not end: %w", ctx.Err())
