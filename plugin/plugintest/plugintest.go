@@ -103,6 +103,8 @@ func Run(t *testing.T, p *plugin.Plugin, o Options) {
 			parts[i] = "^" + regexp.QuoteMeta(parts[i]) + "$"
 		}
 		program := Program{Command: self, Args: []string{"-test.run=" + strings.Join(parts, "/")}}
+		// With the race detector a process waits for a second before it ends, unless it is told not to.
+		program.Env = append(program.Env, "GORACE=atexit_sleep_ms=20 "+os.Getenv("GORACE"))
 		// What the process of an instrumented program leaves behind at its end is nobody's.
 		if dir := os.Getenv("GOCOVERDIR"); dir != "" || testing.CoverMode() != "" {
 			program.Env = append(program.Env, "GOCOVERDIR="+t.TempDir())

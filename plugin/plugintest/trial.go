@@ -55,7 +55,7 @@ func (c check) try(t testing.TB, o Options, launch launcher) {
 		}
 	})
 	x := &trial{TB: t, o: o, launch: launch}
-	p, err := x.start(o.Config)
+	p, err := x.start(o.Config, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatalf("start the plugin: %v", err)
 	}
@@ -65,11 +65,10 @@ func (c check) try(t testing.TB, o Options, launch launcher) {
 }
 
 // start starts a plugin.
-func (x *trial) start(config string) (p sourceplugin.Plugin, err error) {
+func (x *trial) start(config string, log *slog.Logger) (p sourceplugin.Plugin, err error) {
 	x.Helper()
 	x.within(x.o.Patience, "the start of the plugin", func(ctx context.Context) {
-		// The error of a start that fails is what people see, and need not be in the log too.
-		p, err = x.launch(ctx, slog.New(slog.DiscardHandler), config)
+		p, err = x.launch(ctx, log, config)
 	})
 	return p, err
 }
