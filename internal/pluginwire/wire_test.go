@@ -313,6 +313,29 @@ func TestStreamFails(t *testing.T) {
 	}
 }
 
+// A stream of which nothing is read can be closed.
+func TestCloseUnread(t *testing.T) {
+	c := client(t, &peer{open: func(_ *pb.OpenRequest, to pb.PluginService_OpenServer) error {
+		_ = to.Send(&pb.OpenResponse{})
+		for to.Context().Err() == nil {
+			_ = to.Send(&pb.OpenResponse{Events: plain(testID, 1, 1), Count: 1})
+		}
+		return nil
+	}})
+	s, err := c.Open(t.Context(), sourceplugin.Open{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(s.(*Stream).free) > 0 { // until it is as far ahead as it goes
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	events := []sourceplugin.Event{{Event: plain(testID, 1, 10), Number: 1, Source: "a"}, {Event: plain(testID, 1, 10), Source: "b"}}
 	fields := []sourceplugin.FieldRequest{{Index: 0}, {Index: 1}}
