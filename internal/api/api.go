@@ -109,7 +109,10 @@ type Options struct {
 	Sinks      *manager.Manager
 	// PluginSources are the plugins that are sources.
 	PluginSources PluginSources
-	Health        *health.Registry
+	// CheckField says what is wrong with a field of a source plugin in a filter; see
+	// [fields.Registry.Check]. Nil: filters cannot have any.
+	CheckField func(field string) error
+	Health     *health.Registry
 	Metrics       http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
 	GRPC *grpcapi.Server
@@ -146,6 +149,7 @@ type API struct {
 	sinks     *manager.Manager
 
 	pluginSources PluginSources
+	checkField    func(field string) error
 
 	health    *health.Registry
 	grpc      *grpcapi.Server
@@ -177,7 +181,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, pluginSources: o.PluginSources, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, pluginSources: o.PluginSources, checkField: o.CheckField, health: o.Health, grpc: o.GRPC,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,

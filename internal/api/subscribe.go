@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/filter"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -71,7 +72,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 		refuse(refused, refused.reason())
 		return
 	}
-	request, refused := readSubscription(r, namespace, typ)
+	request, refused := a.readSubscription(r, namespace, typ)
 	if refused != nil {
 		refuse(refused, "bad request")
 		return
@@ -119,7 +120,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 }
 
 // readSubscription reads everything but who asks and since when.
-func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *refusal) {
+func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *refusal) {
 	if typ == "" {
 		return nil, badRequest("did not specify eventType to subscribe to")
 	}
@@ -137,10 +138,9 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 			request.Format = hub.VaultJSON
 		}
 	}
-	expression, err := filter.Compile(query.Get("filter"))
-	if err != nil {
-		// Vault says no more than the first line.
-		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
+	expression, refused := a.readFilter(query.Get("filter"))
+	if refused != nil {
+		return nil, refused
 	}
 	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: expression}
 	switch name := query.Get("format"); name {
@@ -170,6 +170,33 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 		request.NoFollow = !follow
 	}
 	return request, nil
+}
+
+// fieldsRetry is when who asks for fields of a plugin that has not been started yet asks again.
+const fieldsRetry = time.Second
+
+// readFilter reads a filter, which may ask for fields of source plugins.
+func (a *API) readFilter(text string) (*filter.Filter, *refusal) {
+	var notYet error
+	expression, err := filter.CompileFields(text, func(field string) error {
+		if a.checkField == nil {
+			return errors.New("fields of plugins cannot be used here")
+		}
+		err := a.checkField(field)
+		if errors.Is(err, fields.ErrNotYet) {
+			notYet = err
+			return nil
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		// Vault says no more than the first line.
+		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
+	case notYet != nil:
+		return nil, &refusal{status: http.StatusServiceUnavailable, text: "Error subscribing\nfilter: " + notYet.Error() + "; try again when it has", plain: true, after: fieldsRetry}
+	}
+	return expression, nil
 }
 
 // begin returns the position after which the subscription begins.

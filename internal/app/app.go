@@ -27,6 +27,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver/manager"
+	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
@@ -85,6 +86,7 @@ type App struct {
 	listener  net.Listener
 	server    *http.Server
 	sources   sources
+	fields    *fields.Registry // of source plugins
 	receivers map[string]*receiving // by the name of their source
 	imports   *imports
 	traces    traces
@@ -193,6 +195,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err
 	}
+	// Filters ask plugins for fields, which start with the other sources.
+	pluginSources, err := a.makePluginSources(o, common)
+	if err != nil {
+		return nil, err
+	}
 	if err := a.openSinks(ctx); err != nil {
 		return nil, err
 	}
@@ -218,10 +225,6 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.makeSources(ctx, common); err != nil {
 		return nil, err
 	}
-	pluginSources, err := a.makePluginSources(o, common)
-	if err != nil {
-		return nil, err
-	}
 	a.onStop("sources", a.sources.stop)
 	a.imports = a.makeImports(common)
 	a.onStop("imports", a.imports.stop)
@@ -233,6 +236,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Journal:          hub.FromJournal(a.journal),
 		MaxSubscriptions: c.Subscriptions.Max,
 		MemoryBytes:      int64(c.Subscriptions.MemoryBytes),
+		Fields:           a.fields,
 		Logger:           component(a.log, "hub"),
 		Metrics:          common,
 		Registry:         a.registry,
@@ -260,6 +264,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		EventTypes:     a.catalog,
 		Sinks:          a.sinks,
 		PluginSources:  pluginSources,
+		CheckField:     a.fields.Check,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

@@ -132,9 +132,11 @@ func (r *Registry) all() []*extractor {
 	return r.extractors[:len(r.extractors):len(r.extractors)]
 }
 
-// Check returns nil if a field, as [fieldtext.Parse] reads it, may be one of a plugin: one that is
-// known has it, as it is written, or a plugin that has not been started yet may have it. The
-// fields of plugins that have run once are known.
+// ErrNotYet means that it cannot be told yet whether there is a field.
+var ErrNotYet = errors.New("it is not known yet whether there is such a field")
+
+// Check returns nil if a plugin has a field, as [fieldtext.Parse] reads it. The fields of plugins
+// that have run once are known; the error wraps [ErrNotYet] if one that has not may have it.
 func (r *Registry) Check(field string) error {
 	name, _, _, err := fieldtext.Split(field)
 	if err != nil {
@@ -146,11 +148,11 @@ func (r *Registry) Check(field string) error {
 	}
 	var known []sourceplugin.Field
 	var wrong error // the plugin has it, but not so
-	unknown := false
+	var silent []string // sources whose plugins have not said yet what they have
 	for _, e := range all {
 		d := e.describe()
 		if d == nil {
-			unknown = true
+			silent = append(silent, e.source.Name())
 			continue
 		}
 		if !d.Capabilities.Extract {
@@ -168,8 +170,8 @@ func (r *Registry) Check(field string) error {
 	switch {
 	case wrong != nil:
 		return wrong
-	case unknown && !ofKnown(name, known):
-		return nil
+	case len(silent) > 0 && !ofKnown(name, known):
+		return fmt.Errorf("field %s: %w: the plugin of the source %s has not been started yet", name, ErrNotYet, strings.Join(silent, ", "))
 	}
 	_, err = fieldtext.Parse(field, known)
 	return err

@@ -192,7 +192,10 @@ func TestCheck(t *testing.T) {
 	check("fake.value", "needs an argument")
 	check("fake.text[x]", "takes no argument")
 	check("fake.txet", `did you mean "fake.text"?`)
-	check("ka.verb", "") // the other one may have it
+	check("ka.verb", "the plugin of the source other has not been started yet") // and may have it
+	if err := r.Check("ka.verb"); !errors.Is(err, ErrNotYet) {
+		t.Error(err)
+	}
 	check("ka.verb[", "does not end with ]")
 
 	// It has run once, and so is known although it does not run any more.
