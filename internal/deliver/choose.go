@@ -10,44 +10,41 @@ import (
 type Choice struct {
 	// Take: it is.
 	Take bool
-	// Problem, if not empty, says why that cannot be told, now or later. The event becomes a
-	// dead letter.
+	// Problem, if not empty, says why that cannot be told.
 	Problem string
+	// Final says that it never can be. The event becomes a dead letter.
+	Final bool
 }
 
 // chooseBackoff is the pause after it could not be told what is for the sink.
-var chooseBackoff = Backoff{First: 500 * time.Millisecond, Most: 10 * time.Second}
+var chooseBackoff = Backoff{First: 500 * time.Millisecond, Most: 5 * time.Second}
 
-// choosing is what is known of records of which it could not be told what is for the sink. It
-// is guarded by the lock of the delivery.
+// choosing is what is known of a record of which it could not be told what is for the sink.
 type choosing struct {
 	since   time.Time // zero: it can
 	reason  string
 	nextLog time.Time
 }
 
-// sift returns which events of a record are for the sink; nil: Match says it. The error is that
-// of ctx.
-func (d *Delivery) sift(ctx context.Context, rec Record) ([]Choice, error) {
+// sift returns what Choose says of a record, nil if there is no Choose. It waits until that can
+// be told of all events, at most for Policy.GiveUp. The error is that of ctx.
+func (d *Delivery) sift(ctx context.Context, s *stream, rec Record) ([]Choice, error) {
 	if d.options.Choose == nil {
 		return nil, nil
 	}
 	choices := make([]Choice, rec.Len())
 	for n := 1; ; n++ {
-		err := d.options.Choose(ctx, rec, choices, false)
+		d.options.Choose(ctx, rec, choices)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if err == nil {
-			d.chosen()
+		reason := obstacle(choices)
+		if reason == "" {
+			d.chosen(s)
 			return choices, nil
 		}
-		clear(choices)
-		if d.unchosen(err) {
-			if err := d.options.Choose(ctx, rec, choices, true); err == nil && ctx.Err() == nil {
-				return choices, nil
-			}
-			clear(choices)
+		if d.unchosen(s, reason) {
+			return choices, nil
 		}
 		timer := time.NewTimer(chooseBackoff.wait(n))
 		select {
@@ -56,42 +53,72 @@ func (d *Delivery) sift(ctx context.Context, rec Record) ([]Choice, error) {
 			timer.Stop()
 			return nil, ctx.Err()
 		}
+		clear(choices)
 	}
 }
 
-// chosen notes that it could be told what is for the sink.
-func (d *Delivery) chosen() {
+// obstacle returns why it cannot be told of some events now, "" if it can be told of all.
+func obstacle(choices []Choice) string {
+	for i := range choices {
+		if c := &choices[i]; c.Problem != "" && !c.Final {
+			return c.Problem
+		}
+	}
+	return ""
+}
+
+// chosen notes that it could be told of a record of a stream what is for the sink.
+func (d *Delivery) chosen(s *stream) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c := d.choosing; !c.since.IsZero() && !c.nextLog.IsZero() {
+	c := s.choosing
+	if c.since.IsZero() {
+		return
+	}
+	s.choosing = choosing{}
+	if !c.nextLog.IsZero() {
 		d.note(Change{}, func() {
 			d.log.Info("It can be told again which events are for the sink.", "after", time.Since(c.since).Round(time.Millisecond))
 		})
 	}
-	d.choosing = choosing{}
 	d.tellLocked()
 }
 
 // unchosen notes that it could not, and says whether that has been so for too long.
-func (d *Delivery) unchosen(err error) (last bool) {
+func (d *Delivery) unchosen(s *stream, reason string) (tooLong bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	c := &d.choosing
+	c := &s.choosing
 	if c.since.IsZero() {
 		c.since = now
 	}
-	c.reason = tidy(err.Error())
-	last = d.policy.ChooseWait > 0 && now.Sub(c.since) >= d.policy.ChooseWait
-	if now.Sub(c.since) >= tellAfter && !now.Before(c.nextLog) {
+	c.reason = tidy(reason)
+	since := c.since
+	switch {
+	case d.policy.GiveUp > 0 && now.Sub(since) >= d.policy.GiveUp:
+		s.choosing = choosing{}
+		tooLong = true
+	case now.Sub(since) >= tellAfter && !now.Before(c.nextLog):
 		c.nextLog = now.Add(warnEvery)
-		reason, since := c.reason, c.since
+		reason := c.reason
 		d.note(Change{}, func() {
 			d.log.Warn("It cannot be told which events are for the sink. They stay in the journal until it can.", "reason", reason, "since", since.UTC().Format(time.RFC3339))
 		})
 	}
 	d.tellLocked()
-	return last
+	return tooLong
+}
+
+// unsifted returns the oldest trouble with choosing that a stream has; since is zero if none has.
+func (d *Delivery) unsifted() (c choosing) {
+	c = d.live.choosing
+	for _, b := range d.backgrounds {
+		if o := b.stream.choosing; !o.since.IsZero() && (c.since.IsZero() || o.since.Before(c.since)) {
+			c = o
+		}
+	}
+	return c
 }
 
 // problem describes it for people; "": there is none.

@@ -23,12 +23,12 @@ type Options struct {
 	// Match selects the events for the sink; nil: all. It is called by one goroutine at a
 	// time for the events of the journal, and by others for those of replays.
 	Match func(*event.Event) bool
-	// Choose, if not nil, is asked instead of Match, about one record at a time, with a choice
-	// for each event of it that is all zero. An error says that it cannot be told now, and why;
-	// the record is kept and Choose is asked again after a pause. After Policy.ChooseWait it is
-	// asked with last: then it has to decide, and what cannot be decided becomes a dead letter.
-	// It returns soon after ctx has ended, and is called by several goroutines at once.
-	Choose func(ctx context.Context, r Record, choices []Choice, last bool) error
+	// Choose, if not nil, is asked instead of Match, about one record at a time: it sets the
+	// choice of each event, which are all zero before, from Start on. While it cannot tell of some
+	// events, it is asked again about the record after pauses, and nothing behind it is read; of
+	// which it cannot tell after Policy.GiveUp, these become dead letters. It returns soon after
+	// ctx has ended, and is called by several goroutines at once.
+	Choose func(ctx context.Context, r Record, choices []Choice)
 	Policy Policy
 	// From says where to begin the first time; default [FromEnd].
 	From    From
@@ -105,7 +105,6 @@ type Delivery struct {
 	letters     letterCount
 	refusals    throttle.Throttle
 	problems    problems
-	choosing    choosing
 	caughtUp    bool // everything was read when something was read last
 }
 

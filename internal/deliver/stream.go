@@ -37,6 +37,7 @@ type stream struct {
 	owners     map[uint64]*owner
 	spare      []*owner
 	all        owner // of all events, for the order All
+	choosing   choosing
 	sending    int   // batches
 	inFlight   int   // events in them
 
