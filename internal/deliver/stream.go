@@ -38,8 +38,8 @@ type stream struct {
 	spare      []*owner
 	all        owner // of all events, for the order All
 	choosing   choosing
-	sending    int   // batches
-	inFlight   int   // events in them
+	sending    int // batches
+	inFlight   int // events in them
 
 	matched int // events of the last record that were selected; of who reads
 
