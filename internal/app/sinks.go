@@ -21,6 +21,7 @@ func (a *App) openSinks(ctx context.Context) (err error) {
 		Delivery: a.config.Delivery,
 		Sinks:    a.config.Sinks,
 		Make:     a.makeSink,
+		Fields:   a.fields,
 		Sample:   a.sampleEvent,
 		Node:     nodeName(a.config.Node),
 		Record:   a.trail.Record,

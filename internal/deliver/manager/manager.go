@@ -28,6 +28,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
 	"github.com/tocsin-events/tocsin/internal/deliver/store"
+	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/strongbox"
@@ -64,6 +65,9 @@ type Options struct {
 	// Make makes a sink of its description, in which Concurrency is set; it reads files, but
 	// does not connect. Who gave the description decides where it may connect to.
 	Make func(config.Sink, Origin) (deliver.Sink, error)
+	// Fields extracts fields of plugins for filters that ask for them; nil: such filters are
+	// refused. A sink waits while the plugin of a field does not run.
+	Fields *fields.Registry
 	// Sample returns an example of an event type, if there is one.
 	Sample func(eventType string) (*event.Event, bool)
 	// Node names the hub in events that test sinks.
@@ -136,6 +140,7 @@ type sink struct {
 	store            *store.Store
 	policy           deliver.Policy
 	delivery         *deliver.Delivery // nil: it has a problem
+	chooser          *chooser          // nil: no fields of plugins are needed
 	made             deliver.Sink
 	before           deliver.Counts // of the deliveries that this one replaced
 	reporter         *reporter
@@ -164,6 +169,11 @@ func (s *sink) setTrouble(err error) {
 func (s *sink) health() error {
 	if err := s.trouble(); err != nil {
 		return err
+	}
+	if s.chooser != nil {
+		if err := s.chooser.problem(); err != nil {
+			return fmt.Errorf("events.filter: %w; events that depend on it stay in the journal until the sink or the plugin is changed", err)
+		}
 	}
 	return s.delivery.Health()
 }
@@ -275,7 +285,7 @@ func (m *Manager) build(s *sink) error {
 			return config.Error{{File: "definition", Key: "sink.file.path", Message: fmt.Sprintf("is already written by the sink %s; give each a file of its own", other)}}
 		}
 	}
-	match, err := c.Events.Selection().Compile()
+	selected, err := c.Events.Selection().CompileFields(m.checkField)
 	if err != nil {
 		return err
 	}
@@ -284,13 +294,22 @@ func (m *Manager) build(s *sink) error {
 	if s.made, err = m.o.Make(c, s.origin); err != nil {
 		return err
 	}
-	s.delivery = deliver.New(deliver.Options{
-		Name: s.name, Sink: s.made, Match: match, Policy: s.policy, From: deliver.From(c.From),
+	if s.chooser, err = m.newChooser(selected); err != nil {
+		_ = s.made.Close()
+		s.made = nil
+		return err
+	}
+	o := deliver.Options{
+		Name: s.name, Sink: s.made, Match: selected.Match, Policy: s.policy, From: deliver.From(c.From),
 		Journal: m.journal, Store: s.store,
 		Logger:       m.log,
 		AttemptsKept: m.o.Delivery.Attempts,
 		Changed:      s.reporter.changed,
-	})
+	}
+	if s.chooser != nil {
+		o.Choose = s.chooser.choose
+	}
+	s.delivery = deliver.New(o)
 	return nil
 }
 
@@ -380,6 +399,7 @@ func (m *Manager) obey(ctx context.Context, s *sink) {
 
 // halt ends the delivery of a sink and waits until it has stored how far it came.
 func (s *sink) halt() {
+	defer s.chooser.release()
 	switch {
 	case s.cancel != nil:
 		s.cancel()
