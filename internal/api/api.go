@@ -113,7 +113,7 @@ type Options struct {
 	// [fields.Registry.Check]. Nil: filters cannot have any.
 	CheckField func(field string) error
 	Health     *health.Registry
-	Metrics       http.Handler
+	Metrics    http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
 	GRPC *grpcapi.Server
 	// Plugins hosts plugins; nil: there are none, and none can be mounted.

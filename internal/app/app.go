@@ -86,7 +86,7 @@ type App struct {
 	listener  net.Listener
 	server    *http.Server
 	sources   sources
-	fields    *fields.Registry // of source plugins
+	fields    *fields.Registry      // of source plugins
 	receivers map[string]*receiving // by the name of their source
 	imports   *imports
 	traces    traces

@@ -147,7 +147,7 @@ func (r *Registry) Check(field string) error {
 		return fmt.Errorf("field %s: there is no plugin that could extract it, because plugins.sources is empty", name)
 	}
 	var known []sourceplugin.Field
-	var wrong error // the plugin has it, but not so
+	var wrong error     // the plugin has it, but not so
 	var silent []string // sources whose plugins have not said yet what they have
 	for _, e := range all {
 		d := e.describe()
