@@ -199,7 +199,7 @@ func (d *Delivery) condition() Condition {
 
 func (d *Delivery) problem() string {
 	var list []string
-	for _, p := range [...]string{d.problems.state, d.problems.letters, d.choosing.problem()} {
+	for _, p := range [...]string{d.problems.state, d.problems.letters, d.undecidable().problem()} {
 		if p != "" {
 			list = append(list, p)
 		}
@@ -251,11 +251,12 @@ func (d *Delivery) Health() error {
 	if d.problems.full {
 		return fmt.Errorf("%s; events that should become dead letters wait, and others after them: redrive or purge some", d.problems.letters)
 	}
-	if c := &d.choosing; !c.since.IsZero() && now.Sub(c.since) > failingFor {
-		events, _ := d.lag(end, now)
-		return fmt.Errorf("%s; %d events wait in the journal and are lost for this sink once the journal removes them (journal.max_age, max_bytes)", c.problem(), events)
-	}
-	if p := d.problem(); p != "" && d.choosing.since.IsZero() {
+	if c := d.undecidable(); !c.since.IsZero() {
+		if now.Sub(c.since) > failingFor {
+			events, _ := d.lag(end, now)
+			return fmt.Errorf("%s; %d events wait in the journal and are lost for this sink once the journal removes them (journal.max_age, max_bytes)", c.problem(), events)
+		}
+	} else if p := d.problem(); p != "" {
 		return errors.New(p)
 	}
 	if g := &d.lastGap; !g.at.IsZero() && now.Sub(g.at) < noticedFor {
