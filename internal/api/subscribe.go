@@ -71,7 +71,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 		refuse(refused, refused.reason())
 		return
 	}
-	request, refused := readSubscription(r, namespace, typ)
+	request, refused := a.readSubscription(r, namespace, typ)
 	if refused != nil {
 		refuse(refused, "bad request")
 		return
@@ -119,7 +119,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 }
 
 // readSubscription reads everything but who asks and since when.
-func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *refusal) {
+func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *refusal) {
 	if typ == "" {
 		return nil, badRequest("did not specify eventType to subscribe to")
 	}
@@ -137,7 +137,7 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 			request.Format = hub.VaultJSON
 		}
 	}
-	expression, err := filter.Compile(query.Get("filter"))
+	expression, err := filter.CompileFields(query.Get("filter"), a.checkField)
 	if err != nil {
 		// Vault says no more than the first line.
 		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
@@ -170,6 +170,14 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 		request.NoFollow = !follow
 	}
 	return request, nil
+}
+
+// checkField says whether filters may ask for a field of plugins.
+func (a *API) checkField(field string) error {
+	if a.fields == nil {
+		return errors.New("fields of plugins cannot be used here")
+	}
+	return a.fields.Check(field)
 }
 
 // begin returns the position after which the subscription begins.

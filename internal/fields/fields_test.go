@@ -218,22 +218,27 @@ func TestWhoIsAsked(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*sourceplugin.Description)
 		asked  bool
+		why    string
 	}{
-		"its own event source":    {func(*sourceplugin.Description) {}, true},
-		"another event source":    {func(d *sourceplugin.Description) { d.EventSource = "others" }, false},
-		"all event sources":       {func(d *sourceplugin.Description) { d.ID, d.EventSource = 0, "" }, true},
-		"this one":                {func(d *sourceplugin.Description) { d.EventSource, d.ExtractSources = "x", []string{"a", "fakes"} }, true},
-		"not this one":            {func(d *sourceplugin.Description) { d.ExtractSources = []string{"a"} }, false},
-		"it extracts nothing":     {func(d *sourceplugin.Description) { d.Capabilities.Extract = false }, false},
-		"it has no such field":    {func(d *sourceplugin.Description) { d.Fields = d.Fields[1:] }, false},
-		"the field takes no such": {func(d *sourceplugin.Description) { d.Fields[0].Arg.Required = true }, false},
+		"its own event source":    {func(*sourceplugin.Description) {}, true, ""},
+		"another event source":    {func(d *sourceplugin.Description) { d.EventSource = "others" }, false, ""},
+		"all event sources":       {func(d *sourceplugin.Description) { d.ID, d.EventSource = 0, "" }, true, ""},
+		"this one":                {func(d *sourceplugin.Description) { d.EventSource, d.ExtractSources = "x", []string{"a", "fakes"} }, true, ""},
+		"not this one":            {func(d *sourceplugin.Description) { d.ExtractSources = []string{"a"} }, false, ""},
+		"it extracts nothing":     {func(d *sourceplugin.Description) { d.Capabilities.Extract = false }, false, `unknown field "fake.text"; the plugin has none`},
+		"it has no such field":    {func(d *sourceplugin.Description) { d.Fields = d.Fields[1:] }, false, `unknown field "fake.text"; did you mean "fake.net"?`},
+		"the field takes no such": {func(d *sourceplugin.Description) { d.Fields[0].Arg.Required = true }, false, "field fake.text needs an argument in brackets: fake.text"},
 	} {
 		r := New(Options{})
 		p := plugin(tt.change)
 		r.Add(fieldstest.NewSource("some", p))
 		u, _ := r.Use("fake.text")
 		got := text(u.View(t.Context(), recordOf(`{"text":"x"}`)), 0, 0)
-		if want := map[bool]string{true: "x"}[tt.asked]; got != want || (len(p.Calls()) == 1) != tt.asked {
+		want := map[bool]string{true: "x"}[tt.asked]
+		if tt.why != "" {
+			want = "missing(final=false): it does not exist: " + tt.why
+		}
+		if got != want || (len(p.Calls()) == 1) != tt.asked {
 			t.Errorf("%s: %q, calls %v", name, got, p.Calls())
 		}
 	}
