@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"github.com/tocsin-events/tocsin/internal/journal"
 )
@@ -100,20 +102,61 @@ func (b *batch) choose(g *group) *chunk {
 	return c
 }
 
-// pickByFields picks for a group whose filter asks for fields of plugins.
+// Pauses between attempts to have fields extracted.
+const (
+	firstFieldPause = 50 * time.Millisecond
+	mostFieldPause  = time.Second
+)
+
+// pickByFields picks for a group whose filter asks for fields of plugins. While some are missing
+// it tries again, as long as the group waits for plugins.
 func (b *batch) pickByFields(g *group, p *picks) {
+	for pause := firstFieldPause; ; pause = min(2*pause, mostFieldPause) {
+		missing, hope := b.pickOnce(g, p)
+		if !hope {
+			g.lacking.Store(0)
+		}
+		if !hope || !g.waits() || !sleep(g.hub.asking, pause) {
+			g.hub.metrics.missingFields.Add(float64(missing))
+			return
+		}
+		p.reset(b.events.Len())
+	}
+}
+
+// pickOnce returns of how many events a field was missing, and whether some may be known later.
+func (b *batch) pickOnce(g *group, p *picks) (missing int, hope bool) {
 	view := g.fields.View(g.hub.asking, b.events)
-	missing := 0
 	for i := b.events.Start(); i < b.events.Len(); i++ {
 		if g.matcher.matchRow(b.events.Event(i), view.At(i)) {
 			p.add(i)
 		}
-		if view.Missing() != nil {
+		if m := view.Missing(); m != nil {
 			missing++
+			hope = hope || !m.Final
 		}
 	}
-	if missing > 0 {
-		g.hub.metrics.missingFields.Add(float64(missing))
+	return missing, hope
+}
+
+// waits says whether the group still waits for fields that are missing.
+func (g *group) waits() bool {
+	now := time.Now().UnixNano()
+	if g.lacking.CompareAndSwap(0, now) {
+		return true
+	}
+	return now-g.lacking.Load() < int64(g.hub.fieldWait)
+}
+
+// sleep returns false if ctx has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

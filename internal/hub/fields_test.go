@@ -23,7 +23,7 @@ func withFields(t *testing.T, j Journal) (*Hub, *fieldstest.Plugin, *fieldstest.
 	source := fieldstest.NewSource("fake", plugin)
 	registry := fields.New(fields.Options{})
 	registry.Add(source)
-	return newTestHub(t, j, Options{Fields: registry}), plugin, source
+	return newTestHub(t, j, Options{Fields: registry, FieldWait: time.Second}), plugin, source
 }
 
 // filtered asks for the events of a filter from now on.
@@ -100,7 +100,45 @@ func TestFieldsAreLazy(t *testing.T) {
 	}
 }
 
-// What cannot be extracted has no value, which is counted.
+// A subscription waits for a plugin that is started again, and others do not.
+func TestFieldsAreWaitedFor(t *testing.T) {
+	j := newMemJournal()
+	h, plugin, source := withFields(t, j)
+	h.fieldWait = time.Hour
+	ln := listen(t)
+	is := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "a"`))
+	isNot := connect(t, h, ln, filtered(t, h, `field["fake.text"] != "a"`))
+	plain := connect(t, h, ln, filtered(t, h, `event_type == "falco/fakes"`))
+	source.Set(nil)
+	a, b := fieldstest.Event(`{"text":"a"}`), fieldstest.Event(`{"text":"b"}`)
+	j.append(a, b)
+	if got := plain.event(); got.ID != a.ID {
+		t.Errorf("got %s", got.ID)
+	}
+	eventually(t, "both wait", func() bool {
+		waiting := 0
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, g := range h.groups {
+			if g.lacking.Load() != 0 {
+				waiting++
+			}
+		}
+		return waiting == 2
+	})
+	source.Set(plugin)
+	if got := is.event(); got.ID != a.ID {
+		t.Errorf("got %s", got.ID)
+	}
+	if got := isNot.event(); got.ID != b.ID {
+		t.Errorf("got %s", got.ID)
+	}
+	if n := testutil.ToFloat64(h.metrics.missingFields); n != 0 {
+		t.Errorf("%v events were decided without", n)
+	}
+}
+
+// What cannot be extracted for too long has no value, which is counted.
 func TestFieldsOfNobody(t *testing.T) {
 	j := newMemJournal()
 	h, plugin, source := withFields(t, j)

@@ -39,8 +39,9 @@
 //
 // A filter may ask for fields that plugins extract. They are extracted once per batch, for all
 // groups and fields together, and only when an event that a group may see depends on one.
-// What cannot be extracted, because a plugin does not run or does not answer, counts as a field
-// without a value, and is counted: subscriptions do not wait for plugins.
+// While one cannot be extracted, because a plugin does not run or does not answer, the
+// subscriptions of the group wait, for at most Options.FieldWait. From then on it counts as a
+// field without a value, and the events are counted, until the plugin answers again.
 //
 // # Rights
 //
@@ -87,6 +88,8 @@ const (
 	DefaultMemoryBytes = 64 << 20
 	// DefaultPingInterval is Options.PingInterval if not set; Vault's is the same.
 	DefaultPingInterval = 30 * time.Second
+	// DefaultFieldWait is Options.FieldWait if not set.
+	DefaultFieldWait = 30 * time.Second
 
 	// tickInterval is how often the hub looks after its subscriptions.
 	tickInterval = 250 * time.Millisecond
@@ -126,6 +129,8 @@ type Options struct {
 	// Fields extracts fields of plugins for filters that ask for them; nil: such
 	// filters are refused.
 	Fields *fields.Registry
+	// FieldWait is how long subscriptions wait for fields that cannot be extracted.
+	FieldWait time.Duration
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
 	// Metrics has the common counters; Registry, if not nil, gets the hub's own.
@@ -173,9 +178,10 @@ type Hub struct {
 	now          atomic.Uint64 // tick, never 0
 	exits        exits
 
-	fields *fields.Registry
-	asking context.Context // ends when plugins need not be waited for any more
-	hushed context.CancelFunc
+	fields    *fields.Registry
+	fieldWait time.Duration
+	asking    context.Context // ends when plugins need not be waited for any more
+	hushed    context.CancelFunc
 
 	// tasks has all goroutines of the hub. Those of subscriptions start only
 	// while the goroutine that serves the subscription is counted.
@@ -198,6 +204,9 @@ func New(o Options) *Hub {
 	if o.MemoryBytes <= 0 {
 		o.MemoryBytes = DefaultMemoryBytes
 	}
+	if o.FieldWait <= 0 {
+		o.FieldWait = DefaultFieldWait
+	}
 	if o.PingInterval <= 0 {
 		o.PingInterval = DefaultPingInterval
 	}
@@ -218,6 +227,7 @@ func New(o Options) *Hub {
 		access:       make(map[any]map[*group]struct{}),
 		empty:        make(chan struct{}),
 		fields:       o.Fields,
+		fieldWait:    o.FieldWait,
 	}
 	h.asking, h.hushed = context.WithCancel(context.Background())
 	h.now.Store(1)
