@@ -111,5 +111,5 @@ func (c choosing) problem() string {
 	if c.since.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("cannot tell which events are for the sink since %s: %s", clock(c.since), c.reason)
+	return fmt.Sprintf("cannot be told since %s which events are for the sink: %s", clock(c.since), c.reason)
 }

@@ -86,7 +86,8 @@ func TestChooseWaits(t *testing.T) {
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
 			if s := r.Status(); len(r.sink.got()) != 50 || s.LagEvents != 100 || s.Condition != deliver.Running ||
-				!strings.HasPrefix(s.Problem, "cannot tell which events are for the sink since ") || !strings.HasSuffix(s.Problem, errNoPlugin.Error()) {
+				s.Problem != "" ||
+				!strings.HasPrefix(s.Undecided, "cannot be told since ") || !strings.HasSuffix(s.Undecided, errNoPlugin.Error()) {
 				t.Errorf("%+v", s)
 			}
 			if err := r.Health(); err != nil {
@@ -105,7 +106,7 @@ func TestChooseWaits(t *testing.T) {
 			r.flush(t)
 			checkEven(t, r.sink.got(), 200)
 			s := r.Status()
-			if s.Problem != "" || s.DeadLetters != 0 || s.Filtered != 100 || r.Health() != nil || c.lasts != 0 {
+			if s.Undecided != "" || s.DeadLetters != 0 || s.Filtered != 100 || r.Health() != nil || c.lasts != 0 {
 				t.Errorf("%+v, %v", s, r.Health())
 			}
 		})

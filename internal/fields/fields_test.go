@@ -351,6 +351,22 @@ func TestCrash(t *testing.T) {
 			}
 			return p
 		}
+		// Nor one that is known to have ended before its source knows it.
+		ended := fieldstest.New()
+		ended.Before = func(context.Context, []sourceplugin.Event) error {
+			return fmt.Errorf("read: %w", sourceplugin.ErrExited)
+		}
+		r.source.Set(ended)
+		other := recordOf(`{"text":"x"}`, `{"text":"y"}`)
+		for range 3 {
+			if got := text(u.View(t.Context(), other), 0, 0); !strings.HasPrefix(got, "missing(final=false)") {
+				t.Error(got)
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := len(ended.Calls()); n != 3 {
+			t.Errorf("it was asked %d times", n)
+		}
 		rec := recordOf(`{"text":"x"}`)
 		for range 3 {
 			r.source.Set(crashing())

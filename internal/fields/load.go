@@ -349,7 +349,7 @@ func (l *load) answer(j *job, q question) bool {
 	switch {
 	case l.ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		why = fmt.Sprintf("the plugin of the source %s has not answered within %s", name, l.registry.o.Timeout)
-	case errors.Is(err, errStuck), errors.Is(err, sourceplugin.ErrNotSupported), !j.extractor.runs(j.plugin):
+	case errors.Is(err, errStuck), errors.Is(err, sourceplugin.ErrNotSupported), errors.Is(err, sourceplugin.ErrExited), !j.extractor.runs(j.plugin):
 	case l.own < len(l.names), l.calls >= maxCalls:
 	case len(q.at) == 1:
 		l.refuse(j, q.at[0], why)
