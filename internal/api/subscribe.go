@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
-	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/filter"
 	"github.com/tocsin-events/tocsin/internal/hub"
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -74,7 +74,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 	}
 	request, refused := a.readSubscription(r, namespace, typ)
 	if refused != nil {
-		refuse(refused, "bad request")
+		refuse(refused, cmp.Or(refused.why, "bad request"))
 		return
 	}
 	handshake, err := websocket.Check(r, a.websocket)
@@ -138,9 +138,15 @@ func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Req
 			request.Format = hub.VaultJSON
 		}
 	}
-	expression, refused := a.readFilter(query.Get("filter"))
-	if refused != nil {
-		return nil, refused
+	expression, err := filter.CompileFields(query.Get("filter"), a.checkField)
+	if err != nil {
+		// Vault says no more than the first line.
+		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
+	}
+	if names := expression.Fields(); len(names) > 0 {
+		if err := a.fields.Known(names...); err != nil {
+			return nil, &refusal{status: http.StatusServiceUnavailable, text: "Error subscribing\nfilter: " + err.Error() + "; try again when it has", plain: true, why: "fields", after: fieldsRetry}
+		}
 	}
 	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: expression}
 	switch name := query.Get("format"); name {
@@ -172,31 +178,15 @@ func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Req
 	return request, nil
 }
 
-// fieldsRetry is when who asks for fields of a plugin that has not been started yet asks again.
+// fieldsRetry is when somebody asks again for fields of a plugin that has not been started yet.
 const fieldsRetry = time.Second
 
-// readFilter reads a filter, which may ask for fields of source plugins.
-func (a *API) readFilter(text string) (*filter.Filter, *refusal) {
-	var notYet error
-	expression, err := filter.CompileFields(text, func(field string) error {
-		if a.checkField == nil {
-			return errors.New("fields of plugins cannot be used here")
-		}
-		err := a.checkField(field)
-		if errors.Is(err, fields.ErrNotYet) {
-			notYet = err
-			return nil
-		}
-		return err
-	})
-	switch {
-	case err != nil:
-		// Vault says no more than the first line.
-		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
-	case notYet != nil:
-		return nil, &refusal{status: http.StatusServiceUnavailable, text: "Error subscribing\nfilter: " + notYet.Error() + "; try again when it has", plain: true, after: fieldsRetry}
+// checkField says whether filters may ask for a field of plugins.
+func (a *API) checkField(field string) error {
+	if a.fields == nil {
+		return errors.New("fields of plugins cannot be used here")
 	}
-	return expression, nil
+	return a.fields.Check(field)
 }
 
 // begin returns the position after which the subscription begins.

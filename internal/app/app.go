@@ -86,10 +86,10 @@ type App struct {
 	listener  net.Listener
 	server    *http.Server
 	sources   sources
-	fields    *fields.Registry      // of source plugins
 	receivers map[string]*receiving // by the name of their source
 	imports   *imports
 	traces    traces
+	fields    *fields.Registry
 	sinks     *manager.Manager
 	meter     auditMeter
 	systemd   *systemd.Service
@@ -195,11 +195,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err
 	}
-	// Filters ask plugins for fields, which start with the other sources.
 	pluginSources, err := a.makePluginSources(o, common)
 	if err != nil {
 		return nil, err
 	}
+	a.makeFields(pluginSources)
 	if err := a.openSinks(ctx); err != nil {
 		return nil, err
 	}
@@ -234,9 +234,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 
 	h := hub.New(hub.Options{
 		Journal:          hub.FromJournal(a.journal),
+		Fields:           a.fields,
 		MaxSubscriptions: c.Subscriptions.Max,
 		MemoryBytes:      int64(c.Subscriptions.MemoryBytes),
-		Fields:           a.fields,
 		Logger:           component(a.log, "hub"),
 		Metrics:          common,
 		Registry:         a.registry,
@@ -264,7 +264,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		EventTypes:     a.catalog,
 		Sinks:          a.sinks,
 		PluginSources:  pluginSources,
-		CheckField:     a.fields.Check,
+		Fields:         a.fields,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"regexp"
 	"strings"
@@ -45,26 +44,20 @@ func (p payloads) Open(ctx context.Context, name string) (*api.Payload, error) {
 	return &api.Payload{Body: object, Size: int64(info.Size), ContentType: "application/json"}, nil
 }
 
-// maxPayload bounds a payload that is read into memory: the largest event of a plugin, and more.
-const maxPayload = 32 << 20
-
-// readPayload returns a payload that [App.keepPayload] has stored.
-func (a *App) readPayload(ctx context.Context, ref string) (_ []byte, err error) {
+// payload returns the bytes that a reference in an event stands for. The error wraps
+// [fs.ErrNotExist] if they are not there, or not any more.
+func (a *App) payload(ctx context.Context, ref string) ([]byte, error) {
 	name, ok := strings.CutPrefix(ref, vaultaudit.PayloadPath)
-	if !ok {
-		return nil, fmt.Errorf("payload %.80q: %w", ref, fs.ErrNotExist)
+	if !ok || !payloadName.MatchString(name) {
+		return nil, fmt.Errorf("the bytes are not in the journal: %w", fs.ErrNotExist)
 	}
-	p, err := payloads{a.journal}.Open(ctx, name)
+	store, err := a.journal.Objects(ctx, vaultaudit.PayloadBucket)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.Body.Close()) }()
-	if p.Size > maxPayload {
-		return nil, fmt.Errorf("payload %q has %d bytes, more than %d", name, p.Size, maxPayload)
+	data, err := store.GetBytes(ctx, name)
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil, fmt.Errorf("payload %q: %w", name, fs.ErrNotExist)
 	}
-	data, err := io.ReadAll(io.LimitReader(p.Body, maxPayload))
-	if err != nil {
-		return nil, fmt.Errorf("read the payload %q: %w", name, err)
-	}
-	return data, nil
+	return data, err
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/config"
-	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/metrics"
 	"github.com/tocsin-events/tocsin/internal/pluginprocess"
@@ -75,10 +74,9 @@ func (p pluginSources) Statuses() []plugin.Status {
 	return all
 }
 
-// makePluginSources makes the sources of plugins.sources, and what has fields extracted by them.
-// Each has a health check of its own, and keeps nothing else from working.
+// makePluginSources makes the sources of plugins.sources. Each has a health check of its own, and
+// keeps nothing else from working.
 func (a *App) makePluginSources(o Options, common *metrics.Metrics) (pluginSources, error) {
-	a.fields = fields.New(fields.Options{Payload: a.readPayload, Logger: component(a.log, "fields"), Registry: a.registry})
 	if len(a.config.Plugins.Sources) == 0 {
 		return nil, nil
 	}
@@ -113,7 +111,6 @@ func (a *App) makePluginSources(o Options, common *metrics.Metrics) (pluginSourc
 			Logger:  component(a.log, "source"),
 		})
 		all = append(all, s)
-		a.fields.Add(s)
 		a.sources.all = append(a.sources.all, namedSource{name, s})
 		a.health.Register("source "+name, health.Degradation, s.Health)
 		a.registry.MustRegister(s.Collector())

@@ -10,42 +10,46 @@ import (
 type Choice struct {
 	// Take: it is.
 	Take bool
-	// Problem, if not empty, says why that cannot be told.
+	// Problem, if not empty, says why that cannot be told, now or later. The event becomes a
+	// dead letter.
 	Problem string
-	// Final says that it never can be. The event becomes a dead letter.
-	Final bool
 }
 
 // chooseBackoff is the pause after it could not be told what is for the sink.
-var chooseBackoff = Backoff{First: 500 * time.Millisecond, Most: 5 * time.Second}
+var chooseBackoff = Backoff{First: 500 * time.Millisecond, Most: 10 * time.Second}
 
-// choosing is what is known of a record of which it could not be told what is for the sink.
+// choosing is since when, and why, it cannot be told which events of a stream are for the sink.
+// It is guarded by the lock of the delivery.
 type choosing struct {
 	since   time.Time // zero: it can
 	reason  string
-	nextLog time.Time
+	nextLog time.Time // zero: nothing was logged
 }
 
-// sift returns what Choose says of a record, nil if there is no Choose. It waits until that can
-// be told of all events, at most for Policy.GiveUp. The error is that of ctx.
+// sift returns which events of a record are for the sink; nil: Match says it. The error is that
+// of ctx.
 func (d *Delivery) sift(ctx context.Context, s *stream, rec Record) ([]Choice, error) {
 	if d.options.Choose == nil {
 		return nil, nil
 	}
 	choices := make([]Choice, rec.Len())
 	for n := 1; ; n++ {
-		d.options.Choose(ctx, rec, choices)
-		if ctx.Err() != nil {
+		err := d.options.Choose(ctx, rec, choices, false)
+		last := err != nil && ctx.Err() == nil && d.unchosen(s, err)
+		if last {
+			clear(choices)
+			err = d.options.Choose(ctx, rec, choices, true)
+		}
+		switch {
+		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		}
-		reason := obstacle(choices)
-		if reason == "" {
-			d.chosen(s)
+		case err == nil:
+			if !last {
+				d.chosen(s)
+			}
 			return choices, nil
 		}
-		if d.unchosen(s, reason) {
-			return choices, nil
-		}
+		clear(choices)
 		timer := time.NewTimer(chooseBackoff.wait(n))
 		select {
 		case <-timer.C:
@@ -53,39 +57,25 @@ func (d *Delivery) sift(ctx context.Context, s *stream, rec Record) ([]Choice, e
 			timer.Stop()
 			return nil, ctx.Err()
 		}
-		clear(choices)
 	}
 }
 
-// obstacle returns why it cannot be told of some events now, "" if it can be told of all.
-func obstacle(choices []Choice) string {
-	for i := range choices {
-		if c := &choices[i]; c.Problem != "" && !c.Final {
-			return c.Problem
-		}
-	}
-	return ""
-}
-
-// chosen notes that it could be told of a record of a stream what is for the sink.
+// chosen notes that it could be told what is for the sink.
 func (d *Delivery) chosen(s *stream) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := s.choosing
-	if c.since.IsZero() {
-		return
-	}
 	s.choosing = choosing{}
 	if !c.nextLog.IsZero() {
 		d.note(Change{}, func() {
 			d.log.Info("It can be told again which events are for the sink.", "after", time.Since(c.since).Round(time.Millisecond))
 		})
+		d.tellLocked()
 	}
-	d.tellLocked()
 }
 
 // unchosen notes that it could not, and says whether that has been so for too long.
-func (d *Delivery) unchosen(s *stream, reason string) (tooLong bool) {
+func (d *Delivery) unchosen(s *stream, err error) (tooLong bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
@@ -93,26 +83,21 @@ func (d *Delivery) unchosen(s *stream, reason string) (tooLong bool) {
 	if c.since.IsZero() {
 		c.since = now
 	}
-	c.reason = tidy(reason)
-	since := c.since
-	switch {
-	case d.policy.GiveUp > 0 && now.Sub(since) >= d.policy.GiveUp:
-		s.choosing = choosing{}
-		tooLong = true
-	case now.Sub(since) >= tellAfter && !now.Before(c.nextLog):
+	c.reason = tidy(err.Error())
+	if now.Sub(c.since) >= tellAfter && !now.Before(c.nextLog) {
 		c.nextLog = now.Add(warnEvery)
-		reason := c.reason
+		reason, since := c.reason, clock(c.since)
 		d.note(Change{}, func() {
-			d.log.Warn("It cannot be told which events are for the sink. They stay in the journal until it can.", "reason", reason, "since", since.UTC().Format(time.RFC3339))
+			d.log.Warn("It cannot be told which events are for the sink. They stay in the journal until it can.", "reason", reason, "since", since)
 		})
+		d.tellLocked()
 	}
-	d.tellLocked()
-	return tooLong
+	return d.policy.GiveUp > 0 && now.Sub(c.since) >= d.policy.GiveUp
 }
 
-// unsifted returns the oldest trouble with choosing that a stream has; since is zero if none has.
-func (d *Delivery) unsifted() (c choosing) {
-	c = d.live.choosing
+// undecidable returns what has been so for longest of what is being read.
+func (d *Delivery) undecidable() choosing {
+	c := d.live.choosing
 	for _, b := range d.backgrounds {
 		if o := b.stream.choosing; !o.since.IsZero() && (c.since.IsZero() || o.since.Before(c.since)) {
 			c = o
@@ -122,21 +107,9 @@ func (d *Delivery) unsifted() (c choosing) {
 }
 
 // problem describes it for people; "": there is none.
-func (c *choosing) problem() string {
+func (c choosing) problem() string {
 	if c.since.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("cannot tell which events are for the sink since %s: %s", clock(c.since), c.reason)
-}
-
-// undecidable sets an event aside of which it cannot be told whether it is for the sink.
-func (s *stream) undecidable(w *worker, e *entry) bool {
-	if e.trouble == nil || !e.trouble.undecidable {
-		return false
-	}
-	s.setAside(e)
-	if e.owner != nil {
-		e.owner.batch, e.owner.expiring = w, true
-	}
-	return true
+	return fmt.Sprintf("cannot be told since %s which events are for the sink: %s", clock(c.since), c.reason)
 }

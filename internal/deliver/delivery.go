@@ -23,12 +23,12 @@ type Options struct {
 	// Match selects the events for the sink; nil: all. It is called by one goroutine at a
 	// time for the events of the journal, and by others for those of replays.
 	Match func(*event.Event) bool
-	// Choose, if not nil, is asked instead of Match, about one record at a time: it sets the
-	// choice of each event, which are all zero before, from Start on. While it cannot tell of some
-	// events, it is asked again about the record after pauses, and nothing behind it is read; of
-	// which it cannot tell after Policy.GiveUp, these become dead letters. It returns soon after
-	// ctx has ended, and is called by several goroutines at once.
-	Choose func(ctx context.Context, r Record, choices []Choice)
+	// Choose, if not nil, is asked instead of Match, about a whole record, with a choice for each
+	// event of it that is all zero. An error says that it cannot be told now, and why: nothing
+	// that comes later is sent, and Choose is asked again after a pause. When that has been so for
+	// Policy.GiveUp it is asked with last: then it decides what it can, and has problems with the
+	// rest. It returns soon after ctx has ended, and is called by several goroutines at once.
+	Choose func(ctx context.Context, r Record, choices []Choice, last bool) error
 	Policy Policy
 	// From says where to begin the first time; default [FromEnd].
 	From    From

@@ -59,7 +59,7 @@ type Policy struct {
 	// fails again and again while others are delivered is given up after ten attempts.
 	Attempts int
 	// GiveUp is for how long the sink may fail with an event, from the first attempt that
-	// counts, and for how long it cannot be told whether one is for the sink; 0: for ever.
+	// counts, and for how long Options.Choose may fail; 0: for ever.
 	GiveUp time.Duration
 	// MaxAge is how old an event may be when it is its turn. Older ones become dead letters;
 	// 0: no limit. It is not for replays and redrives.

@@ -37,11 +37,11 @@ type stream struct {
 	owners     map[uint64]*owner
 	spare      []*owner
 	all        owner // of all events, for the order All
-	choosing   choosing
-	sending    int // batches
-	inFlight   int // events in them
+	sending    int   // batches
+	inFlight   int   // events in them
 
-	matched int // events of the last record that were selected; of who reads
+	matched  int // events of the last record that were selected; of who reads
+	choosing choosing
 
 	asides   []*entry // become dead letters
 	removals []*entry // are none any more

@@ -132,11 +132,9 @@ func (r *Registry) all() []*extractor {
 	return r.extractors[:len(r.extractors):len(r.extractors)]
 }
 
-// ErrNotYet means that it cannot be told yet whether there is a field.
-var ErrNotYet = errors.New("it is not known yet whether there is such a field")
-
-// Check returns nil if a plugin has a field, as [fieldtext.Parse] reads it. The fields of plugins
-// that have run once are known; the error wraps [ErrNotYet] if one that has not may have it.
+// Check returns nil if a field, as [fieldtext.Parse] reads it, may be one of a plugin: one that is
+// known has it, as it is written, or a plugin that has not been started yet may have it. The
+// fields of plugins that have run once are known.
 func (r *Registry) Check(field string) error {
 	name, _, _, err := fieldtext.Split(field)
 	if err != nil {
@@ -147,12 +145,12 @@ func (r *Registry) Check(field string) error {
 		return fmt.Errorf("field %s: there is no plugin that could extract it, because plugins.sources is empty", name)
 	}
 	var known []sourceplugin.Field
-	var wrong error     // the plugin has it, but not so
-	var silent []string // sources whose plugins have not said yet what they have
+	var wrong error // the plugin has it, but not so
+	unknown := false
 	for _, e := range all {
 		d := e.describe()
 		if d == nil {
-			silent = append(silent, e.source.Name())
+			unknown = true
 			continue
 		}
 		if !d.Capabilities.Extract {
@@ -170,8 +168,8 @@ func (r *Registry) Check(field string) error {
 	switch {
 	case wrong != nil:
 		return wrong
-	case len(silent) > 0 && !ofKnown(name, known):
-		return fmt.Errorf("field %s: %w: the plugin of the source %s has not been started yet", name, ErrNotYet, strings.Join(silent, ", "))
+	case unknown && !ofKnown(name, known):
+		return nil
 	}
 	_, err = fieldtext.Parse(field, known)
 	return err

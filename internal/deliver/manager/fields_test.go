@@ -46,7 +46,7 @@ func (b *bench) fake(payload string) string {
 
 func (b *bench) awaitStatus(name, what string) {
 	b.t.Helper()
-	await(b.t, name+" says "+what, func() bool { return strings.Contains(b.info(name).Status.Problem, what) })
+	await(b.t, name+" says "+what, func() bool { return strings.Contains(b.info(name).Status.Undecided, what) })
 }
 
 // A sink starts before the plugin, waits for it, then and when it ends, and gets what it is to
@@ -62,7 +62,7 @@ func TestSinksWaitForPlugins(t *testing.T) {
 	plugin := fieldstest.New()
 	source.Set(plugin)
 	b.awaitGot("one", first)
-	await(t, "it does not wait any more", func() bool { i := b.info("one"); return i.Status.Problem == "" && i.Status.LagEvents == 0 })
+	await(t, "it does not wait any more", func() bool { i := b.info("one"); return i.Status.Undecided == "" && i.Status.LagEvents == 0 })
 	source.Set(nil)
 	third := b.fake(`{"text":"a"}`)
 	b.awaitStatus("one", "field fake.text: the plugin of the source fake does not run")
@@ -142,7 +142,7 @@ func TestSinksOfBadPlugins(t *testing.T) {
 	b.fake(`{"text":"a"}`)
 	await(t, "the sink says that the plugin lies", func() bool {
 		i := b.info("one")
-		return strings.Contains(i.Status.Problem, "make no sense") || i.Status.DeadLetters == 2
+		return strings.Contains(i.Status.Undecided, "make no sense") || i.Status.DeadLetters == 2
 	})
 }
 

@@ -109,7 +109,7 @@ const (
 	Running  State = "running"
 	Waiting  State = "waiting" // to be started again
 	Stuck    State = "stuck"   // the plugin is to end and does not
-	Ended    State = "ended"   // the stream has; it is not opened again
+	Ended    State = "ended"   // the stream has; it is not opened again, though a plugin that extracts fields runs
 	Failed   State = "failed"  // and is not started again
 	Stopped  State = "stopped" // with the hub
 )
@@ -145,6 +145,10 @@ type Source struct {
 	log    *slog.Logger
 	counts *metrics.Component
 	strays strays
+
+	// Of the goroutine of Run: what the plugin that ran last can do, and whether its stream has
+	// ended for good, so that it runs only to extract fields.
+	extracts, over bool
 
 	dropping, unsaved, unacknowledged, unkept, pushed throttle.Throttle
 
