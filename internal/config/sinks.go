@@ -196,7 +196,7 @@ func (e SinkEvents) Selection() filter.Selection {
 // sinkEvents checks the section at key.
 func (v *validator) sinkEvents(key string, e *SinkEvents) {
 	// Which fields plugins have is not known yet.
-	_, err := e.Selection().CompileFields(func(string) error { return nil })
+	_, err := e.Selection().CompileFields(func(string, *string) error { return nil })
 	if err == nil {
 		return
 	}
