@@ -37,20 +37,29 @@ type lineLog struct {
 	line   []byte
 	cut    bool // the rest of the line is dropped
 	panics bool // what follows is a stack trace
+	stacks int  // of goroutines that the trace has had
+	hidden [][]byte
 
 	mu   sync.Mutex
 	last []string // the last few lines, or the panic
 }
 
-func newLineLog(logger *slog.Logger, plain slog.Level, quiet bool) *lineLog {
+func newLineLog(logger *slog.Logger, plain slog.Level, quiet bool, secrets []string) *lineLog {
 	l := &lineLog{logger: logger, plain: plain, bucket: bucket{level: logBurst}}
 	l.quiet.Store(quiet)
+	for _, s := range secrets {
+		if s != "" {
+			l.hidden = append(l.hidden, []byte(s))
+		}
+	}
 	return l
 }
 
-// NewLog returns a writer that logs what a plugin writes to it, at a bounded rate. Only one
-// goroutine at a time may use it.
-func NewLog(logger *slog.Logger) io.Writer { return newLineLog(logger, slog.LevelDebug, false) }
+// NewLog returns a writer that logs what a plugin writes to it, without secrets and at a bounded
+// rate. Only one goroutine at a time may use it.
+func NewLog(logger *slog.Logger, secrets ...string) io.Writer {
+	return newLineLog(logger, slog.LevelDebug, false, secrets)
+}
 
 func (l *lineLog) loud() { l.quiet.Store(false) }
 
@@ -78,6 +87,9 @@ func (l *lineLog) flush() {
 	line = bytes.TrimRight(line, "\r")
 	if len(line) == 0 {
 		return
+	}
+	for _, secret := range l.hidden {
+		line = bytes.ReplaceAll(line, secret, []byte("<secret>"))
 	}
 	level, text, attrs := l.parse(line, cut)
 	l.remember(text)
@@ -108,9 +120,15 @@ func (l *lineLog) parse(line []byte, cut bool) (slog.Level, string, []slog.Attr)
 		text += " ... (cut)"
 	}
 	if isPanic(text) {
-		l.panics = true
+		l.panics, l.stacks = true, 0
 	}
 	if l.panics {
+		if strings.HasPrefix(text, "goroutine ") {
+			l.stacks++
+		}
+		if l.stacks > 1 { // the first one did it; the others may be hundreds
+			return slog.LevelDebug, text, nil
+		}
 		return slog.LevelError, text, nil
 	}
 	for prefix, level := range levelPrefixes {
@@ -208,11 +226,14 @@ func (l *lineLog) remember(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.panics && len(l.last) > 0 && isPanic(l.last[0]):
+	case l.panics && len(l.last) > 0 && isPanic(l.last[len(l.last)-1]):
 		return // the stack is not worth remembering
 	case isPanic(text):
 		l.panics = true
-		l.last = []string{text}
+		if !strings.HasPrefix(text, "SIGABRT: ") { // why a program aborts it says itself, before
+			l.last = nil
+		}
+		l.last = append(l.last, text)
 	default:
 		if len(l.last) == rememberedLines {
 			l.last = append(l.last[:0], l.last[1:]...)

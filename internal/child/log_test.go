@@ -12,17 +12,26 @@ import (
 )
 
 // logged returns what becomes of an output.
-func logged(output string) (lines []string, tail string) {
+func logged(output string, secrets ...string) (lines []string, tail string) {
 	var out bytes.Buffer
 	l := newLineLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
-	}})), slog.LevelDebug, false)
+	}})), slog.LevelDebug, false, secrets)
 	_, _ = l.Write([]byte(output))
 	l.flush()
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"), l.tail()
+}
+
+// What the plugin knows as a secret is in no line, and not in the tail.
+func TestLogSecrets(t *testing.T) {
+	lines, tail := logged("the token is s3cr3t-token, s3cr3t-token\n"+`{"@level":"info","@message":"with s3cr3t-token","token":"s3cr3t-token"}`+"\n", "s3cr3t-token", "")
+	all := strings.Join(append(lines, tail), "\n")
+	if strings.Contains(all, "s3cr3t") || strings.Count(all, "<secret>") < 6 || len(lines) != 2 {
+		t.Error(all)
+	}
 }
 
 func TestLogLines(t *testing.T) {
@@ -50,13 +59,28 @@ func TestLogTail(t *testing.T) {
 		"":             "",
 		"\n\n":         "",
 		"a\nb\nc\nd\n": "b; c; d",
-		"a\npanic: x\n\ngoroutine 1\nmain.go:1\n": "panic: x",
-		`{"@level":"error","@message":"m"}`:       "m",
-		strings.Repeat("x", 400):                  strings.Repeat("x", 300) + "...",
+		"a\npanic: x\n\ngoroutine 1\nmain.go:1\n":    "panic: x",
+		"a\nSIGSEGV: x\ngoroutine 1\n":               "SIGSEGV: x",
+		"z\na\nb\nno memory\nSIGABRT: abort\nPC=0\n": "a; b; no memory; SIGABRT: abort",
+		`{"@level":"error","@message":"m"}`:          "m",
+		strings.Repeat("x", 400):                     strings.Repeat("x", 300) + "...",
 	} {
 		if _, got := logged(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
+	}
+}
+
+// Of a crash the stack of the goroutine that did it is an error, and those of all others are for
+// who debugs.
+func TestLogOfCrash(t *testing.T) {
+	lines, _ := logged("before\npanic: x\n\ngoroutine 5 [running]:\nmain.f()\n\tmain.go:1\n\ngoroutine 1 [select]:\nmain.main()\nrax 0x0\n")
+	var got []string
+	for _, line := range lines {
+		got = append(got, strings.TrimPrefix(strings.Fields(line)[0], "level="))
+	}
+	if want := "DEBUG ERROR ERROR ERROR ERROR DEBUG DEBUG DEBUG"; strings.Join(got, " ") != want {
+		t.Errorf("%s\n%s", strings.Join(got, " "), strings.Join(lines, "\n"))
 	}
 }
 

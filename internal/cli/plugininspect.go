@@ -43,6 +43,9 @@ func newPluginInspect(s *Streams) *cobra.Command {
 		Example: "  tocsin plugin inspect /usr/share/falco/plugins/libk8saudit.so\n  tocsin plugin inspect -o json ./libdummy.so | jq '.fields[].name'",
 		Args:    pluginFileArgs("the LIBRARY or EXECUTABLE of the plugin"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkArgs(cmd, args[0], args[1:]); err != nil {
+				return err
+			}
 			text, err := paramText("config", text, s.In)
 			if err != nil {
 				return err

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 )
 
@@ -30,9 +32,6 @@ type pluginLaunch struct {
 func (l *pluginLaunch) start(ctx context.Context) (*pluginprocess.Process, error) {
 	o := pluginprocess.Options{Name: filepath.Base(l.file), Command: l.file, Args: l.args, Env: l.env, Logger: l.log}
 	if isLibrary(l.file) {
-		if len(l.args) > 0 {
-			return nil, fmt.Errorf("a library takes no arguments, such as %q; --config is for its config", l.args[0])
-		}
 		self, err := os.Executable()
 		if err != nil {
 			return nil, fmt.Errorf("find the program that loads libraries: %w", err)
@@ -40,6 +39,14 @@ func (l *pluginLaunch) start(ctx context.Context) (*pluginprocess.Process, error
 		o.Command, o.Args = self, []string{"plugin-host", l.file}
 	}
 	return pluginprocess.Start(ctx, o)
+}
+
+// checkArgs refuses arguments for a library.
+func checkArgs(cmd *cobra.Command, file string, args []string) error {
+	if isLibrary(file) && len(args) > 0 {
+		return usagef(cmd, "a library takes no arguments, such as %q; --config is for its config", args[0])
+	}
+	return nil
 }
 
 // isLibrary reports whether the name of a file is that of a shared library.

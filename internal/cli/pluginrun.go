@@ -179,6 +179,9 @@ func newPluginRun(s *Streams) *cobra.Command {
 				return err
 			}
 			if source {
+				if err := checkArgs(cmd, args[0], args[1:]); err != nil {
+					return err
+				}
 				file, err := findPlugin(args[0])
 				if err != nil {
 					return err

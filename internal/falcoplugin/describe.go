@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -72,6 +73,9 @@ func parseFields(text string) ([]sourceplugin.Field, error) {
 	return fields, nil
 }
 
+// maxParams is the most params that a plugin may list.
+const maxParams = 1 << 14
+
 // parseOpenParams reads what plugin_list_open_params returns.
 func parseOpenParams(text []byte) ([]sourceplugin.OpenParam, error) {
 	var list []struct {
@@ -85,10 +89,16 @@ func parseOpenParams(text []byte) ([]sourceplugin.OpenParam, error) {
 	if err := json.Unmarshal(text, &list); err != nil {
 		return nil, fmt.Errorf("a list of params is expected: %w", err)
 	}
+	if len(list) > maxParams {
+		return nil, fmt.Errorf("%d params are more than %d", len(list), maxParams)
+	}
 	params := make([]sourceplugin.OpenParam, len(list))
 	for i, p := range list {
-		if p.Value == "" {
+		switch {
+		case p.Value == "":
 			return nil, fmt.Errorf("param %d has no value", i)
+		case strings.ContainsRune(p.Value, 0):
+			return nil, fmt.Errorf("param %d has a NUL byte, which a stream cannot be opened with", i)
 		}
 		params[i] = sourceplugin.OpenParam{Value: p.Value, Description: p.Desc, Separator: p.Separator}
 	}

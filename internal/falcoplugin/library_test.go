@@ -4,12 +4,15 @@ package falcoplugin
 
 import (
 	"bytes"
+	"encoding/json"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -122,6 +125,17 @@ func TestLoadFiles(t *testing.T) {
 	}
 }
 
+// The names in a library are its own, whatever was loaded before, and all of them are there from the
+// beginning.
+func TestLoadBinds(t *testing.T) {
+	for name, flags := range map[string][]string{"testbed": nil, "second": {`-DPLUGIN_NAME="second"`}, "third": {`-DPLUGIN_NAME="third"`}} {
+		_, err := load(t, flags...).Init(t.Context(), "say-name", slog.New(slog.DiscardHandler))
+		wantError(t, err, "plugin "+name+": cannot be initialised: my name is "+name)
+	}
+	_, err := Load(build(t, "-DUNDEFINED"))
+	wantError(t, err, "undefined symbol: nobody_has_this")
+}
+
 // lonely returns a library that will not be found when another one needs it.
 func lonely(t *testing.T, dir string) string {
 	t.Helper()
@@ -193,7 +207,6 @@ func TestParseFields(t *testing.T) {
 // FuzzDescriptions: whatever a plugin says as JSON, there is an error or what it says is whole.
 func FuzzDescriptions(f *testing.F) {
 	f.Add(`[{"name":"a","type":"bool","desc":"d"}]`)
-	f.Add(`[{"value":"a","desc":"d","separator":","}]`)
 	f.Add(`{"type":"object","properties":{"a":{"type":"integer"}}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if fields, err := parseFields(text); err == nil {
@@ -203,15 +216,34 @@ func FuzzDescriptions(f *testing.F) {
 				}
 			}
 		}
-		if params, err := parseOpenParams([]byte(text)); err == nil {
-			for _, p := range params {
-				if p.Value == "" {
-					t.Errorf("%+v", p)
-				}
-			}
-		}
 		if s, err := compileSchema(text); err == nil {
 			_, _ = s.check(text)
+		}
+	})
+}
+
+// FuzzOpenParams: whatever a plugin says that its stream can be opened with, there is an error, or
+// params that have values, as many as there are in the list.
+func FuzzOpenParams(f *testing.F) {
+	for _, seed := range []string{"", "[]", "null", `[{"value":"a","desc":"d","separator":","}]`, `[{"value":"a\u0000"},{"value":""}]`, `[{"value":1}]`, `[null]`, `[{"VALUE":"x","more":[{}]}]`, `{"value":"a"}`, "[{\"value\":\"\xff\"}]"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		params, err := parseOpenParams(data)
+		if err != nil {
+			if len(params) > 0 {
+				t.Errorf("%v with %+v", err, params)
+			}
+			return
+		}
+		var list []json.RawMessage
+		if len(data) > 0 && json.Unmarshal(data, &list) != nil || len(list) != len(params) {
+			t.Errorf("%d params of %q", len(params), data)
+		}
+		for _, p := range params {
+			if p.Value == "" || strings.ContainsRune(p.Value, 0) || !utf8.ValidString(p.Value+p.Description+p.Separator) {
+				t.Errorf("%+q", p)
+			}
 		}
 	})
 }

@@ -206,3 +206,30 @@ func BenchmarkStream(b *testing.B) {
 		b.Fatal(n, err)
 	}
 }
+
+// BenchmarkExtract asks for 10 fields with texts of 256 events of 700 bytes at once.
+func BenchmarkExtract(b *testing.B) {
+	p := start(b, "")
+	var fields []sourceplugin.FieldRequest
+	for i, f := range p.Describe().Fields {
+		if len(f.Name) == len("t.s0") && strings.HasPrefix(f.Name, "t.s") && f.Name[3] <= '9' {
+			fields = append(fields, sourceplugin.FieldRequest{Index: i})
+		}
+	}
+	if len(fields) != 10 {
+		b.Fatal(len(fields))
+	}
+	var events []sourceplugin.Event
+	for i := range 256 {
+		e := scapevent.Append(nil, p.Describe().ID, 1, bytes.Repeat([]byte("x"), 700))
+		events = append(events, sourceplugin.Event{Event: e, Number: uint64(i + 1), Source: p.Describe().EventSource})
+	}
+	n := 0
+	for b.Loop() {
+		if _, err := p.Extract(b.Context(), events, fields); err != nil {
+			b.Fatal(err)
+		}
+		n += len(events)
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
+}

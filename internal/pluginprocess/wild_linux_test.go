@@ -175,6 +175,29 @@ func TestOrderOfTheEnd(t *testing.T) {
 	}
 }
 
+// A plugin that sends asynchronous events has to stop that before its stream is closed.
+func TestOrderOfTheHandler(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "trace")
+	o := hosted(library(t, "-DASYNC"))
+	o.Env = []string{"TESTBED_TRACE=" + file}
+	p, err := pluginprocess.Launch(t.Context(), o, "ticks=10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if events, _, err := read(t, p, "count"); len(events) < 10 || !errors.Is(err, io.EOF) {
+			t.Error(len(events), err)
+		}
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(file)
+	if got := strings.Join(strings.Fields(string(text)), " "); err != nil || got != "init open handler no-handler close open handler no-handler close destroy" && got != "init open handler init open handler no-handler close destroy no-handler close destroy" {
+		t.Error(got, err)
+	}
+}
+
 // 20 MiB are an event as any other, and so is what is extracted from it; the memory of the process
 // goes back to where it was.
 func TestLargeEvents(t *testing.T) {

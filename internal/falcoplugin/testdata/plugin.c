@@ -125,6 +125,11 @@ static void trace(const char *what) {
 	fclose(f);
 }
 
+#ifdef UNDEFINED
+void nobody_has_this(void);
+void plugin_uses_it(void) { nobody_has_this(); }
+#endif
+
 #ifdef CONSTRUCTOR
 // What is done while the library is loaded.
 __attribute__((constructor)) static void constructor(void) {
@@ -148,7 +153,9 @@ static uint64_t option(const char *from, const char *name, uint64_t otherwise) {
 #ifndef NO_REQUIRED_API
 const char *plugin_get_required_api_version(void) { return API_VERSION; }
 #endif
-#ifndef NO_NAME
+#ifdef NO_NAME
+static const char *plugin_get_name(void) { return ""; }
+#else
 const char *plugin_get_name(void) { return PLUGIN_NAME; }
 #endif
 const char *plugin_get_description(void) { return "behaves as it is told"; }
@@ -199,6 +206,10 @@ void *plugin_init(const init_input *in, int *rc) {
 	if (strstr(config, "init-fail")) {
 		*rc = FAILED;
 		snprintf(s->error, sizeof s->error, "told to fail");
+	}
+	if (strstr(config, "say-name")) { // as another library would say it, if that were in the way
+		*rc = FAILED;
+		snprintf(s->error, sizeof s->error, "my name is %s", plugin_get_name());
 	}
 	if (strstr(config, "init-lost")) {
 		*rc = FAILED;
@@ -598,6 +609,7 @@ static void *ticker(void *arg) {
 }
 
 int plugin_set_async_event_handler(state *s, void *owner, handler h) {
+	trace(h ? "handler" : "no-handler");
 	if (s->handle) {
 		s->stop = 1;
 		pthread_join(s->thread, NULL);

@@ -1,7 +1,7 @@
 //! A Falco plugin in Rust for tests, built with the SDK `falco_plugin`. It counts. Every feature
 //! that the SDK has and a host without tables can serve is used once.
 
-use falco_event::types::IpNet;
+use falco_event::types::{IpNet, SystemTime};
 use falco_plugin::anyhow::{anyhow, bail, Error};
 use falco_plugin::async_event::{AsyncEventPlugin, AsyncHandler};
 use falco_plugin::base::{Json, Metric, MetricLabel, MetricType, MetricValue, Plugin};
@@ -16,7 +16,7 @@ use falco_plugin::{async_event_plugin, extract_plugin, plugin, source_plugin, Fa
 use std::ffi::{CStr, CString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 #[derive(JsonSchema, Deserialize)]
 #[schemars(crate = "falco_plugin::schemars")]
@@ -173,7 +173,7 @@ impl Rustbed {
     }
 
     fn began(&mut self, _: ExtractRequest<Self>) -> Result<SystemTime, Error> {
-        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+        Ok(SystemTime(1_700_000_000_000_000_000))
     }
 
     fn addresses(&mut self, _: ExtractRequest<Self>) -> Result<Vec<IpAddr>, Error> {
