@@ -140,10 +140,10 @@ func CheckText(f *sourceplugin.Field, text string) error {
 		return nil
 	}
 	switch right {
-	case text:
-		return nil
 	case "":
 		return fmt.Errorf("field %s is %s, so it is never %.80q", f.Name, what, text)
+	case text:
+		return nil
 	}
 	return fmt.Errorf("field %s is never %.80q; write %q", f.Name, text, right)
 }
