@@ -182,11 +182,11 @@ func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Req
 const fieldsRetry = time.Second
 
 // checkField says whether filters may ask for a field of plugins.
-func (a *API) checkField(field string) error {
+func (a *API) checkField(field string, equals *string) error {
 	if a.fields == nil {
 		return errors.New("fields of plugins cannot be used here")
 	}
-	return a.fields.Check(field)
+	return a.fields.Check(field, equals)
 }
 
 // begin returns the position after which the subscription begins.

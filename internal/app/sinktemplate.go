@@ -50,7 +50,7 @@ func (a *App) makeTemplateSink(c config.Sink) (deliver.Sink, error) {
 // examples have not.
 func (a *App) samples(c config.SinkEvents) ([]*event.Event, error) {
 	selection := filter.Selection{Types: c.Types, Pairs: c.Pairs, Filter: c.Filter}
-	compiled, err := selection.CompileFields(func(string) error { return nil })
+	compiled, err := selection.CompileFields(func(string, *string) error { return nil })
 	if err != nil {
 		return nil, fmt.Errorf("events: %w", err)
 	}

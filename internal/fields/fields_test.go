@@ -174,7 +174,7 @@ func TestTypes(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	if err := New(Options{}).Check("a.b"); err == nil || !strings.Contains(err.Error(), "plugins.sources is empty") {
+	if err := New(Options{}).Check("a.b", nil); err == nil || !strings.Contains(err.Error(), "plugins.sources is empty") {
 		t.Error(err)
 	}
 	r := newRig()
@@ -182,7 +182,7 @@ func TestCheck(t *testing.T) {
 	r.Add(other)
 	check := func(field, reason string) {
 		t.Helper()
-		err := r.Check(field)
+		err := r.Check(field, nil)
 		if reason == "" && err != nil || reason != "" && (err == nil || !strings.Contains(err.Error(), reason)) {
 			t.Errorf("%s: %v, want %q", field, err, reason)
 		}
@@ -191,6 +191,11 @@ func TestCheck(t *testing.T) {
 	check("fake.value[x]", "")
 	check("fake.value", "needs an argument")
 	check("fake.text[x]", "takes no argument")
+	for text, want := range map[string]string{"7": "", "seven": "is a number"} {
+		if err := r.Check("fake.number", &text); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 	check("fake.txet", `did you mean "fake.text"?`)
 	check("ka.verb", "") // the other one may have it
 	if err := r.Known("fake.text", "ka.verb"); !errors.Is(err, ErrNotYet) || !strings.Contains(err.Error(), "field ka.verb") || !strings.Contains(err.Error(), "the plugin of the source other has not been started yet") {

@@ -218,7 +218,7 @@ func (l *load) target(name int, source string, all []*extractor) target {
 	}
 	if why == "" && !known {
 		if why = unknown; why == "" { // which may have the field
-			if err := l.registry.Check(l.names[name]); err != nil {
+			if err := l.registry.Check(l.names[name], nil); err != nil {
 				why = "it does not exist: " + clean(err)
 			}
 		}

@@ -33,7 +33,7 @@ func withFields(t *testing.T, j Journal) (*Hub, *fieldstest.Plugin, *fieldstest.
 // filtered asks for the events of a filter from now on.
 func filtered(t *testing.T, h *Hub, expression string) Request {
 	t.Helper()
-	f, err := filter.CompileFields(expression, func(string) error { return nil })
+	f, err := filter.CompileFields(expression, func(string, *string) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,6 +149,7 @@ sinks:
 	for filter, want := range map[string]string{
 		`field["t.sttr"] == "x"`:  `filter: unknown field "t.sttr"; did you mean "t.str"?`,
 		`field["t.key"] == "x"`:   `filter: field t.key needs an argument`,
+		`field["t.u64"] == "big"`: `filter: field t.u64 is a number from 0 on, so it is never "big"`,
 		`field["t.str[1]"] == ""`: `filter: field t.str takes no argument`,
 	} {
 		_, err := client.Subscribe(ctx, "falco/*", options(filter))
