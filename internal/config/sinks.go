@@ -217,7 +217,7 @@ func (v *validator) fieldFilters(sinks []Sink, plugins []SourcePlugin) {
 		return
 	}
 	for i := range sinks {
-		selected, err := sinks[i].Events.Selection().CompileFields(func(string) error { return nil })
+		selected, err := sinks[i].Events.Selection().CompileFields(func(string, *string) error { return nil })
 		if err == nil && len(selected.Fields()) > 0 {
 			v.report(fmt.Sprintf("sinks[%d].events.filter", i), "asks for the field %s of a plugin, but plugins.sources is empty", shorten(selected.Fields()[0]))
 		}

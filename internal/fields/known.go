@@ -34,7 +34,7 @@ func (r *Registry) Known(names ...string) error {
 // Problem returns what is wrong with the fields, as far as that is known by now; nil: nothing.
 func (u *Use) Problem() error {
 	for _, name := range u.names {
-		if err := u.registry.Check(name); err != nil {
+		if err := u.registry.Check(name, nil); err != nil {
 			return err
 		}
 	}
