@@ -365,6 +365,40 @@ func TestExtractOnly(t *testing.T) {
 	eventually(t, "the second", func() bool { p, _ := s.Plugin(); return p == sourceplugin.Plugin(second) })
 }
 
+// A plugin that extracts fields does so when its stream has ended, too. That is not opened again,
+// whatever becomes of the plugin.
+func TestExtractsAfterTheEnd(t *testing.T) {
+	make := func() *fake {
+		f := newFake(func(_ context.Context, _ *fake, _ int, b *sourceplugin.Batch) error {
+			put(b, "one")
+			return io.EOF
+		})
+		f.about.Capabilities.Extract = true
+		f.exit = make(chan struct{})
+		return f
+	}
+	first, second, third := make(), make(), make()
+	j := newJournal(t)
+	c := config()
+	c.Restart = OnFailure
+	s, _ := start(t, c, Deps{Launch: launches(first, second, third), Journal: j})
+	runs := func(f *fake) func() bool {
+		return func() bool {
+			p, _ := s.Plugin()
+			return p == sourceplugin.Plugin(f) && s.Status().State == Ended
+		}
+	}
+	eventually(t, "the second", runs(second))
+	if !first.closed {
+		t.Error("the first goes on")
+	}
+	close(second.exit)
+	eventually(t, "the third", runs(third))
+	if n := len(first.opened) + len(second.opened) + len(third.opened); n != 1 || len(events(t, j)) != 1 {
+		t.Errorf("%d streams, %d events", n, len(events(t, j)))
+	}
+}
+
 // Large events are dropped and counted, or kept beside the journal.
 func TestLarge(t *testing.T) {
 	j := newJournal(t)

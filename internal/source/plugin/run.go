@@ -49,7 +49,11 @@ func (s *Source) Run(ctx context.Context) error {
 		failures++
 		pause := s.pause(failures)
 		if !s.after(err, failures, pause) {
-			return nil
+			if !errors.Is(err, errEnded) || !s.extracts {
+				return nil
+			}
+			// Who filters its events by fields is not done with them.
+			s.over, failures, pause = true, 0, 0
 		}
 		if !sleep(ctx, pause) {
 			break
@@ -212,7 +216,7 @@ func (s *Source) once(ctx context.Context) error {
 	if err := r.admit(); err != nil {
 		return err
 	}
-	if s.config.ExtractOnly {
+	if s.config.ExtractOnly || s.over {
 		return r.idle(ctx, life)
 	}
 
@@ -272,6 +276,7 @@ func (r *run) admit() error {
 	s.mu.Lock()
 	s.current = r.plugin
 	s.mu.Unlock()
+	s.extracts = d.Capabilities.Extract
 	return nil
 }
 
@@ -306,7 +311,11 @@ func (s *Source) end(p sourceplugin.Plugin) {
 
 // idle waits while a plugin that has no stream runs.
 func (r *run) idle(ctx, life context.Context) error {
-	r.set(Running)
+	state := Running
+	if r.over {
+		state = Ended
+	}
+	r.set(state)
 	r.log.Info("A plugin extracts fields.", "plugin", clean(r.about.Name, maxName), "version", clean(r.about.Version, maxName))
 	failed := make(chan error, 1)
 	stop := r.watch(life, failed)
