@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -609,22 +610,35 @@ func TestBackoffGrowsAndObeysTheServer(t *testing.T) {
 func TestNoFollow(t *testing.T) {
 	h := newFakeHub(t, func(n int, w http.ResponseWriter, r *http.Request) {
 		c, ctx := accept(t, w, r)
-		if n == 0 {
+		switch n {
+		case 0:
 			send(ctx, c, message(0, true))
 			c.CloseNow()
-			return
+		case 1: // by a proxy
+			c.Close(websocket.StatusNormalClosure, "maintenance")
+		case 2:
+			c.Close(closeGap, "gap: 7 events removed by retention")
+		default:
+			send(ctx, c, message(1, true))
+			c.Close(websocket.StatusNormalClosure, "complete")
 		}
-		send(ctx, c, message(1, true))
-		c.Close(websocket.StatusNormalClosure, "complete")
 	})
-	s := h.subscribe(t, Options{Since: oldest, NoFollow: true})
+	gaps := 0
+	s := h.subscribe(t, Options{Since: oldest, NoFollow: true, Notify: func(n Notice) {
+		if n.Kind == Gap {
+			gaps++
+		}
+	}})
 	ids(t, s, 2)
 	for range 2 {
 		if _, err := s.Next(t.Context()); !errors.Is(err, io.EOF) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if q := h.queries("follow"); len(q) != 2 || q[0] != "false" || q[1] != "false" {
+	if q := h.queries("follow"); !slices.Equal(q, []string{"false", "false", "false", "false"}) {
 		t.Errorf("asked with %q", q)
+	}
+	if q := h.queries("since"); !slices.Equal(q, []string{oldest, position(0), position(0), oldest}) || gaps != 1 {
+		t.Errorf("asked since %q, with %d gaps", q, gaps)
 	}
 }

@@ -259,6 +259,10 @@ func (s *Subscription) reconnect(ctx context.Context) error {
 // has removed. The reason says how many.
 const closeGap websocket.StatusCode = 4410
 
+// closeComplete is the reason with which a hub ends a subscription that does not follow. Somebody
+// between who ends the connection in good order does not know it.
+const closeComplete = "complete"
+
 // ended notes that the server or the network ended the connection.
 func (s *Subscription) ended(err error) {
 	if time.Since(s.connected) > s.timing.maxBackoff {
@@ -268,7 +272,7 @@ func (s *Subscription) ended(err error) {
 	switch {
 	case ok && closed.Code == closeGap:
 		s.missed(errors.New(printable(closed.Reason)))
-	case ok && closed.Code == websocket.StatusNormalClosure && s.options.NoFollow:
+	case ok && closed.Code == websocket.StatusNormalClosure && closed.Reason == closeComplete && s.options.NoFollow:
 		s.over = io.EOF
 	case ok && closed.Code == websocket.StatusPolicyViolation:
 		s.over = &EndedError{Reason: printable(closed.Reason)}

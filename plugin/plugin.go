@@ -7,6 +7,53 @@
 //
 // A plugin is given its [Sender] by the host. In a program of its own, a
 // *client.Publisher is one.
+//
+// # Source plugins
+//
+// A source plugin opens streams of events, and the hub does the rest: it stores them, starts the
+// plugin again when it fails, hands it the place where it was, and gives its events to whoever may
+// see them. This is a whole one:
+//
+//	type config struct {
+//		Sides uint64 `json:"sides,omitempty" jsonschema:"minimum=2,description=Sides of the dice."`
+//	}
+//
+//	func (c *config) SetDefaults() { c.Sides = 6 }
+//
+//	type params struct {
+//		Rolls int `json:"rolls"`
+//	}
+//
+//	type dice struct{ config }
+//
+//	func (d *dice) Open(_ context.Context, p params, _ []byte) (plugin.Stream, error) {
+//		return plugin.Pull(func(context.Context) (plugin.Event, error) {
+//			if p.Rolls == 0 {
+//				return plugin.Event{}, io.EOF
+//			}
+//			p.Rolls--
+//			return plugin.Event{Data: strconv.AppendUint(nil, 1+rand.Uint64N(d.Sides), 10)}, nil
+//		}), nil
+//	}
+//
+//	func (d *dice) Extract(_ context.Context, e *plugin.Event, fields []plugin.Request) error {
+//		for i := range fields { // there is one field, dice.value
+//			if value, err := strconv.ParseUint(string(e.Data), 10, 64); err == nil {
+//				fields[i].SetUint64(value)
+//			}
+//		}
+//		return nil
+//	}
+//
+//	func main() {
+//		serve.Main(plugin.New(plugin.Info{
+//			Name: "dice", Version: "0.1.0", ID: 999, EventSource: "dice",
+//			Fields: []plugin.Field{{Name: "dice.value", Type: plugin.Uint64, Description: "What was rolled"}},
+//		}, func(_ context.Context, c config) (*dice, error) { return &dice{c}, nil }))
+//	}
+//
+// "tocsin plugin new NAME" writes one with resume positions and a test. Code of a plugin that
+// panics, hangs or gives what it may not is an error of its stream, with a text that says what.
 package plugin
 
 import (

@@ -29,8 +29,9 @@ type SourceProcess struct {
 	Env     []string // NAME=VALUE, beside what every plugin gets
 	// File is what must have the checksum SHA256, in hexadecimal digits; empty: none is asked for.
 	File, SHA256 string
-	Config       string // of the plugin
-	SocketDir    string // in which it gets a directory for its socket
+	Config       string   // of the plugin
+	Secrets      []string // the values of variables that it gets as the hub has them
+	SocketDir    string   // in which it gets a directory for its socket
 	MaxEvent     int
 	MaxMemory    int64 // 0: no limit
 	StartTimeout time.Duration
@@ -42,7 +43,7 @@ type SourceProcess struct {
 func launchSource(ctx context.Context, p SourceProcess) (sourceplugin.Plugin, error) {
 	o := pluginprocess.Options{
 		Name: filepath.Base(p.File), Command: p.Command, Args: p.Args, Env: p.Env, MaxMemory: p.MaxMemory,
-		SocketDir: p.SocketDir, Logger: p.Logger, StartTimeout: p.StartTimeout, CallTimeout: p.CallTimeout,
+		Secrets: p.Secrets, SocketDir: p.SocketDir, Logger: p.Logger, StartTimeout: p.StartTimeout, CallTimeout: p.CallTimeout,
 	}
 	if p.SHA256 != "" {
 		sum, err := hex.DecodeString(p.SHA256)
@@ -98,7 +99,8 @@ func (a *App) makePluginSources(o Options, common *metrics.Metrics) (pluginSourc
 			Name: name, Namespace: c.Namespace, Path: c.Path, Params: c.OpenText(), ExtractOnly: c.NoStream,
 			Restart: plugin.Restart(c.Restart), MaxPause: time.Duration(c.MaxPause), MaxEvent: int(c.MaxEvent),
 			StartTimeout: time.Duration(c.StartTimeout), CallTimeout: time.Duration(c.CallTimeout), StopTimeout: sourceTimeout, SteadyAfter: o.steadyAfter,
-			Limits: a.config.Limits.Event(),
+			Secrets: process.Secrets,
+			Limits:  a.config.Limits.Event(),
 		}, plugin.Deps{
 			Launch:  func(ctx context.Context) (sourceplugin.Plugin, error) { return launch(ctx, process) },
 			Journal: a.journal,
@@ -116,6 +118,10 @@ func (a *App) makePluginSources(o Options, common *metrics.Metrics) (pluginSourc
 	return all, nil
 }
 
+// shortestSecret is how long the value of a variable must be to be taken out of texts. Shorter
+// ones, such as "true", would be found where they are none.
+const shortestSecret = 6
+
 // sourceProcess says how a plugin is run: a command as it is, and a library by this program.
 func sourceProcess(c config.SourcePlugin, executable string) SourceProcess {
 	p := SourceProcess{
@@ -132,6 +138,9 @@ func sourceProcess(c config.SourcePlugin, executable string) SourceProcess {
 	for _, key := range c.PassEnv {
 		if value, ok := os.LookupEnv(key); ok {
 			p.Env = append(p.Env, key+"="+value)
+			if len(value) >= shortestSecret {
+				p.Secrets = append(p.Secrets, value)
+			}
 		}
 	}
 	slices.Sort(p.Env)

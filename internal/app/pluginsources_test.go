@@ -181,10 +181,11 @@ func TestPluginSources(t *testing.T) {
 
 func TestSourceProcess(t *testing.T) {
 	t.Setenv("FOR_PLUGIN", "secret")
+	t.Setenv("VERBOSE", "true")
 	c := sourceOf("", "/opt/weather")
-	c.Args, c.Env, c.PassEnv, c.Config = []string{"-v"}, config.Texts{"A": "b"}, []string{"FOR_PLUGIN", "NOT_THERE"}, map[string]any{"a": int64(1)}
+	c.Args, c.Env, c.PassEnv, c.Config = []string{"-v"}, config.Texts{"A": "b"}, []string{"FOR_PLUGIN", "NOT_THERE", "VERBOSE"}, map[string]any{"a": int64(1)}
 	p := sourceProcess(c, "/usr/bin/tocsin")
-	if p.Source != "weather" || p.Command != "/opt/weather" || !slices.Equal(p.Args, []string{"-v"}) || !slices.Equal(p.Env, []string{"A=b", "FOR_PLUGIN=secret"}) || p.File != "/opt/weather" || p.Config != `{"a":1}` {
+	if p.Source != "weather" || p.Command != "/opt/weather" || !slices.Equal(p.Args, []string{"-v"}) || !slices.Equal(p.Env, []string{"A=b", "FOR_PLUGIN=secret", "VERBOSE=true"}) || !slices.Equal(p.Secrets, []string{"secret"}) || p.File != "/opt/weather" || p.Config != `{"a":1}` {
 		t.Errorf("%+v", p)
 	}
 	c = config.DefaultSourcePlugin()

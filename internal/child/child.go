@@ -46,6 +46,8 @@ type Options struct {
 	// OnlySockets refuses a plugin that does not listen on a socket in the directory that it was
 	// given for that, which nobody else can reach.
 	OnlySockets bool
+	// Secrets are taken out of what the process writes.
+	Secrets []string
 	// Logger gets what the process writes.
 	Logger *slog.Logger
 	// PlainLevel is that of lines which do not say theirs.
@@ -105,8 +107,8 @@ func New(o Options) *Process {
 	return &Process{
 		options: o,
 		cmd:     cmd,
-		log:     newLineLog(o.Logger, o.PlainLevel, o.Quiet),
-		say:     newLineLog(o.Logger, o.PlainLevel, o.Quiet),
+		log:     newLineLog(o.Logger, o.PlainLevel, o.Quiet, o.Secrets),
+		say:     newLineLog(o.Logger, o.PlainLevel, o.Quiet, o.Secrets),
 		exited:  make(chan struct{}),
 	}
 }

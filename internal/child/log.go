@@ -38,20 +38,28 @@ type lineLog struct {
 	cut    bool // the rest of the line is dropped
 	panics bool // what follows is a stack trace
 	stacks int  // of goroutines that the trace has had
+	hidden [][]byte
 
 	mu   sync.Mutex
 	last []string // the last few lines, or the panic
 }
 
-func newLineLog(logger *slog.Logger, plain slog.Level, quiet bool) *lineLog {
+func newLineLog(logger *slog.Logger, plain slog.Level, quiet bool, secrets []string) *lineLog {
 	l := &lineLog{logger: logger, plain: plain, bucket: bucket{level: logBurst}}
 	l.quiet.Store(quiet)
+	for _, s := range secrets {
+		if s != "" {
+			l.hidden = append(l.hidden, []byte(s))
+		}
+	}
 	return l
 }
 
-// NewLog returns a writer that logs what a plugin writes to it, at a bounded rate. Only one
-// goroutine at a time may use it.
-func NewLog(logger *slog.Logger) io.Writer { return newLineLog(logger, slog.LevelDebug, false) }
+// NewLog returns a writer that logs what a plugin writes to it, without secrets and at a bounded
+// rate. Only one goroutine at a time may use it.
+func NewLog(logger *slog.Logger, secrets ...string) io.Writer {
+	return newLineLog(logger, slog.LevelDebug, false, secrets)
+}
 
 func (l *lineLog) loud() { l.quiet.Store(false) }
 
@@ -79,6 +87,9 @@ func (l *lineLog) flush() {
 	line = bytes.TrimRight(line, "\r")
 	if len(line) == 0 {
 		return
+	}
+	for _, secret := range l.hidden {
+		line = bytes.ReplaceAll(line, secret, []byte("<secret>"))
 	}
 	level, text, attrs := l.parse(line, cut)
 	l.remember(text)

@@ -12,17 +12,26 @@ import (
 )
 
 // logged returns what becomes of an output.
-func logged(output string) (lines []string, tail string) {
+func logged(output string, secrets ...string) (lines []string, tail string) {
 	var out bytes.Buffer
 	l := newLineLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
-	}})), slog.LevelDebug, false)
+	}})), slog.LevelDebug, false, secrets)
 	_, _ = l.Write([]byte(output))
 	l.flush()
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"), l.tail()
+}
+
+// What the plugin knows as a secret is in no line, and not in the tail.
+func TestLogSecrets(t *testing.T) {
+	lines, tail := logged("the token is s3cr3t-token, s3cr3t-token\n"+`{"@level":"info","@message":"with s3cr3t-token","token":"s3cr3t-token"}`+"\n", "s3cr3t-token", "")
+	all := strings.Join(append(lines, tail), "\n")
+	if strings.Contains(all, "s3cr3t") || strings.Count(all, "<secret>") < 6 || len(lines) != 2 {
+		t.Error(all)
+	}
 }
 
 func TestLogLines(t *testing.T) {

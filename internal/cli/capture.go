@@ -26,12 +26,22 @@ Events of plugins are in a capture as the plugin gave them. All others are event
 ` + ourPluginID + `, "tocsin", with the CloudEvent as their payload. Events of system calls, which captures
 of others have, are passed over and counted.`
 
+const captureExample = `  # What is in a file, and its events.
+  tocsin capture info falco.scap
+  tocsin capture cat falco.scap
+
+  # Its events into a hub, and those of the last hour out of one.
+  tocsin capture replay falco.scap
+  tocsin capture write --since 1h hour.scap`
+
 // ourPluginID is falcoevent.PluginID.
 const ourPluginID = "1416586099"
 
 func newCapture(s *Streams) *cobra.Command {
-	return newGroup("capture", "Read, write and replay capture files", captureLong,
+	cmd := newGroup("capture", "Read, write and replay capture files", captureLong,
 		newCaptureInfo(s), newCaptureCat(s), newCaptureWrite(s), newCaptureReplay(s))
+	cmd.Example = captureExample
+	return cmd
 }
 
 // captureInfo is what "capture info" prints.

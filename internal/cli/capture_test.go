@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,7 +15,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +131,49 @@ func TestCaptureExitCodes(t *testing.T) {
 	}
 }
 
+// A capture that has nothing is not silently empty, either.
+func TestCaptureEmpty(t *testing.T) {
+	name := saved(t, captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, 1, 1, nil))[:28])
+	if code, stdout, stderr := run(t, "capture", "cat", name); code != exitOK || stdout != "" || stderr != "There are no events in it.\n" {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// Ctrl-C ends also the reading of a file in which nothing comes for a long time.
+func TestInfoStopped(t *testing.T) {
+	name := saved(t, captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, 1, 1, nil)))
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const blocks, size = 100, 4<<30 - 4
+	at := int64(28 + 52)
+	for range blocks {
+		length := binary.LittleEndian.AppendUint32(nil, size)
+		if _, err := f.WriteAt(append([]byte{0x99, 9, 0, 0}, length...), at); err != nil {
+			t.Skipf("the file system has no room for holes: %v", err)
+		}
+		at += size
+		if _, err := f.WriteAt(length, at-4); err != nil {
+			t.Skipf("the file system has no room for holes: %v", err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	time.AfterFunc(100*time.Millisecond, stop)
+	start := time.Now()
+	for _, args := range [][]string{{"info"}, {"cat", "--format", "json"}} {
+		var out strings.Builder
+		if code := Run(ctx, append(append([]string{"capture"}, args...), name), Streams{Out: &out, Err: io.Discard}); code != exitOK || args[0] == "info" && out.Len() > 0 {
+			t.Errorf("exit %d\n%s", code, out.String())
+		}
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
 // Many plugins are not many rows.
 func TestInfoManyPlugins(t *testing.T) {
 	var events []scapevent.Event
@@ -145,10 +191,99 @@ func TestInfoManyPlugins(t *testing.T) {
 func TestCatBytes(t *testing.T) {
 	payload := []byte("{\"a\":\"\xff\"}")
 	code, stdout, _ := run(t, "capture", "cat", "--format", "json", saved(t, captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, falcoevent.PluginID, 1, payload))))
-	var c catEvent
+	var c struct {
+		DataBase64 []byte `json:"data_base64"`
+	}
 	if err := json.Unmarshal([]byte(stdout), &c); err != nil || code != exitOK || !bytes.Equal(c.DataBase64, payload) {
 		t.Errorf("exit %d, %v\n%s", code, err, stdout)
 	}
+}
+
+// Everything of an event is in its line, also what is larger than a piece, and no line is broken.
+func TestCatLines(t *testing.T) {
+	long := strings.Repeat("ä\u2028\"\n", pieceBytes/3)
+	for name, tc := range map[string]struct {
+		e        scapevent.Event
+		text     string // what follows the time
+		json     string // what follows the nanos
+		sequence string
+	}{
+		"text":    {scapevent.Append(nil, 999, 1, []byte("a\tb")), "plugin-999 a" + visible("\t") + "b", `"plugin_id":999,"hostname":"h","data":"a\tb"}`, ""},
+		"long":    {scapevent.Append(nil, 1, 1, []byte(long)), "k8s_audit " + visible(long), "", long},
+		"bytes":   {scapevent.Append(nil, 1, 1, bytes.Repeat([]byte{0xff}, 100)), "k8s_audit " + strings.Repeat("ff", 32) + "... (100 bytes)", `"plugin_id":1,"event_source":"k8s_audit","hostname":"h","data_base64":"` + strings.Repeat("/", 133) + `w=="}`, ""},
+		"empty":   {scapevent.Append(nil, 1, 1, nil), "k8s_audit ", `"plugin_id":1,"event_source":"k8s_audit","hostname":"h","data":""}`, ""},
+		"async":   {scapevent.AppendAsync(nil, 1, 1, "n\"", []byte("x")), `k8s_audit/n" x`, `"plugin_id":1,"event_source":"k8s_audit","hostname":"h","async":"n\"","data":"x"}`, ""},
+		"ours":    {scapevent.Append(nil, falcoevent.PluginID, 1, []byte("{\n\"a\": 1}")), "tocsin {" + visible("\n") + "\"a\": 1}", `"plugin_id":1416586099,"event_source":"tocsin","hostname":"h","event":{"a":1}}`, ""},
+		"no JSON": {scapevent.Append(nil, falcoevent.PluginID, 1, []byte("{")), "tocsin {", `"plugin_id":1416586099,"event_source":"tocsin","hostname":"h","data":"{"}`, ""},
+	} {
+		file := saved(t, captureBytes(t, capture.WriterOptions{Machine: &capture.Machine{Hostname: "h"}}, tc.e, tc.e))
+		code, stdout, _ := run(t, "capture", "cat", file)
+		if lines := strings.SplitAfter(stdout, "\n"); code != exitOK || len(lines) != 3 || lines[1] != "2 1970-01-01T00:00:00.000000001Z "+tc.text+"\n" {
+			t.Errorf("%s: exit %d, %.200q", name, code, stdout)
+		}
+		code, stdout, _ = run(t, "capture", "cat", "--format", "json", file)
+		lines := strings.SplitAfter(stdout, "\n")
+		var c struct{ Data string }
+		if err := json.Unmarshal([]byte(lines[0]), &c); err != nil || code != exitOK || len(lines) != 3 || !strings.HasPrefix(lines[0], `{"number":1,"offset":220,"time":"1970-01-01T00:00:00.000000001Z","nanos":1,`) {
+			t.Errorf("%s: exit %d, %v, %.200q", name, code, err, stdout)
+		}
+		if _, rest, _ := strings.Cut(lines[1], `"nanos":1,`); tc.json != "" && rest != tc.json+"\n" || c.Data != tc.sequence && tc.sequence != "" {
+			t.Errorf("%s: %.300q", name, rest)
+		}
+	}
+}
+
+// Large events cost little beyond their own size, and what no hub takes is left out where it would
+// be published.
+func TestCatLarge(t *testing.T) {
+	const size = 40 << 20
+	file := saved(t, captureBytes(t, capture.WriterOptions{Gzip: true}, scapevent.Append(nil, 1, 1, make([]byte, size)), scapevent.Append(nil, 1, 2, bytes.Repeat([]byte{0xff}, size)), scapevent.Append(nil, 1, 3, nil)))
+	for format, want := range map[string]int{"text": exitOK, "json": exitOK, "cloudevents": exitIncomplete} {
+		out := measuredOutput{}
+		var errs strings.Builder
+		code := Run(t.Context(), []string{"capture", "cat", "--format", format, file}, Streams{Out: &out, Err: &errs})
+		if code != want || (code == exitOK) != (out.lines == 3) || out.live > 2*size || code == exitOK && out.live < size {
+			t.Errorf("%s: exit %d, %d lines, %d bytes of memory\n%s", format, code, out.lines, out.live, errs.String())
+		}
+	}
+}
+
+// What no hub takes is not sent to one, and the others are.
+func TestReplayLarge(t *testing.T) {
+	cleanEnvironment(t)
+	var stored atomic.Int32
+	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var events []json.RawMessage
+		if err := json.NewDecoder(r.Body).Decode(&events); err != nil {
+			t.Error(err)
+		}
+		stored.Add(int32(len(events)))
+		accept(w, events)
+	}))
+	defer hub.Close()
+	file := saved(t, captureBytes(t, capture.WriterOptions{}, scapevent.Append(nil, 1, 1, nil), scapevent.Append(nil, 1, 1, make([]byte, maxCatBytes)), scapevent.Append(nil, 1, 1, []byte("x"))))
+	code, stdout, stderr := run(t, "capture", "replay", "--address", hub.URL, file)
+	if code != exitIncomplete || stored.Load() != 2 || stdout != "Stored: 2 events; refused: 1.\n" || !strings.Contains(stderr, "Event 2: invalid: it has 16777254 bytes, and no hub takes more than 16777216\n") {
+		t.Errorf("exit %d, %d stored\n%s%s", code, stored.Load(), stdout, stderr)
+	}
+}
+
+// measuredOutput counts lines, and the memory that is used while they are written.
+type measuredOutput struct {
+	lines, bytes, measured int
+	live                   uint64
+}
+
+func (o *measuredOutput) Write(p []byte) (int, error) {
+	o.lines += bytes.Count(p, []byte("\n"))
+	if o.bytes += len(p); o.bytes-o.measured > 16<<20 {
+		o.measured = o.bytes
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		o.live = max(o.live, m.HeapAlloc)
+	}
+	return len(p), nil
 }
 
 // lockedOutput is what a command has written so far.
@@ -221,8 +356,11 @@ func TestPace(t *testing.T) {
 // A large payload is fetched, checked, and told about if it cannot be had.
 func TestFetchPayload(t *testing.T) {
 	payload := bytes.Repeat([]byte("large "), 4<<20) // more than an answer may have
+	var requests atomic.Int32
 	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
+		switch n := requests.Add(1); {
+		case n == 1 && r.URL.Path == "/api/v1/payloads/a/b":
+			w.WriteHeader(http.StatusServiceUnavailable) // for a moment
 		case r.Header.Get("X-Vault-Token") != "root":
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprint(w, `{"errors":["permission denied"]}`)
@@ -247,7 +385,7 @@ func TestFetchPayload(t *testing.T) {
 		"fetched":      {"root", kept("a/b", hex.EncodeToString(sum[:])), ""},
 		"other bytes":  {"root", kept("a/b", "00"), "other bytes"},
 		"removed":      {"root", kept("c", hex.EncodeToString(sum[:])), "there is no payload"},
-		"no right":     {"other", kept("a/b", hex.EncodeToString(sum[:])), "permission denied"},
+		"no right":     {"other", kept("a/b", hex.EncodeToString(sum[:])), "only a root token may fetch it"},
 		"of an upload": {"root", &event.Event{ID: "i", Source: "s", Type: "falco/x", Time: time.Unix(1, 0), DataRef: "https://elsewhere.example/"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -256,9 +394,17 @@ func TestFetchPayload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			requests.Store(0)
 			r := &captureWriting{w: w, connection: &connection{address: hub.URL, token: tc.token, namespace: "ns", transport: new(http.Transport)}}
+			again := *tc.event
 			if err := r.write(t.Context(), tc.event); err != nil {
 				t.Fatal(err)
+			}
+			if name == "no right" { // is not asked for again
+				asked := requests.Load()
+				if err := r.write(t.Context(), &again); err != nil || requests.Load() != asked || r.answer.Without != 2 {
+					t.Errorf("%v, %d requests behind %d, %+v", err, requests.Load(), asked, r.answer)
+				}
 			}
 			if err := w.Close(); err != nil {
 				t.Fatal(err)
@@ -300,6 +446,8 @@ func TestCaptureWriteUsage(t *testing.T) {
 		"give one of them":   {"--since", "1h", "--until", "1m", "--follow", "x.scap"},
 		"give --since":       {"x.scap"},
 		"FILE is missing":    {"--since", "1h"},
+		"not before":         {"--since", "10m", "--until", "1h", "x.scap"},
+		"is not before":      {"--since", "2026-01-02T00:00:00Z", "--until", "2026-01-02T00:00:00Z", "x.scap"},
 		"neither":            {"--since", "1h", "--until", "soon", "x.scap"},
 		"is a directory":     {"--since", "1h", "--force", t.TempDir()},
 		"already exists":     {"--since", "1h", saved(t, nil)},
@@ -331,6 +479,10 @@ func TestCaptureDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := closeCapture(w, w.Sync()); err == nil || strings.Count(err.Error(), "no space left") != 1 {
+		t.Error(err)
+	}
+	other := errors.New("the hub is gone")
+	if err := closeCapture(w, other); !errors.Is(err, other) || !strings.Contains(err.Error(), "no space left") {
 		t.Error(err)
 	}
 }

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/capture"
 	"github.com/tocsin-events/tocsin/internal/falcoevent"
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 )
 
@@ -91,6 +95,7 @@ type catPrinter struct {
 	notes  captureNotes
 	buf    []byte
 	unread uint64
+	large  uint64
 }
 
 // run prints the events of a capture, or as many as are wanted; 0 is all.
@@ -108,11 +113,16 @@ func (p *catPrinter) run(ctx context.Context, name string, r *capture.Reader, co
 	if err := p.out.Flush(); err != nil {
 		return err
 	}
-	sayForeign(p.err, r.Stats())
+	if ctx.Err() == nil && !(count > 0 && ended == nil) {
+		sayForeign(p.err, r.Stats())
+	}
 	if ended != nil {
 		if err := captureEnd(name, ended); err != nil {
 			return err
 		}
+	}
+	if p.large > 0 {
+		return &incompleteError{fmt.Sprintf("%s larger than any hub takes, %d bytes, and left out.", wasWere(p.large), maxCatBytes)}
 	}
 	if p.unread > 0 {
 		return &incompleteError{fmt.Sprintf("%s of Tocsin's plugin %s no CloudEvent and left out.", eventCount(p.unread), isOrAre(p.unread))}
@@ -120,20 +130,9 @@ func (p *catPrinter) run(ctx context.Context, name string, r *capture.Reader, co
 	return nil
 }
 
-// catEvent is an event as JSON.
-type catEvent struct {
-	Number     uint64          `json:"number"`
-	Offset     int64           `json:"offset"`
-	Time       string          `json:"time"`
-	Nanos      uint64          `json:"nanos"`
-	PluginID   uint32          `json:"plugin_id"`
-	Source     string          `json:"event_source,omitempty"`
-	Async      string          `json:"async,omitempty"` // the name
-	Hostname   string          `json:"hostname,omitempty"`
-	Data       *string         `json:"data,omitempty"`
-	DataBase64 []byte          `json:"data_base64,omitempty"`
-	Event      json.RawMessage `json:"event,omitempty"` // the CloudEvent of Tocsin's plugin
-}
+// maxCatBytes bounds the payload of an event that is printed as a CloudEvent or published: more
+// than a hub can be configured to take.
+const maxCatBytes = maxDataBytes
 
 func (p *catPrinter) print(e *capture.Record) (err error) {
 	if p.format != catJSON { // which has the id
@@ -143,66 +142,158 @@ func (p *catPrinter) print(e *capture.Record) (err error) {
 	}
 	switch p.format {
 	case catText:
-		p.text(e)
+		err = p.text(e)
 	case catJSON:
 		err = p.json(e)
 	case catCloudEvents:
-		ours, err := p.replay.Event(e.Event)
-		if err != nil {
+		ours, unread := p.replay.Event(e.Event)
+		switch {
+		case unread != nil:
 			p.unread++
+			return nil
+		case len(e.Event) > maxCatBytes:
+			p.large++
 			return nil
 		}
 		p.buf = event.AppendCloudEvent(p.buf[:0], ours, "")
+		_, err = p.out.Write(p.buf)
+	}
+	if cap(p.buf) > 16*pieceBytes {
+		p.buf = nil // a large event was there
 	}
 	if err != nil {
 		return err
 	}
-	p.buf = append(p.buf, '\n')
-	_, err = p.out.Write(p.buf)
-	return err
+	return p.out.WriteByte('\n')
 }
 
+// json prints an event as JSON, in pieces.
 func (p *catPrinter) json(e *capture.Record) error {
-	c := catEvent{Number: e.Number, Offset: e.Offset, Time: e.Time().Format(time.RFC3339Nano), Nanos: e.Nanos(), PluginID: e.PluginID(),
-		Hostname: e.Machine.Hostname}
+	b := append(p.buf[:0], `{"number":`...)
+	b = strconv.AppendUint(b, e.Number, 10)
+	b = append(b, `,"offset":`...)
+	b = strconv.AppendInt(b, e.Offset, 10)
+	b = append(b, `,"time":"`...)
+	b = e.Time().AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","nanos":`...)
+	b = strconv.AppendUint(b, e.Nanos(), 10)
+	b = append(b, `,"plugin_id":`...)
+	b = strconv.AppendUint(b, uint64(e.PluginID()), 10)
 	if source, known := p.replay.EventSource(e.PluginID()); known {
-		c.Source = source
+		b = append(b, `,"event_source":`...)
+		b = jsontext.AppendString(b, source)
 	}
-	if e.Type() == scapevent.Async {
-		c.Async = e.Name()
+	if host := e.Machine.Hostname; host != "" {
+		b = append(b, `,"hostname":`...)
+		b = jsontext.AppendString(b, host)
 	}
-	data := e.Data()
-	switch {
+	p.buf = b
+	_, err := p.out.Write(b)
+	if err == nil && e.Type() == scapevent.Async {
+		err = p.member(`,"async":`, []byte(e.Name()))
+	}
+	if err != nil {
+		return err
+	}
+	switch data := e.Data(); {
 	case e.PluginID() == falcoevent.PluginID && e.Type() == scapevent.Plugin && utf8.Valid(data) && json.Valid(data):
-		c.Event = data
+		err = p.event(data)
 	case utf8.Valid(data):
-		text := string(data)
-		c.Data = &text
+		err = p.member(`,"data":`, data)
 	default:
-		c.DataBase64 = data
+		if _, err := p.out.WriteString(`,"data_base64":"`); err != nil {
+			return err
+		}
+		encoder := base64.NewEncoder(base64.StdEncoding, p.out)
+		if _, err := encoder.Write(data); err != nil {
+			return err
+		}
+		if err := encoder.Close(); err != nil {
+			return err
+		}
+		err = p.out.WriteByte('"')
 	}
-	w := jsonLine{p.buf[:0]}
-	encoder := json.NewEncoder(&w)
-	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(&c)
-	p.buf = w.b[:max(0, len(w.b)-1)] // without the newline
+	if err != nil {
+		return err
+	}
+	return p.out.WriteByte('}')
+}
+
+// event prints the CloudEvent of Tocsin's plugin, on one line.
+func (p *catPrinter) event(data []byte) error {
+	if bytes.ContainsAny(data, "\r\n") {
+		var line bytes.Buffer
+		if err := json.Compact(&line, data); err != nil {
+			return err
+		}
+		data = line.Bytes()
+	}
+	if _, err := p.out.WriteString(`,"event":`); err != nil {
+		return err
+	}
+	_, err := p.out.Write(data)
 	return err
 }
 
-type jsonLine struct{ b []byte }
-
-func (w *jsonLine) Write(p []byte) (int, error) {
-	w.b = append(w.b, p...)
-	return len(p), nil
+// member prints a text as JSON, behind its name.
+func (p *catPrinter) member(name string, text []byte) error {
+	if _, err := p.out.WriteString(name + `"`); err != nil {
+		return err
+	}
+	err := inPieces(text, func(piece []byte) error {
+		p.buf = jsontext.AppendString(p.buf[:0], string(piece))
+		_, err := p.out.Write(p.buf[1 : len(p.buf)-1])
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return p.out.WriteByte('"')
 }
 
 // text prints an event for people: a payload that is text as it is, and another as its first
 // bytes.
-func (p *catPrinter) text(e *capture.Record) {
+func (p *catPrinter) text(e *capture.Record) error {
 	source, _ := p.replay.EventSource(e.PluginID())
-	source = visible(source)
+	fmt.Fprintf(p.out, "%d %s %s", e.Number, e.Time().Format(textTime), visible(source))
 	if e.Type() == scapevent.Async {
-		source += "/" + visible(e.Name())
+		p.out.WriteByte('/')
+		if err := p.visible([]byte(e.Name())); err != nil {
+			return err
+		}
 	}
-	p.buf = fmt.Appendf(p.buf[:0], "%d %s %s %s", e.Number, e.Time().Format(textTime), source, shownData(e.Data()))
+	p.out.WriteByte(' ') // its error is that of what follows
+	data := e.Data()
+	if !utf8.Valid(data) {
+		data = []byte(shownData(data))
+	}
+	return p.visible(data)
+}
+
+func (p *catPrinter) visible(text []byte) error {
+	return inPieces(text, func(piece []byte) error {
+		_, err := p.out.WriteString(visible(string(piece)))
+		return err
+	})
+}
+
+// pieceBytes is how much of a text is dealt with at once.
+const pieceBytes = 64 << 10
+
+// inPieces calls f with the pieces of a text, which do not end within a character.
+func inPieces(text []byte, f func([]byte) error) error {
+	for len(text) > 0 {
+		n := min(len(text), pieceBytes)
+		for cut := n; cut < len(text) && cut > n-utf8.UTFMax; cut-- {
+			if utf8.RuneStart(text[cut]) {
+				n = cut
+				break
+			}
+		}
+		if err := f(text[:n]); err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	return nil
 }

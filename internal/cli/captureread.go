@@ -27,7 +27,7 @@ func openCapture(ctx context.Context, s *Streams, name string, before func() err
 		if err != nil {
 			return nil, nil, err
 		}
-		in, end = f, func() { f.Close() }
+		in, end = contextReader{ctx, f}, func() { f.Close() }
 		if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
 			in = newWaitingReader(ctx, f, before)
 		}
@@ -72,6 +72,20 @@ func captureEnd(name string, err error) error {
 		return &incompleteError{captureError(name, err).Error()}
 	}
 	return captureError(name, err)
+}
+
+// contextReader ends with ctx what reads a file for a long time, because little of it becomes much
+// or nothing in it is looked for.
+type contextReader struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.in.Read(p)
 }
 
 // waitingReader reads from what may have nothing to read for a long time.
@@ -144,9 +158,12 @@ func (n *captureNotes) plugin(id uint32) string {
 	return fmt.Sprintf("The event source of the plugin %d is not known, so it is called %s; --event-source %d=NAME gives it.", id, source, id)
 }
 
-// sayForeign says how many events were passed over.
+// sayForeign says how many events of a capture were passed over, and if there was none at all.
 func sayForeign(w io.Writer, stats capture.Stats) {
-	if stats.Foreign > 0 {
+	switch {
+	case stats.Foreign > 0:
 		fmt.Fprintf(w, "%s passed over: of system calls, or of unknown types. sysdig reads them.\n", wasWere(stats.Foreign))
+	case stats.Events+stats.Hidden == 0:
+		fmt.Fprintln(w, "There are no events in it.")
 	}
 }

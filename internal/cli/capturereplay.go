@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -102,7 +103,7 @@ func (f *captureReplayFlags) replay(ctx context.Context, s *Streams, name string
 	done := make(chan struct{})
 	close(done) // until there is a reader
 	err = f.run(reading, s, func(ctx context.Context) <-chan published {
-		events := make(chan published, 256)
+		events := make(chan published, queuedEvents)
 		done = make(chan struct{})
 		go func() {
 			defer close(done)
@@ -126,6 +127,10 @@ func (f *captureReplayFlags) replay(ctx context.Context, s *Streams, name string
 	return err
 }
 
+// queuedEvents bounds what was read and is not with the publisher, and so the memory that large events
+// take.
+const queuedEvents = 16
+
 // read hands over the events of a capture and returns why it ended.
 func (f *captureReplayFlags) read(ctx context.Context, r *capture.Reader, replay *falcoevent.Replay, events chan<- published) error {
 	pace, notes := pace{speed: f.speed}, captureNotes{replay: replay}
@@ -141,6 +146,9 @@ func (f *captureReplayFlags) read(ctx context.Context, r *capture.Reader, replay
 				return ctx.Err()
 			}
 			continue
+		}
+		if len(e.Event) > maxCatBytes {
+			p.event, p.err = nil, fmt.Errorf("it has %d bytes, and no hub takes more than %d", len(e.Event), maxCatBytes)
 		}
 		p.note = notes.plugin(e.PluginID())
 		if p.err == nil && f.prefix != "" {

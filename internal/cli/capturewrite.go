@@ -25,9 +25,9 @@ token may see: it needs read on sys/events/subscribe/TYPE ("*" if there are seve
 the paths of the events.
 
 The file is made with the first event, is complete after each second, and what is there after a
-crash can be read. If there is no event, there is no file. "-" is the standard output. A payload is written as the plugin
-gave it, and the time to the nanosecond. A payload that was too large for the journal is fetched,
-which takes a root token.
+crash can be read. If there is no event, there is no file. "-" is the standard output. A payload
+is written as the plugin gave it, and the time to the nanosecond. A payload that was too large for
+the journal is fetched, which takes a root token.
 
 Exit codes: 0 everything is written, or what came before Ctrl-C is; 1 the hub cannot be reached or
 refuses, or the file cannot be written; 2 wrong usage; 3 written, but retention had removed events,
@@ -73,9 +73,13 @@ func newCaptureWrite(s *Streams) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			until, err := f.end(time.Now())
+			now := time.Now()
+			until, err := pointInTime(f.until, now)
 			if err != nil {
 				return usagef(cmd, "--until: %w", err)
+			}
+			if since, err := pointInTime(f.since, now); err == nil && !until.IsZero() && !since.Before(until) {
+				return usagef(cmd, "--since %s is not before --until %s", f.since, f.until)
 			}
 			if f.since == "" && !f.follow {
 				return usagef(cmd, "give --since (a duration, a time, or oldest), or --follow")
@@ -101,17 +105,17 @@ func newCaptureWrite(s *Streams) *cobra.Command {
 	return cmd
 }
 
-// end returns the time that --until names.
-func (f *captureWriteFlags) end(now time.Time) (time.Time, error) {
-	if f.until == "" {
+// pointInTime returns the time that a text names, as such or as a duration before now; of "" it is zero.
+func pointInTime(text string, now time.Time) (time.Time, error) {
+	if text == "" {
 		return time.Time{}, nil
 	}
-	if d, err := config.ParseDuration(f.until); err == nil {
+	if d, err := config.ParseDuration(text); err == nil {
 		return now.Add(-time.Duration(d)), nil
 	}
-	t, err := time.Parse(time.RFC3339Nano, f.until)
+	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return t, fmt.Errorf("%q is neither an RFC 3339 time such as 2006-01-02T15:04:05Z nor a duration", f.until)
+		return t, fmt.Errorf("%q is neither an RFC 3339 time such as 2006-01-02T15:04:05Z nor a duration", text)
 	}
 	return t, nil
 }

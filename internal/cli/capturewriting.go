@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -43,7 +44,7 @@ func newCaptureWriter(s *Streams, name string, replace, gzip bool, hostname stri
 		return nil, &adviceError{err, "Give another name, or --force to replace it."}
 	}
 	if err != nil {
-		return nil, &adviceError{fmt.Errorf("create the capture %s: %w", name, err), "Give a name in a directory that is there and that you may write to."}
+		return nil, &adviceError{fmt.Errorf("create the capture %s: %w", visible(name), err), "Give a name in a directory that is there and that you may write to."}
 	}
 	return w, nil
 }
@@ -113,6 +114,7 @@ type captureWriting struct {
 	terminal   bool // people look at the notes
 
 	answer captureWritten
+	denied bool // payloads are not for this token
 	buf    []byte
 }
 
@@ -204,12 +206,11 @@ func (r *captureWriting) fetch(ctx context.Context, e *event.Event) error {
 	if !kept || e.Data != nil || !strings.HasPrefix(e.Type, falcoevent.TypePrefix) {
 		return nil
 	}
-	// A payload does not depend on the namespace of the request.
-	c, err := vaultclient.New(vaultclient.Options{Address: r.connection.address, Token: r.connection.token, Transport: r.connection.transport})
-	if err != nil {
-		return err
+	if r.denied {
+		r.answer.Without++
+		return nil
 	}
-	data, err := c.Payload(ctx, name, capture.DefaultMaxBlockBytes)
+	data, err := r.payload(ctx, name)
 	if err == nil {
 		if want, ok := e.Metadata.Text("sha256"); ok {
 			if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != want {
@@ -220,14 +221,42 @@ func (r *captureWriting) fetch(ctx context.Context, e *event.Event) error {
 	switch {
 	case err == nil:
 		e.Data, e.DataRef = data, ""
+		return nil
 	case ctx.Err() != nil:
 		return err
-	default:
-		if r.answer.Without++; r.answer.Without == 1 {
-			r.answer.why = err.Error()
-		}
+	case errors.Is(err, client.ErrPermission):
+		r.denied = true
+		err = errors.New("only a root token may fetch it")
+	}
+	if r.answer.Without++; r.answer.why == "" {
+		r.answer.why = err.Error()
 	}
 	return nil
+}
+
+// payloadTries is how often a payload is asked for while the hub does not answer as it should.
+const payloadTries = 5
+
+func (r *captureWriting) payload(ctx context.Context, name string) (data []byte, err error) {
+	// A payload does not depend on the namespace of the request.
+	c, err := vaultclient.New(vaultclient.Options{Address: r.connection.address, Token: r.connection.token, Transport: r.connection.transport})
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		data, err = c.Payload(ctx, name, capture.DefaultMaxBlockBytes)
+		status, refused := errors.AsType[*client.StatusError](err)
+		if err == nil || try == payloadTries || errors.Is(err, vaultclient.ErrTooLarge) || refused && status.StatusCode < 500 && status.StatusCode != http.StatusTooManyRequests {
+			return data, err
+		}
+		timer := time.NewTimer(time.Duration(try) * 500 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // received is what a subscription has returned.

@@ -110,16 +110,18 @@ func TestRunNative(t *testing.T) {
 	}
 }
 
-// Ctrl-C ends it in good order, with what was captured.
-func TestStopNative(t *testing.T) {
-	file, scap := nativePlugin(t), filepath.Join(t.TempDir(), "a.scap")
+// stoppedNative runs a plugin that gives five events and waits, and stops it by Ctrl-C.
+func stoppedNative(t *testing.T, scap string, args ...string) (code int, said string) {
+	t.Helper()
+	file := nativePlugin(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	lines, out := io.Pipe()
 	var stderr strings.Builder
 	done := make(chan int, 1)
 	go func() {
-		code := Run(ctx, []string{"plugin", "run", file, "--open", "stay;count=5", "--capture", scap}, Streams{In: strings.NewReader(""), Out: out, Err: &stderr})
+		args := append([]string{"plugin", "run", file, "--open", "stay;count=5", "--capture", scap}, args...)
+		code := Run(ctx, args, Streams{In: strings.NewReader(""), Out: out, Err: &stderr})
 		out.Close()
 		done <- code
 	}()
@@ -135,12 +137,18 @@ func TestStopNative(t *testing.T) {
 	stop()
 	go func() { _, _ = io.Copy(io.Discard, lines) }()
 	select {
-	case code := <-done:
-		if code != exitOK || !strings.Contains(stderr.String(), "5 events.") {
-			t.Errorf("exit %d\n%s", code, stderr.String())
-		}
+	case code = <-done:
 	case <-time.After(time.Minute):
 		t.Fatal("it does not end")
+	}
+	return code, stderr.String()
+}
+
+// Ctrl-C ends it in good order, with what was captured.
+func TestStopNative(t *testing.T) {
+	scap := filepath.Join(t.TempDir(), "a.scap")
+	if code, stderr := stoppedNative(t, scap); code != exitOK || !strings.Contains(stderr, "5 events.") {
+		t.Errorf("exit %d\n%s", code, stderr)
 	}
 	f, err := os.Open(scap)
 	if err != nil {
@@ -156,5 +164,24 @@ func TestStopNative(t *testing.T) {
 	}
 	if !errors.Is(err, io.EOF) || r.Stats().Events != 5 {
 		t.Error(r.Stats(), err)
+	}
+}
+
+// A capture that the disk does not take is a failure, told of once, however the run ends.
+func TestFullNative(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("there is no /dev/full")
+	}
+	if code, stderr := stoppedNative(t, "/dev/full", "--force"); code != exitError || strings.Count(stderr, "no space left") != 1 {
+		t.Errorf("stopped: exit %d\n%s", code, stderr)
+	}
+	for _, params := range []string{"count;count=2", "count;count=400;size=2000"} {
+		code, _, stderr := run(t, "plugin", "run", nativePlugin(t), "--open", params, "--capture", "/dev/full", "--force")
+		if code != exitError || strings.Count(stderr, "no space left") != 1 {
+			t.Errorf("%s: exit %d\n%s", params, code, stderr)
+		}
+	}
+	if code, _, stderr := run(t, "plugin", "run", nativePlugin(t), "--capture", "-"); code != exitUsage || !strings.Contains(stderr, "--capture takes a file") {
+		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }

@@ -26,7 +26,7 @@ type SourcePlugin struct {
 	Namespace string   `yaml:"namespace" doc:"The namespace of its events. Empty: root."`
 	Path      string   `yaml:"path" doc:"The path on which subscribers need a right to see its events. Empty: falco/EVENT-SOURCE/NAME."`
 
-	Restart      RestartPolicy `yaml:"restart" oneof:"always,on-failure,never" doc:"When it is started again, with growing pauses: always; on-failure, which is not when the stream has ended; never."`
+	Restart      RestartPolicy `yaml:"restart" oneof:"always,on-failure,never" doc:"When it is started again, with growing pauses: always; on-failure, which is not when the stream has ended; never. A plugin that is refused, because its id is taken for example, is not."`
 	MaxPause     Duration      `yaml:"max_pause" min:"1s" max:"24h" doc:"The longest pause before it is started again."`
 	MaxEvent     Size          `yaml:"max_event" min:"1KiB" max:"256MiB" doc:"The largest event. Larger ones are left out and counted. What is larger than limits.max_event is kept beside the journal."`
 	MaxMemory    Size          `yaml:"max_memory" min:"16MiB" max:"1TiB" zero:"no limit" doc:"The most memory that its process may use. One that takes more is ended and started again."`

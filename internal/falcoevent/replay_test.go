@@ -56,6 +56,11 @@ func TestReplay(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// Streams that begin alike have what they have in common.
+	fork := replayed(t, append(scapevent.Append(nil, 1, 1, []byte("a")), scapevent.Append(nil, 999, 2, []byte("fork"))...))
+	if fork[0].ID != a[0].ID || fork[1].ID == a[1].ID {
+		t.Errorf("%q and %q", fork[0].ID, fork[1].ID)
+	}
 	if e := a[1]; string(e.Data) != "same" || e.Source != "plugin://lab" || e.Namespace != "team/" || e.Path != "falco/mine/lab" {
 		t.Errorf("%+v", e)
 	}

@@ -282,12 +282,23 @@ func (j *Journal) Submit(ctx context.Context, events ...*event.Event) (*Receipt,
 
 func (j *Journal) submit(ctx context.Context, events []*event.Event) (Receipt, error) {
 	size := 0
+	var last *event.Event
+	stored := 0 // bytes of last
 	for _, e := range events {
-		if err := j.config.Limits.Check(e); err != nil {
+		var err error
+		if last != nil && e.Alike(last) {
+			err = j.config.Limits.CheckLike(e, last)
+			stored += len(e.ID) - len(last.ID) + len(e.Data) - len(last.Data)
+		} else {
+			err = j.config.Limits.Check(e)
+			stored = StoredBytes(e)
+		}
+		if err != nil {
 			j.metrics.Refused("limit").Add(float64(len(events)))
 			return Receipt{}, fmt.Errorf("event %s: %w", e.ID, err)
 		}
-		size += StoredBytes(e)
+		size += stored
+		last = e
 	}
 	switch {
 	case len(events) == 0:

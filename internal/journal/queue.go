@@ -116,8 +116,12 @@ func (q *queue) put(ctx context.Context, size int, events []*event.Event) (Recei
 	}
 	receipt := Receipt{result: b.result, index: uint32(b.count)}
 	before := b.size
-	for _, e := range events {
-		b.add(e)
+	for i, e := range events {
+		if i > 0 && e.Alike(events[i-1]) {
+			b.addLike(e)
+		} else {
+			b.add(e)
+		}
 	}
 	// The estimate was an upper bound.
 	if extra := size - (b.size - before); extra > 0 {

@@ -142,6 +142,40 @@ func (b *block) add(e *event.Event) {
 	b.count++
 }
 
+// addLike adds an event that is Alike to the one that was added last, of which it takes all that
+// they have in common.
+func (b *block) addLike(e *event.Event) {
+	le := binary.LittleEndian
+	last := b.index[len(b.index)-indexEntrySize:]
+	length := 0 // of its texts
+	for at := 0; at < 24; at += 4 {
+		length += int(le.Uint32(last[at:]))
+	}
+	head := len(b.text)
+	common := b.text[head-length+int(le.Uint32(last)) : head]
+	b.text = append(b.text, e.ID...)
+	b.text = append(b.text, common...)
+	i := append(b.index, last...)
+	entry := i[len(b.index):]
+	le.PutUint32(entry, uint32(len(e.ID)))
+	if e.Data == nil {
+		le.PutUint32(entry[24:], noData)
+	} else {
+		le.PutUint32(entry[24:], uint32(len(e.Data)))
+	}
+	le.PutUint64(entry[28:], uint64(e.Time.Unix()))
+	le.PutUint32(entry[36:], uint32(e.Time.Nanosecond()))
+	b.index = i
+	b.record = append(b.record, e.Data...)
+	b.size += indexEntrySize + len(b.text) - head + len(e.Data)
+	b.count++
+	b.fields += uint32(len(e.Metadata) + len(e.Extensions))
+	b.ids += uint32(len(e.EntityIDs))
+	if e.Plugin != nil {
+		b.withPlugin++
+	}
+}
+
 func (b *block) addRest(e *event.Event) {
 	var flags byte
 	if e.Metadata != nil {

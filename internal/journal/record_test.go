@@ -308,3 +308,31 @@ func ExamplePosition() {
 	// 000000000000e000001g0000000001vp
 	// true <nil>
 }
+
+// What addLike takes from the event before is what add would have written.
+func TestRecordOfAlikes(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		plain, quick := &block{}, &block{}
+		for range 1 + r.IntN(3) {
+			first := randomEvent(r)
+			plain.add(first)
+			quick.add(first)
+			for range r.IntN(4) {
+				other, e := randomEvent(r), *first
+				e.ID, e.Time, e.Data = other.ID, other.Time, other.Data
+				if !e.Alike(first) {
+					t.Fatalf("%+v\nis not like\n%+v", e, first)
+				}
+				plain.add(&e)
+				quick.addLike(&e)
+			}
+		}
+		if plain.size != quick.size || plain.count != quick.count {
+			t.Fatalf("size %d and %d, count %d and %d", plain.size, quick.size, plain.count, quick.count)
+		}
+		if a, b := plain.complete(7, time.Unix(1, 0)), quick.complete(7, time.Unix(1, 0)); !bytes.Equal(a, b) {
+			t.Fatalf("%x\nis not\n%x", b, a)
+		}
+	}
+}

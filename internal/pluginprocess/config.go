@@ -19,7 +19,7 @@ var ErrConfig = errors.New("it does not fit the schema of the plugin")
 // Init gives the plugin its config, which must fit its schema; an empty config is an empty object
 // then. It is called once, unless it fails. The error names the keys that are wrong.
 func (p *Process) Init(ctx context.Context, config string) error {
-	config, err := fit(p.Describe().ConfigSchema, config)
+	config, err := Fit(p.Describe().ConfigSchema, config)
 	if err != nil {
 		return fmt.Errorf("plugin %s: config: %w", p.options.Name, err)
 	}
@@ -28,7 +28,7 @@ func (p *Process) Init(ctx context.Context, config string) error {
 
 // SetConfig implements [sourceplugin.Plugin]: the config must fit, too.
 func (p *Process) SetConfig(ctx context.Context, config string) error {
-	config, err := fit(p.Describe().ConfigSchema, config)
+	config, err := Fit(p.Describe().ConfigSchema, config)
 	if err != nil {
 		return fmt.Errorf("plugin %s: config: %w", p.options.Name, err)
 	}
@@ -38,14 +38,14 @@ func (p *Process) SetConfig(ctx context.Context, config string) error {
 // Open implements [sourceplugin.Plugin]: the params must fit their schema.
 func (p *Process) Open(ctx context.Context, o sourceplugin.Open) (sourceplugin.Stream, error) {
 	var err error
-	if o.Params, err = fit(p.Describe().ParamsSchema, o.Params); err != nil {
+	if o.Params, err = Fit(p.Describe().ParamsSchema, o.Params); err != nil {
 		return nil, fmt.Errorf("plugin %s: params: %w", p.options.Name, err)
 	}
 	return p.Client.Open(ctx, o)
 }
 
-// fit returns a text as the plugin gets it, if it fits the schema.
-func fit(schema, text string) (string, error) {
+// Fit returns a text as the plugin gets it, if it fits the schema.
+func Fit(schema, text string) (string, error) {
 	switch {
 	case len(text) > maxConfig:
 		return "", fmt.Errorf("it has more than %d MiB", maxConfig>>20)

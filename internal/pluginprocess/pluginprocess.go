@@ -57,6 +57,8 @@ type Options struct {
 	// MaxMemory is the most memory of its own that the process may use, in bytes; 0: no limit.
 	// One that uses more is killed.
 	MaxMemory int64
+	// Secrets are taken out of what the process writes, before it is logged or part of an error.
+	Secrets []string
 	// SocketDir is where the directory of the plugin's sockets is made; empty: where temporary
 	// files are. A killed hub leaves it behind.
 	SocketDir string
@@ -112,7 +114,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	env := append(child.Environment(), memoryHint(o)...)
 	p.child = child.New(child.Options{
 		Command: o.Command, Args: o.Args, Env: append(env, o.Env...), SHA256: o.SHA256, MaxMemory: o.MaxMemory,
-		OnlySockets: true, Logger: o.Logger, PlainLevel: slog.LevelInfo, Quiet: true,
+		OnlySockets: true, Secrets: o.Secrets, Logger: o.Logger, PlainLevel: slog.LevelInfo, Quiet: true,
 	})
 	p.host = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  plugin.HandshakeConfig{MagicCookieKey: pluginwire.CookieKey, MagicCookieValue: pluginwire.CookieValue},
@@ -126,8 +128,8 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		StartTimeout:     o.StartTimeout,
 		GRPCDialOptions:  pluginwire.DialOptions(),
 		Logger:           child.GoPluginLog(o.Logger),
-		SyncStdout:       child.NewLog(o.Logger), // of plugins that use go-plugin by themselves
-		SyncStderr:       child.NewLog(o.Logger),
+		SyncStdout:       child.NewLog(o.Logger, o.Secrets...), // of plugins that use go-plugin by themselves
+		SyncStderr:       child.NewLog(o.Logger, o.Secrets...),
 	})
 	starting, cancel := context.WithTimeout(ctx, o.StartTimeout)
 	defer cancel()

@@ -129,7 +129,7 @@ func grpcStream(ctx context.Context, s settings) (ours, against float64, err err
 		return 0, 0, err
 	}
 	defer done()
-	return alternate(s.window, p.turn, pipelined(ctx, j))
+	return alternate(s.window, p.turn, pipelined(ctx, j, sample))
 }
 
 // grpcRate is the same rate beside the one that is wanted.

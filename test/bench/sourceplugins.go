@@ -85,8 +85,9 @@ type staying struct{ sourceplugin.Plugin }
 
 func (staying) Close(context.Context) error { return nil }
 
-// nativeDurable compares how many events of 700 bytes per second a source makes durable that a
-// native plugin gives, with what the journal takes of one producer.
+// nativeDurable compares how many events with a payload of 700 bytes per second a source makes
+// durable that a native plugin gives, with what the journal takes of the same events from one
+// producer.
 func nativeDurable(ctx context.Context, s settings) (ours, against float64, err error) {
 	p, stop, err := nativePlugin(ctx, s, noisePlugin)
 	if err != nil {
@@ -98,11 +99,15 @@ func nativeDurable(ctx context.Context, s settings) (ours, against float64, err 
 		return 0, 0, err
 	}
 	defer done()
-	// An event has eventBytes with all that the hub knows of it, as those of the other rows.
-	var known event.Event
-	falcoevent.NewOrigin("bench", "", "", p.Describe()).Set(&known, event.NewID(), scapevent.Append(nil, p.Describe().ID, 1, nil))
-	payload := eventBytes - known.Size()
+	const payload = eventBytes
 	const count = 250_000 // half a second or so
+	origin := falcoevent.NewOrigin("bench", "", "", p.Describe())
+	now := uint64(time.Now().UnixNano())
+	same := func() *event.Event {
+		var e event.Event
+		origin.Set(&e, event.NewID(), scapevent.Append(nil, p.Describe().ID, now, noise(payload)))
+		return &e
+	}
 	return alternate(s.window, func(time.Duration) (float64, error) {
 		source := plugin.New(plugin.Config{
 			Name: "bench", Params: fmt.Sprint(count, " ", payload), Restart: plugin.Never, MaxPause: time.Minute, MaxEvent: 20 << 20,
@@ -118,7 +123,7 @@ func nativeDurable(ctx context.Context, s settings) (ours, against float64, err 
 			return 0, fmt.Errorf("%d events are durable instead of %d: %s", status.Events, count, status.LastError)
 		}
 		return count, nil
-	}, pipelined(ctx, j))
+	}, pipelined(ctx, j, same))
 }
 
 // nativeExtract measures of how many events per second ten fields that are strings are extracted,

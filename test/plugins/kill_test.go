@@ -175,7 +175,7 @@ plugins:
 		names, _ := filepath.Glob(filepath.Join(sockets, "plugin-dir*"))
 		return names
 	}
-	swept := 0
+	swept, ended := 0, 0
 	for round := 0; ; round++ {
 		before := left()
 		s := start(t, hub, config, tmp)
@@ -203,6 +203,20 @@ plugins:
 				}
 			}
 			time.Sleep(rand.N(300 * time.Millisecond))
+		}
+		if round%3 == 2 { // in order
+			if err := s.command.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-s.ended:
+			case <-time.After(30 * time.Second):
+				t.Fatalf("the hub does not end\n%s", s.log)
+			}
+			if len(pids(plugin)) > 0 {
+				t.Error("the hub has ended, and a plugin has not")
+			}
+			ended++
 		}
 		s.kill()
 		hubs++
@@ -255,5 +269,5 @@ plugins:
 	if len(ids) != events || len(different) != events {
 		t.Errorf("%d numbers with %d ids", len(ids), len(different))
 	}
-	t.Logf("the hub was killed %d times, the plugin %d times; %d events are repeats", hubs, plugins, all-events)
+	t.Logf("the hub was killed %d times, and ended %d times, the plugin %d times; %d events are repeats", hubs-ended, ended, plugins, all-events)
 }

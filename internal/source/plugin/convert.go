@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"hash/crc32"
 	"slices"
 	"strconv"
 	"time"
@@ -30,21 +29,33 @@ const (
 	unitBytes  = 128 << 10
 )
 
+// partEvents is how many events are made at once of a batch: what an event takes in memory is
+// several times what a small one takes on its way here.
+const partEvents = 4096
+
 // Reasons under which events are counted as refused.
 const (
 	reasonTooLarge = "too-large"
 	reasonInvalid  = "invalid"
 )
 
-// batch is what a plugin gave at once, on its way into the journal. Its memory is used again.
+// batch is what a plugin gave at once, on its way into the journal, or a part of it: all but the
+// last refer to the bytes that the last has. Its memory is used again.
 type batch struct {
 	batch    sourceplugin.Batch
 	events   []event.Event
+	sizes    []int // of the events, in the journal
 	pointers []*event.Event
 	units    []unit
 	bytes    int
 	position []byte // of its own; nil: none
 	ordinal  uint64 // of the last event
+}
+
+// memory is what b takes, empty or not.
+func (b *batch) memory() int {
+	const perEvent = 400 // with its size, pointer and id
+	return cap(b.batch.Events) + perEvent*cap(b.events)
 }
 
 // unit is what is submitted together.
@@ -57,18 +68,20 @@ type unit struct {
 // converter makes events of what a plugin gives.
 type converter struct {
 	origin  *falcoevent.Origin
-	stream  string
-	ordinal uint64 // of the last event
-	text    []byte // of an ordinal
-	good    string // a type of which an event was found to keep the limits
+	ids     *identity
+	ordinal uint64      // of the last event
+	good    event.Event // an event that keeps the limits, without data
+	stored  int         // what it takes in the journal
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// errNotTaken means that nobody takes events any more.
+var errNotTaken = errors.New("nobody takes the events")
 
-// convert makes the events of b. What does not keep the rules is an error; the events before it
-// count.
-func (r *run) convert(ctx context.Context, b *batch) error {
-	b.events, b.units, b.position, b.bytes = b.events[:0], b.units[:0], nil, 0
+// convert makes the events of b. Of a batch with very many, all but the last partEvents are
+// handed over by part, which returns false when nobody takes them. What does not keep the rules
+// is an error; the events before it count.
+func (r *run) convert(ctx context.Context, b *batch, part func(*batch) bool) error {
+	b.events, b.sizes, b.position = b.events[:0], b.sizes[:0], nil
 	in := &b.batch
 	if len(in.Events) > maxBatchBytes+r.config.MaxEvent {
 		return failure(Lying, "a batch has %d bytes, which is more than %d", len(in.Events), maxBatchBytes+r.config.MaxEvent)
@@ -84,9 +97,15 @@ func (r *run) convert(ctx context.Context, b *batch) error {
 			lie = failure(Lying, "event %d of a batch: %v", count+1, err)
 			break
 		}
-		if e.Type() == scapevent.Plugin && e.PluginID() != r.about.ID {
+		if e.PluginID() != r.about.ID {
 			lie = failure(Lying, "event %d of a batch has the plugin id %d, that of the plugin is %d", count+1, e.PluginID(), r.about.ID)
 			break
+		}
+		if len(b.events) == partEvents {
+			b.cut(r.deps.Journal.MaxUnitBytes())
+			if !part(b) {
+				return errNotTaken
+			}
 		}
 		c.ordinal++
 		if !r.add(ctx, b, c, e) {
@@ -113,9 +132,10 @@ func (r *run) convert(ctx context.Context, b *batch) error {
 func (r *run) converter() *converter {
 	if r.converting == nil {
 		r.converting = &converter{
-			origin: falcoevent.NewOrigin(r.config.Name, r.config.Namespace, r.config.Path, r.about),
-			stream: r.place.Stream, ordinal: r.place.Events,
+			origin:  falcoevent.NewOrigin(r.config.Name, r.config.Namespace, r.config.Path, r.about),
+			ordinal: r.place.Events,
 		}
+		r.converting.ids = newIdentity(r.converting.origin.Source, r.place.Stream)
 	}
 	return r.converting
 }
@@ -129,53 +149,53 @@ func (r *run) add(ctx context.Context, b *batch, c *converter, e scapevent.Event
 	if e.Nanos() == scapevent.NoTime {
 		e.SetNanos(uint64(time.Now().UnixNano()))
 	}
+	sum := uint32(0)
+	if r.about.Capabilities.Resume {
+		sum = checksum(e)
+	}
 	b.events = append(b.events, event.Event{})
 	ev := &b.events[len(b.events)-1]
-	c.origin.Set(ev, c.id(e, r.about.Capabilities.Resume), e)
-	// Events of one type differ in what can break no limit, and in their size.
-	if ev.Type == c.good && ev.Size() <= r.config.Limits.MaxEventBytes {
-		return true
+	c.origin.Set(ev, c.ids.id(c.ordinal, sum), e)
+	// Nearly all events of a stream are alike.
+	if ev.Alike(&c.good) && r.config.Limits.CheckLike(ev, &c.good) == nil {
+		if stored := c.stored + len(ev.Data); stored <= r.deps.Journal.MaxUnitBytes() {
+			b.sizes = append(b.sizes, stored)
+			return true
+		}
 	}
-	err := r.fits(ev)
-	if err == nil {
-		c.good = ev.Type
-	}
+	stored, err := r.fits(ev)
 	if errors.Is(err, event.ErrTooLarge) && r.deps.Keep != nil && len(ev.Data) > r.config.Limits.MaxEventBytes/2 {
 		if !r.keep(ctx, ev) {
 			b.events = b.events[:len(b.events)-1]
 			return false
 		}
-		err = r.fits(ev)
+		stored, err = r.fits(ev)
 	}
-	if err != nil {
-		b.events = b.events[:len(b.events)-1]
-		if errors.Is(err, event.ErrTooLarge) {
-			r.drop(1, reasonTooLarge, err.Error())
-		} else {
-			r.drop(1, reasonInvalid, err.Error())
-		}
+	switch {
+	case errors.Is(err, event.ErrTooLarge):
+		r.drop(1, reasonTooLarge, err.Error())
+	case err != nil:
+		r.drop(1, reasonInvalid, err.Error())
+	default:
+		c.good, c.stored = *ev, stored-len(ev.Data)
+		c.good.Data = nil
+		b.sizes = append(b.sizes, stored)
+		return true
 	}
+	b.events = b.events[:len(b.events)-1]
 	return true
 }
 
-func (r *run) fits(ev *event.Event) error {
-	err := r.config.Limits.Check(ev)
-	if size, most := journal.StoredBytes(ev), r.deps.Journal.MaxUnitBytes(); err == nil && size > most {
-		err = &event.LimitError{Part: "stored event", Size: size, Max: most}
+// fits returns how large an event is in the journal, if that takes it.
+func (r *run) fits(ev *event.Event) (stored int, err error) {
+	stored = journal.StoredBytes(ev)
+	if err := r.config.Limits.Check(ev); err != nil {
+		return 0, err
 	}
-	return err
-}
-
-// id returns the id of the event that was counted last.
-func (c *converter) id(e scapevent.Event, resumable bool) string {
-	if !resumable {
-		return event.NewID()
+	if most := r.deps.Journal.MaxUnitBytes(); stored > most {
+		return 0, &event.LimitError{Part: "stored event", Size: stored, Max: most}
 	}
-	sum := crc32.Update(crc32.Checksum(e.Data(), castagnoli), castagnoli, []byte(e.Name()))
-	c.text = strconv.AppendUint(c.text[:0], c.ordinal, 10)
-	c.text = append(c.text, ' ')
-	c.text = strconv.AppendUint(c.text, uint64(sum), 16)
-	return event.DeriveID("plugin-source", c.origin.Source, c.stream, string(c.text))
+	return stored, nil
 }
 
 // keep puts the payload of ev beside the journal, and waits until that is possible. It returns
@@ -210,19 +230,29 @@ func (r *run) drop(n int, reason, why string) {
 	r.status.Dropped += uint64(n)
 	r.mu.Unlock()
 	if skipped, ok := r.dropping.Allow(); ok {
-		r.log.Warn("Events of a plugin were dropped.", "events", n, "reason", reason, "detail", clean(why, maxReason), "skipped", skipped)
+		r.log.Warn("Events of a plugin were dropped.", "events", n, "reason", reason, "detail", clean(r.redact(why), maxReason), "skipped", skipped)
 	}
+}
+
+// giveEvents moves the events of b, and what belongs to them, to another batch.
+func (b *batch) giveEvents(to *batch) {
+	to.position = nil
+	to.events, b.events = b.events, to.events[:0]
+	to.sizes, b.sizes = b.sizes, to.sizes[:0]
+	to.pointers, b.pointers = b.pointers, to.pointers[:0]
+	to.units, b.units = b.units, to.units[:0]
+	to.bytes, b.bytes = b.bytes, 0
 }
 
 // cut makes units of the events.
 func (b *batch) cut(most int) {
-	b.pointers = b.pointers[:0]
+	b.pointers, b.units, b.bytes = b.pointers[:0], b.units[:0], 0
 	most = min(most, unitBytes)
 	size, from := 0, 0
 	for i := range b.events {
 		ev := &b.events[i]
 		b.pointers = append(b.pointers, ev)
-		n := journal.StoredBytes(ev)
+		n := b.sizes[i]
 		if i > from && (size+n > most || i-from == unitEvents) {
 			b.units = append(b.units, unit{from: from, to: i})
 			from, size = i, 0

@@ -52,6 +52,14 @@ func failure(k Kind, format string, args ...any) *Failure {
 // maxReason bounds what is kept of the text of an error, in bytes.
 const maxReason = 1 << 10
 
+// redact takes the secrets that a plugin knows out of its text.
+func (s *Source) redact(text string) string {
+	for _, secret := range s.config.Secrets {
+		text = strings.ReplaceAll(text, secret, "<secret>")
+	}
+	return text
+}
+
 // clean makes text of a plugin harmless and short: one line of valid UTF-8.
 func clean(s string, most int) string {
 	if len(s) > most {

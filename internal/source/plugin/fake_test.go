@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +24,8 @@ func TestMain(m *testing.M) {
 	if crashChild() {
 		return
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16") // they wait most of the time
 	goleak.VerifyTestMain(m)
 }
 
@@ -32,8 +35,10 @@ type fake struct {
 	// next is Next of every stream; n counts its calls from 1 within the stream.
 	next     func(ctx context.Context, f *fake, n int, b *sourceplugin.Batch) error
 	open     func(o sourceplugin.Open) error
+	ack      func(ctx context.Context) error
 	metrics  func(ctx context.Context) ([]sourceplugin.Metric, error)
 	progress sourceplugin.Progress
+	tell     func(ctx context.Context) (sourceplugin.Progress, error) // instead of progress
 	close    func()
 	exit     chan struct{} // nil: it cannot be known
 
@@ -78,6 +83,12 @@ func (f *fake) Close(context.Context) error {
 	return nil
 }
 
+func (f *fake) isClosed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.closed
+}
+
 func (f *fake) Open(_ context.Context, o sourceplugin.Open) (sourceplugin.Stream, error) {
 	f.mu.Lock()
 	f.opened = append(f.opened, o)
@@ -99,13 +110,19 @@ func (s *fakeStream) Next(ctx context.Context, b *sourceplugin.Batch) error {
 	s.n++
 	return s.f.next(ctx, s.f, s.n, b)
 }
-func (s *fakeStream) Acknowledge(_ context.Context, position []byte) error {
+func (s *fakeStream) Acknowledge(ctx context.Context, position []byte) error {
 	s.f.mu.Lock()
-	defer s.f.mu.Unlock()
 	s.f.acks = append(s.f.acks, string(position))
+	s.f.mu.Unlock()
+	if s.f.ack != nil {
+		return s.f.ack(ctx)
+	}
 	return nil
 }
-func (s *fakeStream) Progress(context.Context) (sourceplugin.Progress, error) {
+func (s *fakeStream) Progress(ctx context.Context) (sourceplugin.Progress, error) {
+	if s.f.tell != nil {
+		return s.f.tell(ctx)
+	}
 	return s.f.progress, nil
 }
 func (s *fakeStream) Close(context.Context) error { return nil }

@@ -59,6 +59,7 @@ type Config struct {
 	StopTimeout     time.Duration // in which what was read becomes durable when Run is to end
 	SteadyAfter     time.Duration // how long it has to run to count as one that runs well; 0: DefaultSteadyAfter
 	Limits          event.Limits  // of the journal
+	Secrets         []string      // that the plugin knows; its texts are shown without them
 }
 
 // Journal is where events go; *[journal.Journal] is one.
@@ -145,13 +146,16 @@ type Source struct {
 	counts *metrics.Component
 	strays strays
 
-	dropping, unsaved, unacknowledged, unkept, pushed throttle.Throttle
+	dropping, unsaved, unacknowledged, unkept, pushed, failing throttle.Throttle
+
+	told Failure // in the log; used by Run alone
 
 	mu       sync.Mutex
 	status   Status
 	current  sourceplugin.Plugin // nil while it does not run
 	values   []sourceplugin.Metric
 	trouble  *Failure // why it does not run well
+	steady   bool     // it has run well since it was started
 	since    time.Time
 	recorded time.Time // when a failure was last recorded
 }

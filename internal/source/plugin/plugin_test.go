@@ -172,6 +172,22 @@ func TestFailures(t *testing.T) {
 		"metrics hang": {bad(func(f *fake) {
 			f.metrics = func(ctx context.Context) ([]sourceplugin.Metric, error) { <-ctx.Done(); return nil, ctx.Err() }
 		}), Hanging, "it has not answered for 2s when it was asked for its metrics"},
+		"progress hangs": {bad(func(f *fake) {
+			f.tell = func(ctx context.Context) (sourceplugin.Progress, error) {
+				<-ctx.Done()
+				return sourceplugin.Progress{}, ctx.Err()
+			}
+		}), Hanging, "it has not answered for 2s when it was asked for its progress"},
+		"acknowledge hangs": {bad(func(f *fake) {
+			f.next = func(ctx context.Context, _ *fake, n int, b *sourceplugin.Batch) error {
+				if n == 1 {
+					b.Position = []byte("1")
+					return nil
+				}
+				return idle(ctx)
+			}
+			f.ack = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		}), Hanging, "it has not answered for 2s when it was told what is durable"},
 		"exits": {bad(func(f *fake) {
 			f.exit = make(chan struct{})
 			close(f.exit)
@@ -185,6 +201,10 @@ func TestFailures(t *testing.T) {
 			b.Count = 1
 			return nil
 		}), Lying, "a batch has 0 events, but says that there are 1"},
+		"foreign, asynchronous": {next(func(_ context.Context, b *sourceplugin.Batch) error {
+			b.Events, b.Count = scapevent.AppendAsync(nil, 998, 1, "x", nil), 1
+			return nil
+		}), Lying, "event 1 of a batch has the plugin id 998, that of the plugin is 999"},
 		"foreign": {next(func(_ context.Context, b *sourceplugin.Batch) error {
 			b.Events, b.Count = scapevent.Append(nil, 998, 1, nil), 1
 			return nil
@@ -304,11 +324,12 @@ func TestRefused(t *testing.T) {
 		extract bool
 		want    string
 	}{
-		"no stream":  {with(func(d *sourceplugin.Description) { d.Capabilities = sourceplugin.Capabilities{Extract: true} }), false, `the plugin "fake" opens no stream; set extract_only: true to have it extract fields only`},
-		"no fields":  {with(func(*sourceplugin.Description) {}), true, `the plugin "fake" extracts no fields, but extract_only is true`},
-		"no source":  {with(func(d *sourceplugin.Description) { d.EventSource = "" }), false, `the plugin "fake" does not say what its events are about (its event source is empty)`},
-		"no id":      {with(func(d *sourceplugin.Description) { d.ID = 0 }), false, `the plugin "fake" has the id 0 and the event source "fakes"; it must have both or neither`},
-		"another id": {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, and so has the plugin "seventh": each plugin needs an id of its own; that one is already the plugin of the source "first", so remove one of the two from plugins.sources`},
+		"no stream":   {with(func(d *sourceplugin.Description) { d.Capabilities = sourceplugin.Capabilities{Extract: true} }), false, `the plugin "fake" opens no stream; set extract_only: true to have it extract fields only`},
+		"no fields":   {with(func(*sourceplugin.Description) {}), true, `the plugin "fake" extracts no fields, but extract_only is true`},
+		"no source":   {with(func(d *sourceplugin.Description) { d.EventSource = "" }), false, `the plugin "fake" does not say what its events are about (its event source is empty)`},
+		"long source": {with(func(d *sourceplugin.Description) { d.EventSource = strings.Repeat("é", 100) }), false, `events of the plugin "fake" cannot be stored: type: 606 is more than the limit of 256 bytes`},
+		"no id":       {with(func(d *sourceplugin.Description) { d.ID = 0 }), false, `the plugin "fake" has the id 0 and the event source "fakes"; it must have both or neither`},
+		"another id":  {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, and so has the plugin "seventh": each plugin needs an id of its own; that one is already the plugin of the source "first", so remove one of the two from plugins.sources`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claims := new(Claims)
@@ -511,30 +532,51 @@ func FuzzConvert(f *testing.F) {
 	f.Add(scapevent.Append(nil, 999, 2, []byte("{}")), 1, []byte("p"))
 	f.Add(scapevent.AppendAsync(scapevent.Append(nil, 999, 2, nil), 1, 5, "a b", []byte("{}")), 2, []byte{})
 	f.Add(scapevent.Append(nil, 3, 2, []byte("{}")), 1, []byte(nil))
+	f.Add(bytes.Repeat(scapevent.Append(nil, 999, 2, nil), 2*partEvents+1), 2*partEvents+1, []byte("p"))
 	s := New(config(), Deps{Journal: unitSize(4 << 20), Logger: slog.New(slog.DiscardHandler)})
 	f.Fuzz(func(t *testing.T, in []byte, count int, position []byte) {
 		plugin := newFake(nil)
 		r := &run{Source: s, plugin: plugin, about: &plugin.about, place: place{Stream: "s"}}
 		var b batch
 		b.batch.Events, b.batch.Count, b.batch.Position = in, count, position
-		err := r.convert(t.Context(), &b)
+		var parts []batch
+		err := r.convert(t.Context(), &b, func(b *batch) bool {
+			var first batch
+			b.giveEvents(&first)
+			parts = append(parts, first)
+			return true
+		})
 		if err != nil && b.position != nil {
 			t.Error("a position behind a lie")
 		}
-		n := 0
-		for _, u := range b.units {
-			if u.from != n || u.to <= u.from {
-				t.Fatalf("%+v", b.units)
+		all := 0
+		for _, b := range append(parts, b) {
+			n, bytes := 0, 0
+			for _, u := range b.units {
+				if u.from != n || u.to <= u.from {
+					t.Fatalf("%+v", b.units)
+				}
+				n = u.to
 			}
-			n = u.to
-		}
-		if n != len(b.pointers) || n != len(b.events) {
-			t.Fatalf("%d of %d events are in units", n, len(b.events))
-		}
-		for _, e := range b.pointers {
-			if err := event.DefaultLimits.Check(e); err != nil {
-				t.Error(err)
+			if n != len(b.pointers) || n != len(b.events) || n > partEvents {
+				t.Fatalf("%d of %d events are in units", n, len(b.events))
 			}
+			for i, e := range b.pointers {
+				if err := event.DefaultLimits.Check(e); err != nil {
+					t.Error(err)
+				}
+				if want := journal.StoredBytes(e); b.sizes[i] != want {
+					t.Errorf("an event of %d bytes is taken for %d", want, b.sizes[i])
+				}
+				bytes += b.sizes[i]
+			}
+			if b.bytes != bytes {
+				t.Errorf("%d bytes instead of %d", b.bytes, bytes)
+			}
+			all += n
+		}
+		if err == nil && all != count {
+			t.Errorf("%d of %d events", all, count)
 		}
 	})
 }

@@ -9,15 +9,17 @@ import (
 	"github.com/tocsin-events/tocsin/internal/journal"
 )
 
-// What may be on its way into the journal at once. Beyond that the plugin waits; one more batch
+// What may be on its way into the journal at once: batches, bytes of events in the journal, and
+// bytes of memory that holds what the plugin gave. Beyond that the plugin waits; one more batch
 // may be read.
 const (
-	maxBatches     = 64
-	maxFlightBytes = 8 << 20
+	maxBatches      = 64
+	maxFlightBytes  = 8 << 20
+	maxFlightMemory = 32 << 20
 )
 
-// keptBytes is how much memory for events a batch keeps when it is used again.
-const keptBytes = 4 << 20
+// keptBytes is how much memory the batches of a run that are not in use may keep, together.
+const keptBytes = 16 << 20
 
 // firstPushback and mostPushback bound how long to wait when the journal does not accept events.
 const (
@@ -28,43 +30,63 @@ const (
 // pump puts batches into the journal, in order. It runs in one goroutine.
 type pump struct {
 	r         *run
-	free      chan *batch
+	slots     chan struct{} // has one for each batch that is in use
 	filled    chan *batch
 	abandoned chan struct{} // closed: nothing more is filled, or taken
 	abandon   func()
 	durable   func(position []byte, events uint64)
 
-	made   int      // batches, by take
-	flight []*batch // submitted, in order
-	bytes  int
+	flight        []*batch // submitted, in order
+	bytes, memory int      // of the flight
+
+	mu   sync.Mutex
+	idle []*batch
+	kept int // memory of the idle ones
 }
 
 func newPump(r *run) *pump {
-	p := &pump{r: r, free: make(chan *batch, maxBatches), filled: make(chan *batch), abandoned: make(chan struct{})}
+	p := &pump{r: r, slots: make(chan struct{}, maxBatches), filled: make(chan *batch), abandoned: make(chan struct{})}
 	p.abandon = sync.OnceFunc(func() { close(p.abandoned) })
 	return p
 }
 
-// take returns a batch to fill, nil when ctx has ended. It and give are called by one goroutine.
+// take returns a batch to fill, nil when ctx has ended or nobody will take it. It and give are
+// called by one goroutine.
 func (p *pump) take(ctx context.Context) *batch {
 	if ctx.Err() != nil {
 		return nil
 	}
 	select {
-	case b := <-p.free:
-		return b
-	default:
-	}
-	if p.made < maxBatches {
-		p.made++
-		return new(batch)
-	}
-	select {
-	case b := <-p.free:
-		return b
+	case p.slots <- struct{}{}:
+	case <-p.abandoned:
+		return nil
 	case <-ctx.Done():
 		return nil
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle) - 1
+	if n < 0 {
+		return new(batch)
+	}
+	b := p.idle[n] // the one that was used last
+	p.idle[n] = nil
+	p.idle = p.idle[:n]
+	p.kept -= b.memory()
+	return b
+}
+
+// put takes a batch back that is not used any more.
+func (p *pump) put(b *batch) {
+	clear(b.events) // they refer to the bytes
+	clear(b.pointers)
+	p.mu.Lock()
+	if memory := b.memory(); p.kept+memory <= keptBytes {
+		p.idle = append(p.idle, b)
+		p.kept += memory
+	}
+	p.mu.Unlock()
+	<-p.slots
 }
 
 // give hands a filled batch over, unless the pump is over.
@@ -83,7 +105,7 @@ func (p *pump) run(ctx context.Context) error {
 	filled, abandoned := p.filled, p.abandoned
 	for filled != nil || len(p.flight) > 0 {
 		in := filled
-		if p.bytes >= maxFlightBytes {
+		if p.bytes >= maxFlightBytes || p.memory >= maxFlightMemory {
 			in = nil
 		}
 		var done <-chan struct{}
@@ -143,6 +165,7 @@ var closed = func() <-chan struct{} {
 func (p *pump) submit(ctx context.Context, b *batch) error {
 	p.flight = append(p.flight, b)
 	p.bytes += b.bytes
+	p.memory += cap(b.batch.Events)
 	failed := false
 	for i := range b.units {
 		failed = p.send(ctx, b, &b.units[i]) != nil || failed
@@ -175,15 +198,12 @@ func (p *pump) land(ctx context.Context) error {
 	b := p.flight[0]
 	p.flight = append(p.flight[:0], p.flight[1:]...)
 	p.bytes -= b.bytes
+	p.memory -= cap(b.batch.Events)
 	p.r.appended(len(b.events))
 	if b.position != nil {
 		p.durable(b.position, b.ordinal)
 	}
-	clear(b.events) // they refer to the bytes
-	if cap(b.batch.Events) > keptBytes {
-		b.batch.Events = nil
-	}
-	p.free <- b
+	p.put(b)
 	return nil
 }
 

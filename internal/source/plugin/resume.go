@@ -80,17 +80,18 @@ func (s *Source) store(ctx context.Context, kv jetstream.KeyValue, p place) erro
 // the interval allows; the newest counts.
 type saver struct {
 	*Source
-	r    *run
-	wake chan struct{}
-	over chan struct{}
+	r      *run
+	wake   chan struct{}
+	over   chan struct{}
+	failed chan<- error // is told when the plugin does not answer
 
 	mu          sync.Mutex
 	next        *place
 	acknowledge bool // at the end
 }
 
-func newSaver(r *run, p *pump) *saver {
-	v := &saver{Source: r.Source, r: r, wake: make(chan struct{}, 1), over: make(chan struct{}), acknowledge: true}
+func newSaver(r *run, p *pump, failed chan<- error) *saver {
+	v := &saver{Source: r.Source, r: r, failed: failed, wake: make(chan struct{}, 1), over: make(chan struct{}), acknowledge: true}
 	p.durable = v.reached
 	return v
 }
@@ -109,17 +110,28 @@ func (v *saver) reached(position []byte, events uint64) {
 // finish has what is left stored, and run return.
 func (v *saver) finish(acknowledge bool) {
 	v.mu.Lock()
-	v.acknowledge = acknowledge
+	v.acknowledge = v.acknowledge && acknowledge
 	v.mu.Unlock()
 	close(v.over)
 }
 
-func (v *saver) run(ctx context.Context) {
+func (v *saver) run(life context.Context) {
+	ctx, cancel := context.WithCancel(life)
+	defer cancel()
+	go func() { // what is under way has a moment, too
+		select {
+		case <-v.over:
+			if sleep(ctx, saveTimeout) {
+				cancel()
+			}
+		case <-ctx.Done():
+		}
+	}()
 	for {
 		select {
 		case <-v.wake:
 		case <-v.over:
-			ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+			ctx, cancel := context.WithTimeout(life, saveTimeout)
 			defer cancel()
 			v.save(ctx)
 			return
@@ -140,11 +152,11 @@ func (v *saver) save(ctx context.Context) {
 	if next == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, v.config.CallTimeout)
-	defer cancel()
-	kv, err := v.deps.Journal.State(ctx, bucket)
+	storing, stop := context.WithTimeout(ctx, v.config.CallTimeout)
+	defer stop()
+	kv, err := v.deps.Journal.State(storing, bucket)
 	if err == nil {
-		err = v.store(ctx, kv, *next)
+		err = v.store(storing, kv, *next)
 	}
 	if err != nil {
 		v.mu.Lock()
@@ -167,10 +179,24 @@ func (v *saver) save(ctx context.Context) {
 	if !acknowledge {
 		return
 	}
-	_, err = await(ctx, v.Source, v.config.CallTimeout, cancel, func() (struct{}, error) { return struct{}{}, v.r.stream.Acknowledge(ctx, next.Position) }, nil)
-	if err != nil && !errors.Is(err, sourceplugin.ErrNotSupported) {
+	telling, cancel := context.WithTimeout(ctx, v.config.CallTimeout)
+	defer cancel()
+	_, err = await(ctx, v.Source, v.config.CallTimeout, cancel, func() (struct{}, error) {
+		return struct{}{}, v.r.stream.Acknowledge(telling, next.Position)
+	}, nil)
+	switch {
+	case err == nil, errors.Is(err, sourceplugin.ErrNotSupported):
+	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, sourceplugin.ErrTimeout), ctx.Err() != nil:
+		v.mu.Lock()
+		v.acknowledge = false // at the end
+		v.mu.Unlock()
+		select {
+		case v.failed <- failure(Hanging, "it has not answered for %v when it was told what is durable", v.config.CallTimeout):
+		default:
+		}
+	default:
 		if skipped, ok := v.unacknowledged.Allow(); ok {
-			v.log.Warn("A plugin does not take an acknowledgement.", "error", clean(err.Error(), maxReason), "skipped", skipped)
+			v.log.Warn("A plugin does not take an acknowledgement.", "error", clean(v.redact(err.Error()), maxReason), "skipped", skipped)
 		}
 	}
 }

@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -36,12 +39,11 @@ func (s *Source) Run(ctx context.Context) error {
 		if !s.settled(ctx) {
 			break
 		}
-		began := time.Now()
 		err := s.once(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		if time.Since(began) >= s.config.SteadyAfter {
+		if s.wasWell() {
 			failures = 0
 		}
 		failures++
@@ -95,6 +97,7 @@ func (s *Source) after(err error, failures int, pause time.Duration) bool {
 	if !ok {
 		f = failure(Broken, "%v", err)
 	}
+	f = &Failure{f.Kind, s.redact(f.Reason)}
 	again := s.config.Restart == Always || s.config.Restart == OnFailure && !ended
 	if f.Kind == Refused {
 		again = false
@@ -138,7 +141,10 @@ func (s *Source) after(err error, failures int, pause time.Duration) bool {
 	case ended:
 		s.log.Info("The stream of a plugin has ended.")
 	case again:
-		s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond))
+		if skipped, ok := s.failing.Allow(); ok || *f != s.told {
+			s.told = *f
+			s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond), "skipped", skipped)
+		}
 	default:
 		s.log.Error("A plugin has failed and is not started again.", "kind", string(f.Kind), "error", f.Reason)
 	}
@@ -148,9 +154,19 @@ func (s *Source) after(err error, failures int, pause time.Duration) bool {
 	return again
 }
 
+// wasWell says whether the last run was one that was noted as good.
+func (s *Source) wasWell() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.steady
+	s.steady = false
+	return was
+}
+
 // well notes that a plugin runs and has done so for a while.
 func (s *Source) well() {
 	s.mu.Lock()
+	s.steady = true
 	was := s.trouble
 	s.trouble, s.status.Failures = nil, 0
 	i := Incident{What: "plugin-source-recovered", Name: s.status.Name, Plugin: s.status.Plugin, Version: s.status.Version, Since: s.since}
@@ -167,8 +183,9 @@ type run struct {
 	plugin  sourceplugin.Plugin
 	about   *sourceplugin.Description
 	stream  sourceplugin.Stream
-	place   place // of the stream when it was opened
-	reading reading
+	place   place   // of the stream when it was opened
+	reading reading // Next
+	asking  reading // its metrics or progress
 	// converting is used by the goroutine that reads.
 	converting *converter
 	ended      bool // the plugin was closed
@@ -244,6 +261,11 @@ func (r *run) admit() error {
 	case (d.ID == 0) != (d.EventSource == "") && d.Capabilities.Source:
 		return failure(Refused, "the plugin %q has the id %d and the event source %q; it must have both or neither", name, d.ID, clean(d.EventSource, maxName))
 	}
+	if !s.config.ExtractOnly {
+		if _, err := r.fits(r.sample()); err != nil {
+			return failure(Refused, "events of the plugin %q cannot be stored: %v", name, err)
+		}
+	}
 	if problem := s.deps.Claims.take(s.config.Name, d); problem != "" {
 		return failure(Refused, "%s", problem)
 	}
@@ -251,6 +273,14 @@ func (r *run) admit() error {
 	s.current = r.plugin
 	s.mu.Unlock()
 	return nil
+}
+
+// sample returns an event of the plugin without data.
+func (r *run) sample() *event.Event {
+	var e event.Event
+	origin := falcoevent.NewOrigin(r.config.Name, r.config.Namespace, r.config.Path, r.about)
+	origin.Set(&e, event.NewID(), scapevent.Append(nil, r.about.ID, 1, nil))
+	return &e
 }
 
 // close ends the plugin.
@@ -270,7 +300,7 @@ func (s *Source) end(p sourceplugin.Plugin) {
 	defer cancel()
 	_, err := await(context.Background(), s, closeTimeout, cancel, func() (struct{}, error) { return struct{}{}, p.Close(ctx) }, nil)
 	if err != nil {
-		s.log.Warn("A plugin was not ended in order.", "error", clean(err.Error(), maxReason))
+		s.log.Warn("A plugin was not ended in order.", "error", clean(s.redact(err.Error()), maxReason))
 	}
 }
 
@@ -292,9 +322,18 @@ func (r *run) idle(ctx, life context.Context) error {
 		case <-r.exited():
 			return failure(Broken, "its process has ended")
 		case <-steady.C:
-			r.well()
+			r.wellIfAnswering(steady)
 		}
 	}
+}
+
+// wellIfAnswering notes that a plugin runs well, or, while it owes an answer, looks again later.
+func (r *run) wellIfAnswering(steady *time.Timer) {
+	if r.asking.took() > r.config.SteadyAfter/2 {
+		steady.Reset(r.config.SteadyAfter / 10)
+		return
+	}
+	r.well()
 }
 
 // exited is closed when the process of the plugin has ended, if that can be known.
@@ -320,8 +359,9 @@ func (r *run) read(ctx, life context.Context) error {
 	})
 	defer release()
 
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	p := newPump(r)
+	saver := newSaver(r, p, failed) // before the pump runs, which tells it
 	read := make(chan error, 1)
 	leave := r.strays.add()
 	go func() {
@@ -332,7 +372,6 @@ func (r *run) read(ctx, life context.Context) error {
 	pumped := make(chan error, 1)
 	go func() { pumped <- p.run(pumpCtx) }()
 	saved := make(chan struct{})
-	saver := newSaver(r, p)
 	go func() { defer close(saved); saver.run(life) }()
 	stopWatch := r.watch(life, failed)
 	defer stopWatch()
@@ -360,7 +399,7 @@ func (r *run) read(ctx, life context.Context) error {
 		case err = <-pumped:
 			pumpOver = true
 		case <-steady.C:
-			r.well()
+			r.wellIfAnswering(steady)
 			waiting = true
 		}
 	}
@@ -391,7 +430,7 @@ func (r *run) read(ctx, life context.Context) error {
 		closing, cancel := context.WithTimeout(life, closeTimeout)
 		defer cancel()
 		if _, cerr := await(context.Background(), r.Source, closeTimeout, cancel, func() (struct{}, error) { return struct{}{}, r.stream.Close(closing) }, nil); cerr != nil {
-			r.log.Debug("A stream was not closed in order.", "error", clean(cerr.Error(), maxReason))
+			r.log.Debug("A stream was not closed in order.", "error", clean(r.redact(cerr.Error()), maxReason))
 		}
 	}
 	if errors.Is(err, journal.ErrClosed) {
@@ -418,14 +457,27 @@ func (r *run) fill(ctx context.Context, p *pump) error {
 		silent := errors.Is(err, context.DeadlineExceeded) && calling.Err() != nil && ctx.Err() == nil
 		cancel()
 		r.reading.end()
-		lie := r.convert(ctx, b)
-		if nothing := len(b.events) == 0 && b.position == nil; silent && !(beats && nothing) {
+		parts := false // they refer to the bytes of b
+		lie := r.convert(ctx, b, func(b *batch) bool {
+			first := p.take(ctx)
+			if first == nil {
+				return false
+			}
+			b.giveEvents(first)
+			parts = true
+			return p.give(first)
+		})
+		if errors.Is(lie, errNotTaken) {
+			return nil
+		}
+		nothing := len(b.events) == 0 && b.position == nil && !parts
+		if silent && !(beats && nothing) {
 			err = nil // there is nothing, and whether the plugin is alive is known otherwise
 		} else if nothing && err == nil {
 			beats = true
 		}
-		if len(b.events) == 0 && b.position == nil {
-			p.free <- b
+		if nothing {
+			p.put(b)
 			if err == nil && lie == nil && !empty.wait(ctx) {
 				return nil
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
-// reading knows since when Next runs.
+// reading knows since when a call runs.
 type reading struct{ since atomic.Int64 } // nanoseconds after base; 0: it does not
 
 var base = time.Now()
@@ -46,6 +46,7 @@ func (r *run) watch(life context.Context, failed chan<- error) (stop func()) {
 			}
 		}
 	})
+	r.asking.begin() // not only when the goroutine does
 	running.Go(func() {
 		for {
 			if err := r.poll(ctx); err != nil {
@@ -84,7 +85,7 @@ func (r *run) poll(ctx context.Context) error {
 	case errors.Is(err, errTimeout):
 		return failure(Hanging, "it has not answered for %v when it was asked for its progress", r.config.CallTimeout)
 	case err == nil:
-		progress.Text = clean(progress.Text, maxName)
+		progress.Text = clean(r.redact(progress.Text), maxName)
 		if !(progress.Fraction >= 0) {
 			progress.Fraction = 0
 		}
@@ -100,13 +101,15 @@ func (r *run) poll(ctx context.Context) error {
 func ask[T any](ctx context.Context, r *run, what string, call func(context.Context) (T, error)) (T, error) {
 	calling, cancel := context.WithTimeout(ctx, r.config.CallTimeout)
 	defer cancel()
+	r.asking.begin()
+	defer r.asking.end()
 	v, err := await(ctx, r.Source, r.config.CallTimeout, cancel, func() (T, error) { return call(calling) }, nil)
 	switch {
 	case err == nil, errors.Is(err, sourceplugin.ErrNotSupported), ctx.Err() != nil:
 	case calling.Err() != nil:
 		err = errTimeout
 	default:
-		r.log.Debug("A plugin does not answer a question.", "question", what, "error", clean(err.Error(), maxReason))
+		r.log.Debug("A plugin does not answer a question.", "question", what, "error", clean(r.redact(err.Error()), maxReason))
 	}
 	return v, err
 }

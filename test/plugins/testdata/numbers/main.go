@@ -1,108 +1,79 @@
-// Command numbers is a source plugin for tests: a process that speaks the plugin protocol, whose
-// stream counts from 1, or from behind its resume position, to the number that its params are.
+// Command numbers is a source plugin for tests, made with package plugin: its stream counts from
+// 1, or from behind its resume position, to the number that its params are.
 package main
 
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/pluginwire"
-	"github.com/tocsin-events/tocsin/internal/scapevent"
-	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+	"github.com/tocsin-events/tocsin/plugin"
+	"github.com/tocsin-events/tocsin/plugin/serve"
 )
 
-const id = 1_073_741_900
-
 func main() {
-	os.Exit(pluginwire.Main(pluginwire.Offer{
-		Description: &sourceplugin.Description{
-			Name: "numbers", Version: "0.1.0", Description: "Counts", ID: id, EventSource: "numbers",
-			Capabilities: sourceplugin.Capabilities{Source: true, Resume: true, Progress: true, Metrics: true},
-		},
-		Init: func(_ context.Context, config string) (sourceplugin.Plugin, error) {
-			if config == "bad" {
-				return nil, fmt.Errorf("the config is bad")
-			}
-			return &numbers{}, nil
-		},
+	serve.Main(plugin.New(plugin.Info{
+		Name: "numbers", Version: "0.1.0", Description: "Counts", ID: 1_073_741_900, EventSource: "numbers",
+		Resumes: true, Progress: true,
+		BatchEvents: 20 + rand.N(200), // others at each start
+	}, func(_ context.Context, config string) (*numbers, error) {
+		if config == "bad" {
+			return nil, errors.New("the config is bad")
+		}
+		return &numbers{}, nil
 	}))
 }
 
-type numbers struct {
-	mu   sync.Mutex
-	sent int
+type numbers struct{ sent atomic.Uint64 }
+
+func (n *numbers) Metrics() []plugin.Metric {
+	return []plugin.Metric{{Name: "numbers", Monotonic: true, Value: float64(n.sent.Load())}}
 }
 
-func (*numbers) Describe() *sourceplugin.Description { return nil } // the offer has it
-func (*numbers) OpenParams(context.Context) ([]sourceplugin.OpenParam, error) {
-	return nil, sourceplugin.ErrNotSupported
-}
-func (*numbers) Strings(context.Context, []sourceplugin.Event) ([]string, error) {
-	return nil, sourceplugin.ErrNotSupported
-}
-func (*numbers) Extract(context.Context, []sourceplugin.Event, []sourceplugin.FieldRequest) (sourceplugin.Values, error) {
-	return sourceplugin.Values{}, sourceplugin.ErrNotSupported
-}
-func (*numbers) SetConfig(context.Context, string) error { return sourceplugin.ErrNotSupported }
-func (*numbers) Close(context.Context) error             { return nil }
-
-func (n *numbers) Metrics(context.Context) ([]sourceplugin.Metric, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return []sourceplugin.Metric{{Name: "numbers", Monotonic: true, Value: float64(n.sent)}}, nil
-}
-
-func (n *numbers) Open(_ context.Context, o sourceplugin.Open) (sourceplugin.Stream, error) {
-	last, err := strconv.Atoi(o.Params)
+func (n *numbers) Open(_ context.Context, params string, resume []byte) (plugin.Stream, error) {
+	last, err := strconv.ParseUint(params, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("the params must be a number, not %q", o.Params)
+		return nil, fmt.Errorf("the params must be a number, not %q", params)
 	}
-	s := &stream{n: n, last: last, size: 20 + rand.N(200)}
-	if o.Resume != nil {
-		s.at = int(binary.BigEndian.Uint64(o.Resume))
+	s := &stream{n: n, last: last}
+	if resume != nil {
+		s.at.Store(binary.BigEndian.Uint64(resume))
 	}
 	return s, nil
 }
 
-// stream makes batches of another size at each start.
 type stream struct {
-	n        *numbers
-	size     int
-	at, last int // guarded by n.mu
+	n    *numbers
+	at   atomic.Uint64
+	last uint64
 }
 
 var pad = strings.Repeat("some text ", 20)
 
-func (s *stream) Next(ctx context.Context, b *sourceplugin.Batch) error {
-	b.Reset()
-	b.Position = nil
-	s.n.mu.Lock()
-	defer s.n.mu.Unlock()
-	if s.at >= s.last {
+func (s *stream) NextBatch(_ context.Context, b *plugin.Batch) error {
+	at := s.at.Load()
+	for ; !b.Full() && at < s.last; at++ {
+		b.Append(time.Time{}, func(data []byte) []byte { return fmt.Appendf(data, `{"n":%d,"pad":"%s"}`, at+1, pad) })
+	}
+	if b.Len() == 0 {
 		return io.EOF
 	}
-	for range min(s.size, s.last-s.at) {
-		s.at++
-		b.Events = scapevent.Append(b.Events, id, uint64(time.Now().UnixNano()), fmt.Appendf(nil, `{"n":%d,"pad":"%s"}`, s.at, pad))
-		b.Count++
-	}
-	s.n.sent += b.Count
-	b.Position = binary.BigEndian.AppendUint64(nil, uint64(s.at))
-	return ctx.Err()
+	b.SetPosition(binary.BigEndian.AppendUint64(nil, at))
+	s.at.Store(at)
+	s.n.sent.Add(uint64(b.Len()))
+	return nil
 }
 
-func (s *stream) Acknowledge(context.Context, []byte) error { return nil }
-func (s *stream) Close(context.Context) error               { return nil }
-func (s *stream) Progress(context.Context) (sourceplugin.Progress, error) {
-	s.n.mu.Lock()
-	defer s.n.mu.Unlock()
-	return sourceplugin.Progress{Fraction: float64(s.at) / float64(s.last), Text: fmt.Sprintf("%d of %d", s.at, s.last)}, nil
+func (s *stream) Progress() (float64, string) {
+	at := s.at.Load()
+	return float64(at) / float64(s.last), fmt.Sprintf("%d of %d", at, s.last)
 }
+
+func (s *stream) Close() error { return nil }
