@@ -114,7 +114,7 @@ func (b *batch) pickByFields(g *group, p *picks) {
 	for pause := firstFieldPause; ; pause = min(2*pause, mostFieldPause) {
 		missing, hope := b.pickOnce(g, p)
 		if !hope {
-			g.lacking.Store(0)
+			g.lacked.Store(0)
 		}
 		if !hope || !g.waits() || !sleep(g.hub.asking, pause) {
 			g.hub.metrics.missingFields.Add(float64(missing))
@@ -141,11 +141,11 @@ func (b *batch) pickOnce(g *group, p *picks) (missing int, hope bool) {
 
 // waits says whether the group still waits for fields that are missing.
 func (g *group) waits() bool {
-	now := time.Now().UnixNano()
-	if g.lacking.CompareAndSwap(0, now) {
-		return true
+	now, most := time.Now().UnixNano(), int64(g.hub.fieldWait)
+	if last := g.lacked.Swap(now); now-last > most+int64(time.Minute) {
+		g.lacking.Store(now) // what was then has nothing to do with this
 	}
-	return now-g.lacking.Load() < int64(g.hub.fieldWait)
+	return now-g.lacking.Load() < most
 }
 
 // sleep returns false if ctx has ended.

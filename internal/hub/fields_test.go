@@ -120,7 +120,7 @@ func TestFieldsAreWaitedFor(t *testing.T) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		for _, g := range h.groups {
-			if g.lacking.Load() != 0 {
+			if g.lacked.Load() != 0 {
 				waiting++
 			}
 		}

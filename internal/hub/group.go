@@ -16,8 +16,9 @@ type group struct {
 	encoding   encoding
 	fields     *fields.Use  // that the filter asks for; nil: none
 	frameBytes atomic.Int64 // of the average frame, lately
-	// lacking is since when fields could not be extracted, in nanoseconds since 1970; 0: they can.
-	lacking atomic.Int64
+	// lacking is since when fields cannot be extracted, and lacked is when that was so last, in
+	// nanoseconds since 1970; lacked is 0 when they can.
+	lacking, lacked atomic.Int64
 
 	// epoch counts how often the answers of the matcher have changed.
 	epoch atomic.Uint64
