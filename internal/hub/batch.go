@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,7 +117,7 @@ func (b *batch) pickByFields(g *group, p *picks) {
 		if !hope {
 			g.lacked.Store(0)
 		}
-		if !hope || !g.waits() || !sleep(g.hub.asking, pause) {
+		if !hope || !g.waits() || !g.wanted() || !sleep(g.hub.asking, pause) {
 			g.hub.metrics.missingFields.Add(float64(missing))
 			return
 		}
@@ -146,6 +147,13 @@ func (g *group) waits() bool {
 		g.lacking.Store(now) // what was then has nothing to do with this
 	}
 	return now-g.lacking.Load() < most
+}
+
+// wanted says whether the group has a member that is not ending.
+func (g *group) wanted() bool {
+	g.hub.mu.Lock()
+	defer g.hub.mu.Unlock()
+	return slices.ContainsFunc(g.members, func(s *Subscription) bool { return !s.ending.Load() })
 }
 
 // sleep returns false if ctx has ended.

@@ -215,3 +215,38 @@ func TestFieldsOfAPluginThatHangs(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 }
+
+// Who waits for a plugin can go, and can be sent away, at once.
+func TestFieldsOfNobodyWhoIsWaitedForNoMore(t *testing.T) {
+	j := newMemJournal()
+	h, _, source := withFields(t, j)
+	h.fieldWait = time.Hour
+	source.Set(nil)
+	ln := listen(t)
+	ended := make(chan struct{}, 2)
+	var all []*client
+	var subscriptions []*Subscription
+	for _, text := range []string{"a", "b"} {
+		r := filtered(t, h, fmt.Sprintf(`field["fake.text"] != %q`, text))
+		r.Ended = func(uint64, string) { ended <- struct{}{} }
+		s := subscribe(t, h, r)
+		subscriptions = append(subscriptions, s)
+		all = append(all, serve(t, s, ln))
+	}
+	j.append(fieldstest.Event(`{"text":"c"}`))
+	eventually(t, "both wait", func() bool {
+		return subscriptions[0].group.lacked.Load() != 0 && subscriptions[1].group.lacked.Load() != 0
+	})
+	subscriptions[0].Revoke("token revoked")
+	if code, reason := all[0].closed(); code != 1008 || reason != "token revoked" {
+		t.Errorf("%d %s", code, reason)
+	}
+	all[1].conn.Close()
+	for range all {
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Fatal("a subscription does not end")
+		}
+	}
+}
