@@ -145,7 +145,7 @@ func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Req
 	}
 	if names := expression.Fields(); len(names) > 0 {
 		if err := a.fields.Known(names...); err != nil {
-			return nil, &refusal{status: http.StatusServiceUnavailable, text: "Error subscribing\nfilter: " + err.Error() + "; try again when it has", plain: true, why: "fields", after: fieldsRetry}
+			return nil, &refusal{status: http.StatusServiceUnavailable, text: "filter: " + err.Error() + "; try again when it has", why: "fields", after: fieldsRetry}
 		}
 	}
 	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: expression}

@@ -2,7 +2,9 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -15,6 +17,17 @@ type Choice struct {
 	Problem string
 }
 
+// Lacking is an error that says what is lacking to tell which events are for a sink.
+type Lacking struct {
+	What string // as Choose names it when it has told by it
+	Err  error
+}
+
+func (e *Lacking) Error() string { return e.Err.Error() }
+
+// Unwrap returns why it is lacking.
+func (e *Lacking) Unwrap() error { return e.Err }
+
 // chooseBackoff is the pause after it could not be told what is for the sink.
 var chooseBackoff = Backoff{First: 500 * time.Millisecond, Most: 10 * time.Second}
 
@@ -22,6 +35,7 @@ var chooseBackoff = Backoff{First: 500 * time.Millisecond, Most: 10 * time.Secon
 // It is guarded by the lock of the delivery.
 type choosing struct {
 	since   time.Time // zero: it can
+	what    string    // is lacking; empty: nobody knows
 	reason  string
 	nextLog time.Time // zero: nothing was logged
 }
@@ -34,18 +48,18 @@ func (d *Delivery) sift(ctx context.Context, s *stream, rec Record) ([]Choice, e
 	}
 	choices := make([]Choice, rec.Len())
 	for n := 1; ; n++ {
-		err := d.options.Choose(ctx, rec, choices, false)
+		told, err := d.options.Choose(ctx, rec, choices, false)
 		last := err != nil && ctx.Err() == nil && d.unchosen(s, err)
 		if last {
 			clear(choices)
-			err = d.options.Choose(ctx, rec, choices, true)
+			_, err = d.options.Choose(ctx, rec, choices, true)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case err == nil:
 			if !last {
-				d.chosen(s)
+				d.chosen(s, told)
 			}
 			return choices, nil
 		}
@@ -60,11 +74,14 @@ func (d *Delivery) sift(ctx context.Context, s *stream, rec Record) ([]Choice, e
 	}
 }
 
-// chosen notes that it could be told what is for the sink.
-func (d *Delivery) chosen(s *stream) {
+// chosen notes by what it could be told what is for the sink.
+func (d *Delivery) chosen(s *stream, told []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := s.choosing
+	if c.what != "" && !slices.Contains(told, c.what) {
+		return // it was not needed
+	}
 	s.choosing = choosing{}
 	if !c.nextLog.IsZero() {
 		d.note(Change{}, func() {
@@ -83,7 +100,10 @@ func (d *Delivery) unchosen(s *stream, err error) (tooLong bool) {
 	if c.since.IsZero() {
 		c.since = now
 	}
-	c.reason = tidy(err.Error())
+	c.what, c.reason = "", tidy(err.Error())
+	if l, ok := errors.AsType[*Lacking](err); ok {
+		c.what = l.What
+	}
 	if now.Sub(c.since) >= tellAfter && !now.Before(c.nextLog) {
 		c.nextLog = now.Add(warnEvery)
 		reason, since := c.reason, clock(c.since)

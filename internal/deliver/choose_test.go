@@ -29,7 +29,7 @@ func (c *chooser) set(broken error) {
 	c.broken = broken
 }
 
-func (c *chooser) choose(_ context.Context, r deliver.Record, choices []deliver.Choice, last bool) error {
+func (c *chooser) choose(_ context.Context, r deliver.Record, choices []deliver.Choice, last bool) (told []string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++
@@ -50,10 +50,13 @@ func (c *chooser) choose(_ context.Context, r deliver.Record, choices []deliver.
 			choices[i].Problem = c.broken.Error()
 		case c.broken != nil:
 			choices[0].Take = true // what it leaves behind does not count
-			return c.broken
+			return nil, &deliver.Lacking{What: "odd", Err: c.broken}
+		}
+		if n%2 == 1 {
+			told = []string{"odd"}
 		}
 	}
-	return nil
+	return told, nil
 }
 
 var errNoPlugin = errors.New("the plugin of the source k8s does not run")
@@ -152,9 +155,21 @@ func TestChooseGivesUp(t *testing.T) {
 				t.Errorf("%+v", s.Counts)
 			}
 
+			// What needs nothing that is lacking says nothing about it.
+			begin = time.Now()
+			r.append(200, 1, 1)
+			r.append(201, 1, 1)
+			r.flush(t)
+			if s := r.Status(); time.Since(begin) > time.Minute || s.Failed != 51 || s.Undecided == "" {
+				t.Errorf("%s, %+v", time.Since(begin), s)
+			}
+
 			c.set(nil)
 			r.append(100, 10, 10)
 			r.flush(t)
+			if s := r.Status(); s.Undecided != "" {
+				t.Errorf("%+v", s)
+			}
 			c.set(errNoPlugin) // a new trouble has its own time
 			begin = time.Now()
 			r.append(110, 10, 10)
@@ -162,7 +177,7 @@ func TestChooseGivesUp(t *testing.T) {
 			if took := time.Since(begin); took < time.Hour {
 				t.Errorf("it waited for %s", took)
 			}
-			if got := r.sink.got(); len(got) != 60 {
+			if got := r.sink.got(); len(got) != 61 {
 				t.Errorf("%d events", len(got))
 			}
 		})
@@ -218,9 +233,9 @@ func TestChooseOfReplay(t *testing.T) {
 // The end of a delivery does not wait for who cannot tell.
 func TestChooseAtTheEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		hang := func(ctx context.Context, _ deliver.Record, _ []deliver.Choice, _ bool) error {
+		hang := func(ctx context.Context, _ deliver.Record, _ []deliver.Choice, _ bool) ([]string, error) {
 			<-ctx.Done()
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 		r := start(t, deliver.Options{Choose: hang})
 		r.append(0, 10, 10)

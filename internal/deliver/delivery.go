@@ -24,11 +24,13 @@ type Options struct {
 	// time for the events of the journal, and by others for those of replays.
 	Match func(*event.Event) bool
 	// Choose, if not nil, is asked instead of Match, about a whole record, with a choice for each
-	// event of it that is all zero. An error says that it cannot be told now, and why: nothing
-	// that comes later is sent, and Choose is asked again after a pause. When that has been so for
+	// event of it that is all zero. It returns by what it could tell, names of fields for example.
+	// An error, best a [*Lacking], says that it cannot be told now, and why: nothing that comes
+	// later is sent, and Choose is asked again after a pause. When that has been so for
 	// Policy.GiveUp it is asked with last: then it decides what it can, and has problems with the
-	// rest. It returns soon after ctx has ended, and is called by several goroutines at once.
-	Choose func(ctx context.Context, r Record, choices []Choice, last bool) error
+	// rest; and so for every record, until it could tell by what was lacking. It returns soon after
+	// ctx has ended, and is called by several goroutines at once.
+	Choose func(ctx context.Context, r Record, choices []Choice, last bool) (told []string, err error)
 	Policy Policy
 	// From says where to begin the first time; default [FromEnd].
 	From    From

@@ -433,10 +433,7 @@ func (l *load) store(j *job, q question, v sourceplugin.Values) error {
 				}
 			}
 			if name := j.names[k]; l.mine(j, name, i) {
-				l.columns[name].cells[i] = cell{}
-				if len(elements) > 0 {
-					l.columns[name].cells[i] = cell{p, uint32(begin), uint32(len(elements))}
-				}
+				l.columns[name].cells[i] = cell{p, uint32(begin), uint32(len(elements))}
 			}
 		}
 	}

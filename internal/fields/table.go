@@ -38,9 +38,9 @@ type column struct {
 
 // cell is a value, or why there is none.
 type cell struct {
-	part  *part // nil: the event does not have the field
+	part  *part // nil: nobody was asked
 	begin uint32
-	count uint32 // of elements
+	count uint32 // of elements; 0: the event does not have the field
 }
 
 // part is what several cells have in common: where their values are, or why they are missing.

@@ -28,6 +28,7 @@ type View struct {
 	columns []*column // of the fields of use; nil before somebody has asked
 	event   int
 	missing *Missing
+	told    uint64 // of the first 64 fields, those that a plugin has answered about
 }
 
 // View returns a view of a record. Plugins are asked when the first value is, until ctx ends.
@@ -41,13 +42,24 @@ func (v *View) At(event int) *View {
 	return v
 }
 
+// Told returns the fields that were asked for, since the view was made, and that a plugin has
+// answered about, at least for one event.
+func (v *View) Told() (names []string) {
+	for i, name := range v.use.names {
+		if v.told&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Missing returns why a value that was asked for since At could not be extracted; nil: none.
 func (v *View) Missing() *Missing { return v.missing }
 
 // Texts implements [filter.Row], with the numbers of [Use.Names].
 func (v *View) Texts(field int) (texts []string, list bool) {
 	c := v.cell(field)
-	if c.part == nil || c.part.missing != nil {
+	if c.count == 0 {
 		return nil, false
 	}
 	return c.part.texts[c.begin : c.begin+c.count], c.part.field.List
@@ -58,10 +70,10 @@ func (v *View) Texts(field int) (texts []string, list bool) {
 func (v *View) Value(field int) (Value, error) {
 	c := v.cell(field)
 	switch {
-	case c.part == nil:
-		return Value{}, nil
-	case c.part.missing != nil:
+	case c.part != nil && c.part.missing != nil:
 		return Value{}, c.part.missing
+	case c.count == 0:
+		return Value{}, nil
 	}
 	return Value(c), nil
 }
@@ -74,7 +86,11 @@ func (v *View) cell(field int) cell {
 		v.columns = v.use.registry.columns(v.ctx, v.rec, v.use.names)
 	}
 	c := v.columns[field].cells[v.event]
-	if c.part != nil && c.part.missing != nil && v.missing == nil {
+	switch {
+	case c.part == nil:
+	case c.part.missing == nil:
+		v.told |= 1 << field
+	case v.missing == nil:
 		v.missing = c.part.missing
 	}
 	return c

@@ -64,6 +64,7 @@ sinks:
 		t.Fatal(err)
 	}
 	k.start()
+	k.until("it is known which fields there are", func() bool { return strings.Contains(k.page("/api/v1/plugin-sources/testbed"), `"state":"running"`) })
 	ctx, cancel := context.WithTimeout(t.Context(), 3*fieldsPatience)
 	defer cancel()
 	options := func(filter string) client.Options {

@@ -16,7 +16,7 @@ type chooser struct {
 
 // choose is [deliver.Options.Choose]. An event for which a field is missing waits, unless the
 // plugin refuses it for good.
-func (c chooser) choose(ctx context.Context, r deliver.Record, choices []deliver.Choice, last bool) error {
+func (c chooser) choose(ctx context.Context, r deliver.Record, choices []deliver.Choice, last bool) (told []string, err error) {
 	view := c.use.View(ctx, r)
 	for i := r.Start(); i < r.Len(); i++ {
 		take := c.selected.MatchRow(r.Event(i), view.At(i))
@@ -26,10 +26,10 @@ func (c chooser) choose(ctx context.Context, r deliver.Record, choices []deliver
 		case missing.Final || last:
 			choices[i].Problem = "cannot tell whether it is for the sink: " + missing.Error()
 		default:
-			return missing
+			return nil, &deliver.Lacking{What: missing.Field, Err: missing}
 		}
 	}
-	return nil
+	return view.Told(), nil
 }
 
 // release says that the fields are not wanted any more.

@@ -46,6 +46,8 @@ type fake struct {
 	opened []sourceplugin.Open
 	acks   []string
 	closed bool
+	// closedAt is when.
+	closedAt time.Time
 }
 
 func newFake(next func(ctx context.Context, f *fake, n int, b *sourceplugin.Batch) error) *fake {
@@ -75,7 +77,7 @@ func (f *fake) Metrics(ctx context.Context) ([]sourceplugin.Metric, error) {
 func (f *fake) Exited() <-chan struct{} { return f.exit }
 func (f *fake) Close(context.Context) error {
 	f.mu.Lock()
-	f.closed = true
+	f.closed, f.closedAt = true, time.Now()
 	f.mu.Unlock()
 	if f.close != nil {
 		f.close()

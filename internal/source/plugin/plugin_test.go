@@ -399,6 +399,25 @@ func TestExtractsAfterTheEnd(t *testing.T) {
 	}
 }
 
+// One whose stream is opened again and again extracts fields between two streams, too.
+func TestExtractsBetweenStreams(t *testing.T) {
+	ended := make(chan struct{})
+	f := newFake(func(context.Context, *fake, int, *sourceplugin.Batch) error { close(ended); return io.EOF })
+	f.about.Capabilities.Extract = true
+	next := newFake(func(ctx context.Context, _ *fake, _ int, _ *sourceplugin.Batch) error { <-ctx.Done(); return ctx.Err() })
+	c := config()
+	c.Restart, c.MaxPause = Always, 2*time.Second
+	s, _ := start(t, c, Deps{Launch: launches(f, next), Journal: newJournal(t)})
+	<-ended
+	begun := time.Now()
+	eventually(t, "the next stream", func() bool { p, _ := s.Plugin(); return p == sourceplugin.Plugin(next) })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if after := f.closedAt.Sub(begun); after < firstPause/4 {
+		t.Errorf("it was closed %s after its stream had ended", after)
+	}
+}
+
 // Large events are dropped and counted, or kept beside the journal.
 func TestLarge(t *testing.T) {
 	j := newJournal(t)

@@ -39,7 +39,7 @@ func (s *Source) Run(ctx context.Context) error {
 		if !s.settled(ctx) {
 			break
 		}
-		err := s.once(ctx)
+		err := s.once(ctx, failures)
 		if ctx.Err() != nil {
 			break
 		}
@@ -196,8 +196,8 @@ type run struct {
 }
 
 // once starts the plugin and reads it until it ends, and returns why it did; errEnded, a
-// *Failure, or whatever when ctx has ended.
-func (s *Source) once(ctx context.Context) error {
+// *Failure, or whatever when ctx has ended. So many times in a row it has failed or ended before.
+func (s *Source) once(ctx context.Context, failures int) error {
 	s.set(Starting)
 	// Everything below goes on for a moment when ctx has ended.
 	life, kill := context.WithCancel(context.WithoutCancel(ctx))
@@ -230,7 +230,11 @@ func (s *Source) once(ctx context.Context) error {
 		return started(err, s.config.StartTimeout, "its stream cannot be opened")
 	}
 	s.log.Info("The stream of a plugin is open.", "plugin", clean(r.about.Name, maxName), "version", clean(r.about.Version, maxName), "resumed", r.place.Position != nil)
-	return r.read(ctx, life)
+	err = r.read(ctx, life)
+	if errors.Is(err, errEnded) && s.extracts && s.config.Restart == Always {
+		r.linger(ctx, life, s.pause(failures+1))
+	}
+	return err
 }
 
 func started(err error, timeout time.Duration, what string) error {
@@ -343,6 +347,22 @@ func (r *run) wellIfAnswering(steady *time.Timer) {
 		return
 	}
 	r.well()
+}
+
+// linger has a plugin whose stream has ended, and is opened again later, extract fields for a while.
+func (r *run) linger(ctx, life context.Context, d time.Duration) {
+	r.stream = nil
+	failed := make(chan error, 1)
+	stop := r.watch(life, failed)
+	defer stop()
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-ctx.Done():
+	case <-failed: // it is ended anyway
+	case <-r.exited():
+	case <-over.C:
+	}
 }
 
 // exited is closed when the process of the plugin has ended, if that can be known.
