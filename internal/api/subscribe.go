@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 	}
 	request, refused := a.readSubscription(r, namespace, typ)
 	if refused != nil {
-		refuse(refused, "bad request")
+		refuse(refused, cmp.Or(refused.why, "bad request"))
 		return
 	}
 	handshake, err := websocket.Check(r, a.websocket)
@@ -142,6 +143,11 @@ func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Req
 		// Vault says no more than the first line.
 		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
 	}
+	if names := expression.Fields(); len(names) > 0 {
+		if err := a.fields.Known(names...); err != nil {
+			return nil, &refusal{status: http.StatusServiceUnavailable, text: "Error subscribing\nfilter: " + err.Error() + "; try again when it has", plain: true, why: "fields", after: fieldsRetry}
+		}
+	}
 	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: expression}
 	switch name := query.Get("format"); name {
 	case "":
@@ -171,6 +177,9 @@ func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Req
 	}
 	return request, nil
 }
+
+// fieldsRetry is when somebody asks again for fields of a plugin that has not been started yet.
+const fieldsRetry = time.Second
 
 // checkField says whether filters may ask for a field of plugins.
 func (a *API) checkField(field string, equals *string) error {

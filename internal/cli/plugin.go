@@ -19,7 +19,7 @@ import (
 const pluginLong = `Run plugins, to test them and to see the events that they send: source plugins such as those
 of Falco, and Vault plugins below a hub.
 
-"sources" shows those of a hub that are sources of events.
+"new" writes a source plugin in Go to begin with, and "sources" shows those of a hub.
 
 "run" and "inspect" need nothing but the plugin. The other commands are for the Vault
 plugins of a hub that runs: they need sudo on sys/plugins/..., and the hub a plugin directory in
@@ -29,7 +29,7 @@ configuration.`
 
 func newPlugin(s *Streams) *cobra.Command {
 	return newGroup("plugin", "Run source plugins and Vault plugins, and manage those of a hub", pluginLong,
-		newPluginRun(s), newPluginInspect(s), newPluginList(s), newPluginInfo(s), newPluginRegister(s), newPluginDeregister(s), newPluginReload(s), newPluginSources(s))
+		newPluginRun(s), newPluginInspect(s), newPluginNew(s), newPluginList(s), newPluginInfo(s), newPluginRegister(s), newPluginDeregister(s), newPluginReload(s), newPluginSources(s))
 }
 
 const catalogPath = "sys/plugins/catalog"

@@ -211,6 +211,19 @@ func (v *validator) sinkEvents(key string, e *SinkEvents) {
 	v.report(key+".filter", "%s", strings.TrimPrefix(err.Error(), "filter: "))
 }
 
+// fieldFilters checks that there are plugins if filters ask for fields of them.
+func (v *validator) fieldFilters(sinks []Sink, plugins []SourcePlugin) {
+	if len(plugins) > 0 {
+		return
+	}
+	for i := range sinks {
+		selected, err := sinks[i].Events.Selection().CompileFields(func(string, *string) error { return nil })
+		if err == nil && len(selected.Fields()) > 0 {
+			v.report(fmt.Sprintf("sinks[%d].events.filter", i), "asks for the field %s of a plugin, but plugins.sources is empty", shorten(selected.Fields()[0]))
+		}
+	}
+}
+
 // sink checks what holds between the fields of a sink.
 func (v *validator) sink(key string, s *Sink) {
 	switch {

@@ -198,6 +198,9 @@ func TestCheck(t *testing.T) {
 	}
 	check("fake.txet", `did you mean "fake.text"?`)
 	check("ka.verb", "") // the other one may have it
+	if err := r.Known("fake.text", "ka.verb"); !errors.Is(err, ErrNotYet) || !strings.Contains(err.Error(), "field ka.verb") || !strings.Contains(err.Error(), "the plugin of the source other has not been started yet") {
+		t.Error(err)
+	}
 	check("ka.verb[", "does not end with ]")
 
 	// It has run once, and so is known although it does not run any more.
@@ -207,6 +210,9 @@ func TestCheck(t *testing.T) {
 	check("ka.verb", "")
 	other.Set(nil)
 	check("ka.verb", "")
+	if err := r.Known("fake.text", "ka.verb", "fake.value[x]"); err != nil {
+		t.Error(err)
+	}
 	check("ka.vreb", `did you mean "ka.verb"?`)
 	check("evt.something", "unknown field")
 	about.About.Capabilities.Extract = false

@@ -608,5 +608,5 @@ func (r *Registry) warn(values int, why string) {
 	skipped := r.skipped
 	r.skipped, r.nextLog = 0, now.Add(logEvery)
 	r.mu.Unlock()
-	r.o.Logger.Warn("Fields of events could not be extracted. Filters of subscriptions take them for fields without a value; sinks wait.", "values", values, "reason", why, "messages_skipped", skipped)
+	r.o.Logger.Warn("Fields of events could not be extracted. Subscriptions and sinks that depend on them wait, unless the plugin fails with the event alone.", "values", values, "reason", why, "messages_skipped", skipped)
 }

@@ -1,9 +1,8 @@
 package hub
 
 import (
-	"context"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/journal"
@@ -34,11 +33,23 @@ type batch struct {
 
 // A choice is what one group selects of one batch, by the answers that Allow gives
 // in an epoch of the group. One of an earlier epoch is replaced when somebody asks
-// for it.
+// for it, and so is one that has become stale.
 type choice struct {
 	epoch uint64
 	once  sync.Once
 	*chunk
+	// stop is the first event of which it could not be told whether it is selected. again is when
+	// that is worth another try, in nanoseconds since 1970; 0: it could be told of all.
+	stop  int
+	again atomic.Int64
+}
+
+// undecided says that there are events of which it could not be told.
+func (c *choice) undecided() bool { return c.again.Load() != 0 }
+
+func (c *choice) stale() bool {
+	again := c.again.Load()
+	return again != 0 && time.Now().UnixNano() >= again
 }
 
 // resolve makes a pending batch ready and returns who waited for it.
@@ -67,7 +78,7 @@ func (b *batch) selected(g *group) *choice {
 	epoch := g.epoch.Load()
 	b.mu.Lock()
 	c := b.choices[g]
-	if c == nil || c.epoch < epoch {
+	if c == nil || c.epoch < epoch || c.stale() {
 		if b.choices == nil {
 			b.choices = make(map[*group]*choice)
 		}
@@ -75,17 +86,21 @@ func (b *batch) selected(g *group) *choice {
 		b.choices[g] = c
 	}
 	b.mu.Unlock()
-	c.once.Do(func() { c.chunk = b.choose(g) })
+	c.once.Do(func() { b.choose(g, c) })
 	return c
 }
 
 // choose asks the matcher of a group for every event.
-func (b *batch) choose(g *group) *chunk {
+func (b *batch) choose(g *group, c *choice) {
 	p := allPicks.Get().(*picks)
 	defer allPicks.Put(p)
 	p.reset(b.events.Len())
 	if g.fields != nil {
-		b.pickByFields(g, p)
+		stop, refused, why := b.pickByFields(g, p)
+		g.hub.metrics.missingFields.Add(float64(refused))
+		if c.stop = stop; why != nil {
+			c.again.Store(time.Now().Add(g.hub.fieldsPause).UnixNano())
+		}
 	} else {
 		for i := b.events.Start(); i < b.events.Len(); i++ {
 			if g.matcher.match(b.events.Event(i)) {
@@ -93,78 +108,12 @@ func (b *batch) choose(g *group) *chunk {
 			}
 		}
 	}
-	if len(p.list) == 0 {
-		return nothing
+	if c.chunk = nothing; len(p.list) == 0 {
+		return
 	}
-	c, bytes := b.sheet(g.encoding).chunk(p, b.events, g)
-	if bytes > 0 {
+	var bytes int64
+	if c.chunk, bytes = b.sheet(g.encoding).chunk(p, b.events, g); bytes > 0 {
 		g.hub.store.grow(b, bytes)
-	}
-	return c
-}
-
-// Pauses between attempts to have fields extracted.
-const (
-	firstFieldPause = 50 * time.Millisecond
-	mostFieldPause  = time.Second
-)
-
-// pickByFields picks for a group whose filter asks for fields of plugins. While some are missing
-// it tries again, as long as the group waits for plugins.
-func (b *batch) pickByFields(g *group, p *picks) {
-	for pause := firstFieldPause; ; pause = min(2*pause, mostFieldPause) {
-		missing, hope := b.pickOnce(g, p)
-		if !hope {
-			g.lacked.Store(0)
-		}
-		if !hope || !g.waits() || !g.wanted() || !sleep(g.hub.asking, pause) {
-			g.hub.metrics.missingFields.Add(float64(missing))
-			return
-		}
-		p.reset(b.events.Len())
-	}
-}
-
-// pickOnce returns of how many events a field was missing, and whether some may be known later.
-func (b *batch) pickOnce(g *group, p *picks) (missing int, hope bool) {
-	view := g.fields.View(g.hub.asking, b.events)
-	for i := b.events.Start(); i < b.events.Len(); i++ {
-		if g.matcher.matchRow(b.events.Event(i), view.At(i)) {
-			p.add(i)
-		}
-		if m := view.Missing(); m != nil {
-			missing++
-			hope = hope || !m.Final
-		}
-	}
-	return missing, hope
-}
-
-// waits says whether the group still waits for fields that are missing.
-func (g *group) waits() bool {
-	now, most := time.Now().UnixNano(), int64(g.hub.fieldWait)
-	if last := g.lacked.Swap(now); now-last > most+int64(time.Minute) {
-		g.lacking.Store(now) // what was then has nothing to do with this
-	}
-	return now-g.lacking.Load() < most
-}
-
-// wanted says whether the group has a member that is not ending.
-func (g *group) wanted() bool {
-	g.hub.mu.Lock()
-	defer g.hub.mu.Unlock()
-	return slices.ContainsFunc(g.members, func(s *Subscription) bool { return !s.ending.Load() })
-}
-
-// sleep returns false if ctx has ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

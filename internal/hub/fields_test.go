@@ -2,8 +2,10 @@ package hub
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +15,9 @@ import (
 	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/fields/fieldstest"
 	"github.com/tocsin-events/tocsin/internal/filter"
+	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+	"github.com/tocsin-events/tocsin/internal/websocket"
 )
 
 // withFields returns a hub whose filters can ask a plugin.
@@ -23,7 +27,7 @@ func withFields(t *testing.T, j Journal) (*Hub, *fieldstest.Plugin, *fieldstest.
 	source := fieldstest.NewSource("fake", plugin)
 	registry := fields.New(fields.Options{})
 	registry.Add(source)
-	return newTestHub(t, j, Options{Fields: registry, FieldWait: time.Second}), plugin, source
+	return newTestHub(t, j, Options{Fields: registry}), plugin, source
 }
 
 // filtered asks for the events of a filter from now on.
@@ -100,63 +104,126 @@ func TestFieldsAreLazy(t *testing.T) {
 	}
 }
 
-// A subscription waits for a plugin that is started again, and others do not.
-func TestFieldsAreWaitedFor(t *testing.T) {
+// Whoever needs a plugin that does not run waits for it, and misses nothing. Others go on.
+func TestFieldsWaitForThePlugin(t *testing.T) {
 	j := newMemJournal()
 	h, plugin, source := withFields(t, j)
-	h.fieldWait = time.Hour
+	h.fieldsPause = 5 * time.Millisecond
 	ln := listen(t)
 	is := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "a"`))
 	isNot := connect(t, h, ln, filtered(t, h, `field["fake.text"] != "a"`))
-	plain := connect(t, h, ln, filtered(t, h, `event_type == "falco/fakes"`))
-	source.Set(nil)
-	a, b := fieldstest.Event(`{"text":"a"}`), fieldstest.Event(`{"text":"b"}`)
-	j.append(a, b)
-	if got := plain.event(); got.ID != a.ID {
-		t.Errorf("got %s", got.ID)
-	}
-	eventually(t, "both wait", func() bool {
-		waiting := 0
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, g := range h.groups {
-			if g.lacked.Load() != 0 {
-				waiting++
+	either := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "b" or event_type == "falco/fakes"`))
+	a, b, c := fieldstest.Event(`{"text":"a"}`), fieldstest.Event(`{"text":"b"}`), fieldstest.Event(`{"text":"a"}`)
+	want := func(c *client, events ...*event.Event) {
+		t.Helper()
+		for _, e := range events {
+			if got := c.event(); got.ID != e.ID {
+				t.Fatalf("got %s, want %s", got.ID, e.ID)
 			}
 		}
-		return waiting == 2
-	})
+	}
+	j.append(a, b)
+	want(is, a)
+	want(isNot, b)
+	source.Set(nil)
+	// What needs no field comes before what does.
+	first := testEvent(3)
+	j.append(first, a)
+	j.append(b)
+	j.append(c)
+	want(isNot, first)
+	want(either, a, b, a, b, c)
+	eventually(t, "two wait", func() bool { return testutil.ToFloat64(h.metrics.starving) == 2 })
+	is.send(websocket.Ping, []byte("hello")) // is answered meanwhile
+	if op, payload, err := is.read(); err != nil || op != websocket.Pong || string(payload) != "hello" {
+		t.Error(op, payload, err)
+	}
+	asked := testutil.ToFloat64(h.metrics.starving)
 	source.Set(plugin)
-	if got := is.event(); got.ID != a.ID {
-		t.Errorf("got %s", got.ID)
-	}
-	if got := isNot.event(); got.ID != b.ID {
-		t.Errorf("got %s", got.ID)
-	}
-	if n := testutil.ToFloat64(h.metrics.missingFields); n != 0 {
-		t.Errorf("%v events were decided without", n)
+	want(is, a, c)
+	want(isNot, b)
+	eventually(t, "none waits", func() bool { return testutil.ToFloat64(h.metrics.starving) == 0 })
+	if asked != 2 || testutil.ToFloat64(h.metrics.missingFields) != 0 {
+		t.Error("an event was decided on without its field")
 	}
 }
 
-// What cannot be extracted for too long has no value, which is counted.
-func TestFieldsOfNobody(t *testing.T) {
+// A plugin that fails with an event is not waited for: the event does not have the field.
+func TestFieldsThatAreRefused(t *testing.T) {
+	j := newMemJournal()
+	h, _, _ := withFields(t, j)
+	h.fieldsPause = 5 * time.Millisecond
+	isNot := connect(t, h, listen(t), filtered(t, h, `field["fake.text"] != "a"`))
+	bad, good := fieldstest.Event(`{"text":"a","fail":true}`), fieldstest.Event(`{"text":"b"}`)
+	j.append(bad, good)
+	for _, e := range []*event.Event{bad, good} {
+		if got := isNot.event(); got.ID != e.ID {
+			t.Errorf("got %s, want %s", got.ID, e.ID)
+		}
+	}
+	if n := testutil.ToFloat64(h.metrics.missingFields); n != 1 {
+		t.Errorf("%v events were decided on without their field", n)
+	}
+}
+
+// A plugin that does not come back ends the subscription, which is told where to go on.
+func TestFieldsThatNeverCome(t *testing.T) {
 	j := newMemJournal()
 	h, plugin, source := withFields(t, j)
+	h.fieldsPause, h.fieldsPatience = 5*time.Millisecond, 50*time.Millisecond
 	ln := listen(t)
-	is := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "a"`))
-	isNot := connect(t, h, ln, filtered(t, h, `field["fake.text"] != "a"`))
+	r := filtered(t, h, `field["fake.text"] == "a" or event_type != "falco/fakes"`)
+	c := connect(t, h, ln, r)
 	source.Set(nil)
-	first, second := fieldstest.Event(`{"text":"a"}`), fieldstest.Event(`{"text":"a"}`)
-	j.append(first)
-	if got := isNot.event(); got.ID != first.ID {
+	last, lost := testEvent(1), fieldstest.Event(`{"text":"a"}`)
+	j.append(last, lost)
+	if got := c.event(); got.ID != last.ID {
 		t.Errorf("got %s", got.ID)
 	}
-	eventually(t, "both have decided", func() bool { return testutil.ToFloat64(h.metrics.missingFields) == 2 })
+	code, reason := c.closed()
+	since, found := strings.CutPrefix(reason, fieldsReason)
+	if code != websocket.StatusTryAgainLater || !found {
+		t.Fatal(code, reason)
+	}
+	var err error
+	if r.After, err = journal.ParsePosition(since); err != nil {
+		t.Fatal(err)
+	}
 	source.Set(plugin)
-	j.append(second)
-	if got := is.event(); got.ID != second.ID {
-		t.Errorf("got %s", got.ID)
+	if got := connect(t, h, ln, r).event(); got.ID != lost.ID {
+		t.Errorf("it goes on with %s", got.ID)
 	}
+	eventually(t, "none waits", func() bool { return testutil.ToFloat64(h.metrics.starving) == 0 })
+}
+
+// Rights that change and subscriptions that end are not held up by a plugin that does not run.
+func TestWaitingForFieldsEndsAtOnce(t *testing.T) {
+	j := newMemJournal()
+	h, _, source := withFields(t, j)
+	h.fieldsPause = time.Hour
+	source.Set(nil)
+	ln := listen(t)
+	revoked := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "a"`))
+	closing := connect(t, h, ln, filtered(t, h, `field["fake.text"] != "a"`))
+	j.append(fieldstest.Event(`{"text":"a"}`))
+	eventually(t, "both wait", func() bool { return testutil.ToFloat64(h.metrics.starving) == 2 })
+	h.mu.Lock()
+	var s *Subscription
+	for _, m := range h.members {
+		if strings.Contains(m.group.key.selection, "==") {
+			s = m
+		}
+	}
+	h.mu.Unlock()
+	s.Revoke("no more")
+	if code, reason := revoked.closed(); code != websocket.StatusPolicyViolation || reason != "no more" {
+		t.Error(code, reason)
+	}
+	closing.send(websocket.Close, binary.BigEndian.AppendUint16(nil, websocket.StatusNormal))
+	if code, _ := closing.closed(); code != websocket.StatusNormal {
+		t.Error(code)
+	}
+	eventually(t, "none is left", func() bool { return testutil.ToFloat64(h.metrics.starving) == 0 })
 }
 
 func TestFieldsWithoutPlugins(t *testing.T) {
@@ -213,40 +280,5 @@ func TestFieldsOfAPluginThatHangs(t *testing.T) {
 	}
 	if took := time.Since(begun); took > shutdownTimeout+time.Second {
 		t.Errorf("it took %s", took)
-	}
-}
-
-// Who waits for a plugin can go, and can be sent away, at once.
-func TestFieldsOfNobodyWhoIsWaitedForNoMore(t *testing.T) {
-	j := newMemJournal()
-	h, _, source := withFields(t, j)
-	h.fieldWait = time.Hour
-	source.Set(nil)
-	ln := listen(t)
-	ended := make(chan struct{}, 2)
-	var all []*client
-	var subscriptions []*Subscription
-	for _, text := range []string{"a", "b"} {
-		r := filtered(t, h, fmt.Sprintf(`field["fake.text"] != %q`, text))
-		r.Ended = func(uint64, string) { ended <- struct{}{} }
-		s := subscribe(t, h, r)
-		subscriptions = append(subscriptions, s)
-		all = append(all, serve(t, s, ln))
-	}
-	j.append(fieldstest.Event(`{"text":"c"}`))
-	eventually(t, "both wait", func() bool {
-		return subscriptions[0].group.lacked.Load() != 0 && subscriptions[1].group.lacked.Load() != 0
-	})
-	subscriptions[0].Revoke("token revoked")
-	if code, reason := all[0].closed(); code != 1008 || reason != "token revoked" {
-		t.Errorf("%d %s", code, reason)
-	}
-	all[1].conn.Close()
-	for range all {
-		select {
-		case <-ended:
-		case <-time.After(30 * time.Second):
-			t.Fatal("a subscription does not end")
-		}
 	}
 }

@@ -16,9 +16,6 @@ type group struct {
 	encoding   encoding
 	fields     *fields.Use  // that the filter asks for; nil: none
 	frameBytes atomic.Int64 // of the average frame, lately
-	// lacking is since when fields cannot be extracted, and lacked is when that was so last, in
-	// nanoseconds since 1970; lacked is 0 when they can.
-	lacking, lacked atomic.Int64
 
 	// epoch counts how often the answers of the matcher have changed.
 	epoch atomic.Uint64
@@ -99,7 +96,7 @@ func (p *party) take(q *party) {
 func (g *group) deliver(b *batch, p *party) {
 	for b.err == nil {
 		c := b.selected(g)
-		if len(c.picks) > 0 || g.key.noFollow {
+		if len(c.picks) > 0 || g.key.noFollow || c.undecided() {
 			break
 		}
 		next := g.hub.store.after(b)

@@ -38,10 +38,10 @@
 // can go on.
 //
 // A filter may ask for fields that plugins extract. They are extracted once per batch, for all
-// groups and fields together, and only when an event that a group may see depends on one.
-// While one cannot be extracted, because a plugin does not run or does not answer, the
-// subscriptions of the group wait, for at most Options.FieldWait. From then on it counts as a
-// field without a value, and the events are counted, until the plugin answers again.
+// groups and fields together, and only when an event that a group may see depends on one. While
+// a plugin cannot be asked, the subscriptions that need it wait, for a minute.
+// What cannot be extracted, because a plugin does not run or does not answer, counts as a field
+// without a value, and is counted: subscriptions do not wait for plugins.
 //
 // # Rights
 //
@@ -88,8 +88,6 @@ const (
 	DefaultMemoryBytes = 64 << 20
 	// DefaultPingInterval is Options.PingInterval if not set; Vault's is the same.
 	DefaultPingInterval = 30 * time.Second
-	// DefaultFieldWait is Options.FieldWait if not set.
-	DefaultFieldWait = 30 * time.Second
 
 	// tickInterval is how often the hub looks after its subscriptions.
 	tickInterval = 250 * time.Millisecond
@@ -129,8 +127,6 @@ type Options struct {
 	// Fields extracts fields of plugins for filters that ask for them; nil: such
 	// filters are refused.
 	Fields *fields.Registry
-	// FieldWait is how long subscriptions wait for fields that cannot be extracted.
-	FieldWait time.Duration
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
 	// Metrics has the common counters; Registry, if not nil, gets the hub's own.
@@ -161,7 +157,7 @@ type Request struct {
 	// has forgotten it, also one that was cancelled, with how many events were
 	// written to the connection and why it ended: the reason given to Revoke, or
 	// "cancelled", "client closed", "client broke the protocol", "connection lost",
-	// "complete", "gap", "journal closed" or "shutdown". The hub holds no lock; Shutdown waits
+	// "complete", "gap", "fields cannot be extracted", "journal closed" or "shutdown". The hub holds no lock; Shutdown waits
 	// for the call, except after Cancel. It must not block.
 	Ended func(delivered uint64, reason string)
 }
@@ -178,10 +174,12 @@ type Hub struct {
 	now          atomic.Uint64 // tick, never 0
 	exits        exits
 
-	fields    *fields.Registry
-	fieldWait time.Duration
-	asking    context.Context // ends when plugins need not be waited for any more
-	hushed    context.CancelFunc
+	fieldsPause    time.Duration // fieldsPause, shorter in tests
+	fieldsPatience time.Duration // fieldsPatience, shorter in tests
+
+	fields *fields.Registry
+	asking context.Context // ends when plugins need not be waited for any more
+	hushed context.CancelFunc
 
 	// tasks has all goroutines of the hub. Those of subscriptions start only
 	// while the goroutine that serves the subscription is counted.
@@ -204,9 +202,6 @@ func New(o Options) *Hub {
 	if o.MemoryBytes <= 0 {
 		o.MemoryBytes = DefaultMemoryBytes
 	}
-	if o.FieldWait <= 0 {
-		o.FieldWait = DefaultFieldWait
-	}
 	if o.PingInterval <= 0 {
 		o.PingInterval = DefaultPingInterval
 	}
@@ -227,7 +222,9 @@ func New(o Options) *Hub {
 		access:       make(map[any]map[*group]struct{}),
 		empty:        make(chan struct{}),
 		fields:       o.Fields,
-		fieldWait:    o.FieldWait,
+
+		fieldsPause:    fieldsPause,
+		fieldsPatience: fieldsPatience,
 	}
 	h.asking, h.hushed = context.WithCancel(context.Background())
 	h.now.Store(1)

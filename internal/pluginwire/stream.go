@@ -35,7 +35,7 @@ func (c *Client) Open(ctx context.Context, o sourceplugin.Open) (sourceplugin.St
 	}
 	s := &Stream{
 		client: c, number: c.streams.Add(1), maxEvent: o.MaxEventBytes,
-		filled: make(chan *received, 1), free: make(chan *received, 2), done: make(chan struct{}),
+		filled: make(chan *received, readAhead), free: make(chan *received, readAhead), done: make(chan struct{}),
 	}
 	if s.maxEvent <= 0 || s.maxEvent > MaxEvent {
 		s.maxEvent = MaxEvent
@@ -91,7 +91,10 @@ func (c *Client) open(ctx context.Context, s *Stream, r *pb.OpenRequest) (grpc.C
 	return answers, answers.CloseSend()
 }
 
-// receive hands over what comes, one batch ahead.
+// readAhead is how many batches are received before somebody wants them.
+const readAhead = 2
+
+// receive hands over what comes.
 func (s *Stream) receive(life context.Context, answers grpc.ClientStream) {
 	defer close(s.done)
 	defer close(s.filled)

@@ -169,6 +169,11 @@ func (s *sink) health() error {
 	if err := s.trouble(); err != nil {
 		return err
 	}
+	if s.fields != nil {
+		if err := s.fields.Problem(); err != nil {
+			return fmt.Errorf("events.filter: %w; events that depend on it stay in the journal until the filter or the plugin is changed", err)
+		}
+	}
 	return s.delivery.Health()
 }
 

@@ -146,11 +146,12 @@ type Source struct {
 	counts *metrics.Component
 	strays strays
 
-	// Of the goroutine of Run: what the plugin that ran last can do, and whether its stream has
-	// ended for good, so that it runs only to extract fields.
-	extracts, over bool
+	dropping, unsaved, unacknowledged, unkept, pushed, failing throttle.Throttle
 
-	dropping, unsaved, unacknowledged, unkept, pushed throttle.Throttle
+	// Of the goroutine of Run: the failure that the log has had last, what the plugin that ran last
+	// can do, and whether its stream has ended for good, so that it runs only to extract fields.
+	told           Failure
+	extracts, over bool
 
 	mu       sync.Mutex
 	status   Status

@@ -324,11 +324,12 @@ func TestRefused(t *testing.T) {
 		extract bool
 		want    string
 	}{
-		"no stream":  {with(func(d *sourceplugin.Description) { d.Capabilities = sourceplugin.Capabilities{Extract: true} }), false, `the plugin "fake" opens no stream; set extract_only: true to have it extract fields only`},
-		"no fields":  {with(func(*sourceplugin.Description) {}), true, `the plugin "fake" extracts no fields, but extract_only is true`},
-		"no source":  {with(func(d *sourceplugin.Description) { d.EventSource = "" }), false, `the plugin "fake" does not say what its events are about (its event source is empty)`},
-		"no id":      {with(func(d *sourceplugin.Description) { d.ID = 0 }), false, `the plugin "fake" has the id 0 and the event source "fakes"; it must have both or neither`},
-		"another id": {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, and so has the plugin "seventh": each plugin needs an id of its own; that one is already the plugin of the source "first", so remove one of the two from plugins.sources`},
+		"no stream":   {with(func(d *sourceplugin.Description) { d.Capabilities = sourceplugin.Capabilities{Extract: true} }), false, `the plugin "fake" opens no stream; set extract_only: true to have it extract fields only`},
+		"no fields":   {with(func(*sourceplugin.Description) {}), true, `the plugin "fake" extracts no fields, but extract_only is true`},
+		"no source":   {with(func(d *sourceplugin.Description) { d.EventSource = "" }), false, `the plugin "fake" does not say what its events are about (its event source is empty)`},
+		"long source": {with(func(d *sourceplugin.Description) { d.EventSource = strings.Repeat("é", 100) }), false, `events of the plugin "fake" cannot be stored: type: 606 is more than the limit of 256 bytes`},
+		"no id":       {with(func(d *sourceplugin.Description) { d.ID = 0 }), false, `the plugin "fake" has the id 0 and the event source "fakes"; it must have both or neither`},
+		"another id":  {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, and so has the plugin "seventh": each plugin needs an id of its own; that one is already the plugin of the source "first", so remove one of the two from plugins.sources`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claims := new(Claims)

@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -142,7 +145,10 @@ func (s *Source) after(err error, failures int, pause time.Duration) bool {
 	case ended:
 		s.log.Info("The stream of a plugin has ended.")
 	case again:
-		s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond))
+		if skipped, ok := s.failing.Allow(); ok || *f != s.told {
+			s.told = *f
+			s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond), "skipped", skipped)
+		}
 	default:
 		s.log.Error("A plugin has failed and is not started again.", "kind", string(f.Kind), "error", f.Reason)
 	}
@@ -259,6 +265,11 @@ func (r *run) admit() error {
 	case (d.ID == 0) != (d.EventSource == "") && d.Capabilities.Source:
 		return failure(Refused, "the plugin %q has the id %d and the event source %q; it must have both or neither", name, d.ID, clean(d.EventSource, maxName))
 	}
+	if !s.config.ExtractOnly {
+		if _, err := r.fits(r.sample()); err != nil {
+			return failure(Refused, "events of the plugin %q cannot be stored: %v", name, err)
+		}
+	}
 	if problem := s.deps.Claims.take(s.config.Name, d); problem != "" {
 		return failure(Refused, "%s", problem)
 	}
@@ -267,6 +278,14 @@ func (r *run) admit() error {
 	s.mu.Unlock()
 	s.extracts = d.Capabilities.Extract
 	return nil
+}
+
+// sample returns an event of the plugin without data.
+func (r *run) sample() *event.Event {
+	var e event.Event
+	origin := falcoevent.NewOrigin(r.config.Name, r.config.Namespace, r.config.Path, r.about)
+	origin.Set(&e, event.NewID(), scapevent.Append(nil, r.about.ID, 1, nil))
+	return &e
 }
 
 // close ends the plugin.
@@ -351,6 +370,7 @@ func (r *run) read(ctx, life context.Context) error {
 
 	failed := make(chan error, 3)
 	p := newPump(r)
+	saver := newSaver(r, p, failed) // before the pump runs, which tells it
 	read := make(chan error, 1)
 	leave := r.strays.add()
 	go func() {
@@ -361,7 +381,6 @@ func (r *run) read(ctx, life context.Context) error {
 	pumped := make(chan error, 1)
 	go func() { pumped <- p.run(pumpCtx) }()
 	saved := make(chan struct{})
-	saver := newSaver(r, p, failed)
 	go func() { defer close(saved); saver.run(life) }()
 	stopWatch := r.watch(life, failed)
 	defer stopWatch()
