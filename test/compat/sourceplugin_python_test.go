@@ -18,6 +18,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/pluginprocess"
 	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+	"github.com/tocsin-events/tocsin/plugin/plugintest"
 )
 
 // pythonPlugin returns how testdata/plugin.py is started.
@@ -156,4 +157,15 @@ func TestSourcePluginInPython(t *testing.T) {
 	if err := p.ExitError(); !errors.Is(err, sourceplugin.ErrExited) {
 		t.Error(err)
 	}
+}
+
+// It passes what plugins in Go are tried with.
+func TestKitOfSourcePluginInPython(t *testing.T) {
+	o := pythonPlugin(t)
+	plugintest.RunProgram(t, plugintest.Program{Command: o.Command, Args: o.Args, Env: o.Env}, plugintest.Options{
+		Config: `{"step":1}`, BadConfigs: []string{`{"step":0}`, `{"stride":1}`},
+		Params: "2500", BadParams: []string{"x", "-1", ""},
+		Events: 2500,
+		Values: map[string][]string{"py.n": {"1", "2"}, "py.digit": {"(1)"}, "py.digit[0]": {"(1)"}, "py.digit[1]": {"<NA>"}, "py.even": {"false", "true"}},
+	})
 }

@@ -22,6 +22,13 @@ def payloads(blob):
         blob = blob[length:]
 
 
+def number(payload):
+    try:
+        return int(json.loads(payload)["n"])
+    except Exception:  # it is an event of somebody else
+        return None
+
+
 class Plugin(service.PluginServiceServicer):
     step, counted, places = 1, 0, {}
 
@@ -50,13 +57,10 @@ class Plugin(service.PluginServiceServicer):
             context.abort(grpc.StatusCode.ABORTED, "the params must be a number, not " + repr(request.params))
         last, n = int(request.params), int(request.resume or b"0")
         yield pb.OpenResponse()  # the stream is open
-        while n < last:
+        while n + self.step <= last:
             numbers = range(n + self.step, min(n + 1000 * self.step, last) + 1, self.step)
-            if not numbers:
-                break
             events = [event(time.time_ns(), b'{"n":%d}' % i) for i in numbers]
-            n, self.counted = numbers[-1], self.counted + len(events)
-            self.places[request.stream] = n / last
+            n, self.counted, self.places[request.stream] = numbers[-1], self.counted + len(events), numbers[-1] / last
             yield pb.OpenResponse(events=b"".join(events), count=len(events), position=b"%d" % n, has_position=True)
 
     def Acknowledge(self, request, context):
@@ -66,17 +70,15 @@ class Plugin(service.PluginServiceServicer):
         return pb.ProgressResponse(fraction=self.places.get(request.stream, 0), text="counting")
 
     def Strings(self, request, context):
-        return pb.StringsResponse(strings=["number " + str(json.loads(p)["n"]) for p in payloads(request.events.events)])
+        return pb.StringsResponse(strings=["number " + str(number(p)) for p in payloads(request.events.events)])
 
     def Extract(self, request, context):
         counts, values = [], []
-        for payload in payloads(request.events.events):
-            n = json.loads(payload)["n"]
+        for n in map(number, payloads(request.events.events)):
             for f in request.fields:
                 digits = [d.encode() for d in str(n)]
-                if f.arg_present:
-                    digits = digits[f.arg_index:f.arg_index + 1]
-                found = ([struct.pack("<Q", n)], digits, [bytes([n % 2 == 0])])[f.index]
+                digits = digits[f.arg_index:f.arg_index + 1] if f.arg_present else digits
+                found = [] if n is None else ([struct.pack("<Q", n)], digits, [bytes([n % 2 == 0])])[f.index]
                 counts.append(len(found))
                 values += found
         return pb.ExtractResponse(counts=counts, lengths=[len(v) for v in values], values=b"".join(values))
