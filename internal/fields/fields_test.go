@@ -401,6 +401,65 @@ func TestCrash(t *testing.T) {
 	})
 }
 
+// An event with which a plugin ends is found, and refused when that has happened several times.
+// The others get their values.
+func TestPoison(t *testing.T) {
+	for poison := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig()
+			u := r.use(t, "fake.text", "fake.list")
+			r.use(t, "fake.number") // of somebody else
+			var payloads []string
+			for i := range 20 {
+				payloads = append(payloads, fmt.Sprintf(`{"text":"x%d"}`, i))
+			}
+			payloads[poison] = `{"text":"poison"}`
+			rec := recordOf(payloads...)
+			r.source.Set(nil)
+			lives, asked := 0, 0
+			for final := false; !final; {
+				if lives++; lives > 15 {
+					t.Fatal("the event is not found")
+				}
+				text(u.View(t.Context(), rec), poison, 0) // while none runs
+				p := fieldstest.New()
+				p.Before = func(_ context.Context, events []sourceplugin.Event) error {
+					for _, e := range events {
+						if bytes.Contains(e.Data(), []byte("poison")) {
+							r.source.Set(nil)
+							return fmt.Errorf("read: %w", sourceplugin.ErrExited)
+						}
+					}
+					return nil
+				}
+				r.source.Set(p)
+				time.Sleep(time.Minute)
+				v := u.View(t.Context(), rec)
+				for i := range 20 {
+					got := text(v, i, 0)
+					switch {
+					case i != poison && got != fmt.Sprintf("x%d", i) && !strings.HasPrefix(got, "missing(final=false)"):
+						t.Fatalf("event %d: %s", i, got)
+					case i == poison:
+						final = strings.HasPrefix(got, "missing(final=true)")
+					}
+				}
+				asked += len(p.Calls())
+			}
+			r.source.Set(fieldstest.New())
+			v := u.View(t.Context(), rec)
+			for i := range 20 {
+				if got := text(v, i, 0); i != poison && got != fmt.Sprintf("x%d", i) {
+					t.Errorf("event %d: %s", i, got)
+				}
+			}
+			if asked > 40 {
+				t.Errorf("%d questions", asked)
+			}
+		})
+	}
+}
+
 // Fields of others with which a plugin cannot work cost nobody else anything.
 func TestFieldsOfOthers(t *testing.T) {
 	r := newRig()

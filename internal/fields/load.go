@@ -28,6 +28,8 @@ const (
 	answerElements = 1 << 20
 	// maxCalls bounds the calls that find out which events a plugin refuses.
 	maxCalls = 64
+	// maxDeaths is how often a plugin may end with one event.
+	maxDeaths = 5
 	// maxReason bounds what is repeated of the error of a plugin.
 	maxReason = 256
 )
@@ -154,7 +156,7 @@ func (l *load) run() {
 			if !l.pending(name, i) {
 				continue
 			}
-			l.columns[name].cells[i] = cell{part: t.missing}
+			l.note(name, i, t.missing)
 			if j := t.job; j != nil && (len(j.events) == 0 || j.events[len(j.events)-1] != i) {
 				j.events = append(j.events, i)
 			}
@@ -273,9 +275,14 @@ func (l *load) do(j *job) {
 func (l *load) ask(j *job, list []int) (q question, n int) {
 	var buf []byte
 	var ends []int
+	among := l.among(j, list[0])
+	most := chunkEvents
+	if among > 0 {
+		most = max(among/2, 1)
+	}
 	for _, i := range list {
 		e := l.rec.Event(i)
-		if n > 0 && (n == chunkEvents || e.DataRef != "" || len(buf)+len(e.Data) > chunkBytes) {
+		if n > 0 && (n == most || l.among(j, i) != among || e.DataRef != "" || len(buf)+len(e.Data) > chunkBytes) {
 			break
 		}
 		n++
@@ -349,7 +356,11 @@ func (l *load) answer(j *job, q question) bool {
 	switch {
 	case l.ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		why = fmt.Sprintf("the plugin of the source %s has not answered within %s", name, l.registry.o.Timeout)
-	case errors.Is(err, errStuck), errors.Is(err, sourceplugin.ErrNotSupported), errors.Is(err, sourceplugin.ErrExited), !j.extractor.runs(j.plugin):
+	case errors.Is(err, errStuck), errors.Is(err, sourceplugin.ErrNotSupported):
+	case errors.Is(err, sourceplugin.ErrExited), !j.extractor.runs(j.plugin):
+		j.extractor.failed(why)
+		l.accuse(j, q.at, why)
+		return false
 	case l.own < len(l.names), l.calls >= maxCalls:
 	case len(q.at) == 1:
 		l.refuse(j, q.at[0], why)
@@ -394,8 +405,60 @@ func (l *load) miss(j *job, events []int, why string, by sourceplugin.Plugin, fi
 		p := &part{missing: &Missing{Field: l.names[name], Reason: why, Final: final}, by: by}
 		for _, i := range events {
 			if l.mine(j, name, i) {
-				l.columns[name].cells[i] = cell{part: p}
+				l.note(name, i, p)
 			}
+		}
+	}
+}
+
+// note notes why a value is missing. With how many others the event was when the plugin ended is
+// not forgotten.
+func (l *load) note(name, event int, p *part) {
+	if old := l.accused(name, event); old != nil && p != nil && p.among == 0 {
+		copied := *p
+		copied.among, copied.alone = old.among, old.alone
+		p = &copied
+	}
+	l.columns[name].cells[event] = cell{part: p}
+}
+
+// accused returns what is known of an event with which the plugin has ended; nil: it has not.
+func (l *load) accused(name, event int) *part {
+	if b := l.before[name]; b != nil {
+		if p := b.cells[event].part; p != nil && p.among > 0 {
+			return p
+		}
+	}
+	return nil
+}
+
+// among returns with how many others an event was when the plugin ended, 0 if it did not.
+func (l *load) among(j *job, event int) (n int) {
+	for _, name := range j.names {
+		if p := l.accused(name, event); p != nil && l.mine(j, name, event) {
+			n = max(n, p.among)
+		}
+	}
+	return n
+}
+
+// accuse notes that the plugin has ended when it was asked about events. They are asked about in
+// halves from then on. One with which it ends alone, again and again, is refused.
+func (l *load) accuse(j *job, events []int, why string) {
+	for _, name := range j.names {
+		for _, i := range events {
+			if !l.mine(j, name, i) {
+				continue
+			}
+			p := &part{missing: &Missing{Field: l.names[name], Reason: why}, among: len(events)}
+			if len(events) == 1 {
+				p.alone = 1
+				if old := l.accused(name, i); old != nil {
+					p.alone = old.alone + 1
+				}
+				p.missing.Final = p.alone >= maxDeaths
+			}
+			l.columns[name].cells[i] = cell{part: p}
 		}
 	}
 }
@@ -460,7 +523,7 @@ func (l *load) giveUp(why string) {
 		p := &part{missing: &Missing{Field: l.names[name], Reason: why}}
 		for i := range l.rec.Len() {
 			if isPlugins(l.rec.Event(i).Type) && l.pending(name, i) {
-				l.columns[name].cells[i] = cell{part: p}
+				l.note(name, i, p)
 			}
 		}
 	}

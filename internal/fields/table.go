@@ -51,6 +51,8 @@ type part struct {
 	// missing is why there are no values. by is the plugin that has refused once.
 	missing *Missing
 	by      sourceplugin.Plugin
+	// The plugin has ended when it was asked about among events, alone times about this one only.
+	among, alone int
 }
 
 // unavailable says that it may be known another time.

@@ -70,6 +70,8 @@ sinks:
 	options := func(filter string) client.Options {
 		return client.Options{Address: k.url, Token: root, Since: "oldest", Filter: filter, Format: client.FormatCloudEvents}
 	}
+	// Before, it is not known which fields there are.
+	k.until("the plugin has run", func() bool { return k.events(t) > 0 })
 	subscription, err := client.Subscribe(ctx, "falco/*", options(`event_type != "x" and (field["t.str"] == "ccc" or field["t.key[some_key]"] == "nothing")`))
 	if err != nil {
 		t.Fatal(err)
