@@ -72,6 +72,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/access"
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/deliver/manager"
+	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
@@ -109,8 +110,11 @@ type Options struct {
 	Sinks      *manager.Manager
 	// PluginSources are the plugins that are sources.
 	PluginSources PluginSources
-	Health        *health.Registry
-	Metrics       http.Handler
+	// Fields knows the fields of plugins that filters of subscriptions may have. It is that of
+	// the hub; nil: there are none.
+	Fields  *fields.Registry
+	Health  *health.Registry
+	Metrics http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
 	GRPC *grpcapi.Server
 	// Plugins hosts plugins; nil: there are none, and none can be mounted.
@@ -137,7 +141,8 @@ type API struct {
 	trail     *trail.Trail
 	logins    map[string]access.Provider
 	publisher publisher
-	unproven  *bodies // of those who have not shown yet that they may send
+	unproven  *bodies          // of those who have not shown yet that they may send
+	fields    *fields.Registry // nil: filters have none of plugins
 	plugins   *pluginhost.Host
 	payloads  Payloads
 	auditLogs AuditLogs
@@ -177,7 +182,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, pluginSources: o.PluginSources, health: o.Health, grpc: o.GRPC,
+		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, pluginSources: o.PluginSources, health: o.Health, grpc: o.GRPC, fields: o.Fields,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,

@@ -40,9 +40,11 @@ type SinkStatus struct {
 	InFlight   int     `json:"in_flight_events"`
 	Requests   int     `json:"in_flight_requests"`
 
-	Held     *SinkHeld     `json:"held,omitempty"`
-	Outage   *SinkOutage   `json:"outage,omitempty"`
-	Problem  string        `json:"storage_problem,omitempty"`
+	Held    *SinkHeld   `json:"held,omitempty"`
+	Outage  *SinkOutage `json:"outage,omitempty"`
+	Problem string      `json:"storage_problem,omitempty"`
+	// Filter is why it cannot be told which events are for the sink.
+	Filter   string        `json:"filter_problem,omitempty"`
 	Counts   SinkCounts    `json:"counts"` // since the hub was started
 	Letters  uint64        `json:"dead_letters"`
 	Bytes    uint64        `json:"dead_letter_bytes"`
@@ -248,7 +250,7 @@ func sinkAnswer(i manager.Info, whole bool) Sink {
 		Created: atTime(i.Created), Updated: atTime(i.Updated),
 		SinkStatus: SinkStatus{
 			Position: st.Position.String(), LagEvents: st.LagEvents, LagSeconds: st.Lag.Seconds(),
-			Waiting: st.Waiting, InFlight: st.InFlight, Requests: st.Sending, Problem: st.Problem,
+			Waiting: st.Waiting, InFlight: st.InFlight, Requests: st.Sending, Problem: st.Problem, Filter: st.Undecided,
 			Letters: st.DeadLetters, Bytes: st.DeadLetterBytes,
 			Counts: SinkCounts{
 				Delivered: st.Delivered, Retried: st.Retried, Refused: st.Refused, Failed: st.Failed, Expired: st.Expired,

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,9 +72,9 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 		refuse(refused, refused.reason())
 		return
 	}
-	request, refused := readSubscription(r, namespace, typ)
+	request, refused := a.readSubscription(r, namespace, typ)
 	if refused != nil {
-		refuse(refused, "bad request")
+		refuse(refused, cmp.Or(refused.why, "bad request"))
 		return
 	}
 	handshake, err := websocket.Check(r, a.websocket)
@@ -119,7 +120,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request, namespace, typ s
 }
 
 // readSubscription reads everything but who asks and since when.
-func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *refusal) {
+func (a *API) readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *refusal) {
 	if typ == "" {
 		return nil, badRequest("did not specify eventType to subscribe to")
 	}
@@ -137,10 +138,15 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 			request.Format = hub.VaultJSON
 		}
 	}
-	expression, err := filter.Compile(query.Get("filter"))
+	expression, err := filter.CompileFields(query.Get("filter"), a.checkField)
 	if err != nil {
 		// Vault says no more than the first line.
 		return nil, &refusal{status: http.StatusBadRequest, text: "Error subscribing\n" + err.Error(), plain: true}
+	}
+	if names := expression.Fields(); len(names) > 0 {
+		if err := a.fields.Known(names...); err != nil {
+			return nil, &refusal{status: http.StatusServiceUnavailable, text: "Error subscribing\nfilter: " + err.Error() + "; try again when it has", plain: true, why: "fields", after: fieldsRetry}
+		}
 	}
 	request.Selection = hub.Selection{Type: typ, Namespaces: hub.Namespaces(namespace, query["namespaces"]), Filter: expression}
 	switch name := query.Get("format"); name {
@@ -170,6 +176,17 @@ func readSubscription(r *http.Request, namespace, typ string) (*hub.Request, *re
 		request.NoFollow = !follow
 	}
 	return request, nil
+}
+
+// fieldsRetry is when somebody asks again for fields of a plugin that has not been started yet.
+const fieldsRetry = time.Second
+
+// checkField says whether filters may ask for a field of plugins.
+func (a *API) checkField(field string, equals *string) error {
+	if a.fields == nil {
+		return errors.New("fields of plugins cannot be used here")
+	}
+	return a.fields.Check(field, equals)
 }
 
 // begin returns the position after which the subscription begins.

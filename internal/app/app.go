@@ -27,6 +27,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver/manager"
+	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/grpcapi"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/hub"
@@ -88,6 +89,7 @@ type App struct {
 	receivers map[string]*receiving // by the name of their source
 	imports   *imports
 	traces    traces
+	fields    *fields.Registry
 	sinks     *manager.Manager
 	meter     auditMeter
 	systemd   *systemd.Service
@@ -193,6 +195,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.openCatalog(ctx, c.Publish.Types); err != nil {
 		return nil, err
 	}
+	pluginSources, err := a.makePluginSources(o, common)
+	if err != nil {
+		return nil, err
+	}
+	a.makeFields(pluginSources)
 	if err := a.openSinks(ctx); err != nil {
 		return nil, err
 	}
@@ -218,10 +225,6 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.makeSources(ctx, common); err != nil {
 		return nil, err
 	}
-	pluginSources, err := a.makePluginSources(o, common)
-	if err != nil {
-		return nil, err
-	}
 	a.onStop("sources", a.sources.stop)
 	a.imports = a.makeImports(common)
 	a.onStop("imports", a.imports.stop)
@@ -231,6 +234,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 
 	h := hub.New(hub.Options{
 		Journal:          hub.FromJournal(a.journal),
+		Fields:           a.fields,
 		MaxSubscriptions: c.Subscriptions.Max,
 		MemoryBytes:      int64(c.Subscriptions.MemoryBytes),
 		Logger:           component(a.log, "hub"),
@@ -260,6 +264,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		EventTypes:     a.catalog,
 		Sinks:          a.sinks,
 		PluginSources:  pluginSources,
+		Fields:         a.fields,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

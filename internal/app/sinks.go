@@ -22,6 +22,7 @@ func (a *App) openSinks(ctx context.Context) (err error) {
 		Sinks:    a.config.Sinks,
 		Make:     a.makeSink,
 		Sample:   a.sampleEvent,
+		Fields:   a.fields,
 		Node:     nodeName(a.config.Node),
 		Record:   a.trail.Record,
 		Health:   &a.health,

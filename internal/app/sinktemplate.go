@@ -46,9 +46,18 @@ func (a *App) makeTemplateSink(c config.Sink) (deliver.Sink, error) {
 }
 
 // samples returns examples of the types that a sink selects. Namespaces are no matter:
-// events of a type look the same in all of them.
+// events of a type look the same in all of them. Nor are filters by fields of plugins, which
+// examples have not.
 func (a *App) samples(c config.SinkEvents) ([]*event.Event, error) {
-	selected, err := filter.Selection{Types: c.Types, Pairs: c.Pairs, Filter: c.Filter}.Compile()
+	selection := filter.Selection{Types: c.Types, Pairs: c.Pairs, Filter: c.Filter}
+	compiled, err := selection.CompileFields(func(string, *string) error { return nil })
+	if err != nil {
+		return nil, fmt.Errorf("events: %w", err)
+	}
+	if len(compiled.Fields()) > 0 {
+		selection.Filter = ""
+	}
+	selected, err := selection.Compile()
 	if err != nil {
 		return nil, fmt.Errorf("events: %w", err)
 	}

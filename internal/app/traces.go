@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,7 +15,6 @@ import (
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/metrics"
-	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 	"github.com/tocsin-events/tocsin/internal/trace"
 	"github.com/tocsin-events/tocsin/internal/trace/delivery"
 	"github.com/tocsin-events/tocsin/internal/trace/export"
@@ -172,15 +170,7 @@ const fetchTimeout = 5 * time.Second
 
 // fetchEntry reads the bytes of an audit entry that was too large for an event.
 func (a *App) fetchEntry(e *event.Event) ([]byte, error) {
-	name, ok := strings.CutPrefix(e.DataRef, vaultaudit.PayloadPath)
-	if !ok || !payloadName.MatchString(name) {
-		return nil, errors.New("the bytes of the entry are not in the journal")
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 	defer cancel()
-	store, err := a.journal.Objects(ctx, vaultaudit.PayloadBucket)
-	if err != nil {
-		return nil, err
-	}
-	return store.GetBytes(ctx, name)
+	return a.payload(ctx, e.DataRef)
 }

@@ -43,7 +43,10 @@ func newCaptureWriter(s *Streams, name string, replace, gzip bool, hostname stri
 	if errors.Is(err, os.ErrExist) {
 		return nil, &adviceError{err, "Give another name, or --force to replace it."}
 	}
-	return w, err
+	if err != nil {
+		return nil, &adviceError{fmt.Errorf("create the capture %s: %w", visible(name), err), "Give a name in a directory that is there and that you may write to."}
+	}
+	return w, nil
 }
 
 // closeCapture closes w and returns err with what that adds.

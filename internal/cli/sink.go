@@ -370,6 +370,7 @@ func printSink(w io.Writer, s *api.Sink) error {
 		{"state", stateInWords(s)},
 		{"problem", visible(s.Health)},
 		{"storage", visible(s.Problem)},
+		{"filter", visible(s.Filter)},
 		{"lag", lagInWords(s)},
 		{"position", visible(s.Position)},
 	}

@@ -53,7 +53,7 @@ type SinkEvents struct {
 	Types      []string `yaml:"types" doc:"Types, * stands for any text: kv-v2/*. Empty: all, except the hub's own about sinks (tocsin/sink-*), which must be named."`
 	Pairs      []string `yaml:"pairs" doc:"Pairs noun:verb as in Flipt, * stands for any: flag:created, *:deleted. They select by the last two parts of the type: flipt/flag/created. Empty: all."`
 	Namespaces []string `yaml:"namespaces" doc:"Namespaces, * stands for any text; root is the root namespace. Empty: all."`
-	Filter     string   `yaml:"filter" doc:"An expression as subscriptions have it: operation == \"data-delete\" and namespace == \"team-a/\"."`
+	Filter     string   `yaml:"filter" doc:"An expression as subscriptions have it: operation == \"data-delete\" and namespace == \"team-a/\". It may ask for fields that plugins extract: field[\"ka.verb\"] == \"delete\"."`
 }
 
 // SinkBatch is the section "sinks[].batch".
@@ -68,7 +68,7 @@ type SinkRetry struct {
 	First    Duration `yaml:"first" min:"1ms" max:"1h" doc:"The pause after the first failure is a random time up to this; each further one is up to twice as long."`
 	Most     Duration `yaml:"most" min:"10ms" max:"24h" doc:"But not longer than this."`
 	Attempts int      `yaml:"attempts" min:"1" max:"1000000" zero:"no limit" doc:"An event that the endpoint has failed with so often becomes a dead letter. Attempts that did not reach it do not count."`
-	GiveUp   Duration `yaml:"give_up" min:"1s" max:"365d" zero:"never" doc:"And so does one that it has failed with for so long. An endpoint that cannot be reached is waited for, however long that takes."`
+	GiveUp   Duration `yaml:"give_up" min:"1s" max:"365d" zero:"never" doc:"And so does one that it has failed with for so long, or of which plugins could not tell for so long whether it is for the sink. An endpoint that cannot be reached is waited for, however long that takes."`
 	MaxAge   Duration `yaml:"max_age" min:"1s" max:"365d" zero:"no limit" doc:"Events older than this when it is their turn become dead letters and are not sent."`
 }
 
@@ -196,7 +196,7 @@ func (e SinkEvents) Selection() filter.Selection {
 // sinkEvents checks the section at key.
 func (v *validator) sinkEvents(key string, e *SinkEvents) {
 	// Which fields plugins have is not known yet.
-	_, err := e.Selection().CompileFields(func(string) error { return nil })
+	_, err := e.Selection().CompileFields(func(string, *string) error { return nil })
 	if err == nil {
 		return
 	}
@@ -209,6 +209,19 @@ func (v *validator) sinkEvents(key string, e *SinkEvents) {
 		return
 	}
 	v.report(key+".filter", "%s", strings.TrimPrefix(err.Error(), "filter: "))
+}
+
+// fieldFilters checks that there are plugins if filters ask for fields of them.
+func (v *validator) fieldFilters(sinks []Sink, plugins []SourcePlugin) {
+	if len(plugins) > 0 {
+		return
+	}
+	for i := range sinks {
+		selected, err := sinks[i].Events.Selection().CompileFields(func(string, *string) error { return nil })
+		if err == nil && len(selected.Fields()) > 0 {
+			v.report(fmt.Sprintf("sinks[%d].events.filter", i), "asks for the field %s of a plugin, but plugins.sources is empty", shorten(selected.Fields()[0]))
+		}
+	}
 }
 
 // sink checks what holds between the fields of a sink.

@@ -72,6 +72,7 @@ func TestSinkProblems(t *testing.T) {
 		"half a pair":            {file("events: {pairs: ['flag:']}"), `is not a pair noun:verb`},
 		"three":                  {file("events: {pairs: ['a:b:c']}"), `is not a pair noun:verb`},
 		"long type":              {file("events: {types: [" + strings.Repeat("a", 513) + "]}"), `has 513 bytes, at most 512 are allowed`},
+		"field without plugins":  {file(`events: {filter: 'field["ka.verb"] == "get"'}`), key + `.events.filter: asks for the field ka.verb of a plugin, but plugins.sources is empty`},
 		"filter":                 {file("events: {filter: 'operation =='}"), key + `.events.filter: `},
 		"many types":             {file("events: {types: [" + strings.Repeat("a,", 1001) + "]}"), `has 1001 elements`},
 		"unknown key":            {file("evnts: {}"), `unknown key "evnts" in sinks[0]; did you mean "events"?`},

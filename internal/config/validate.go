@@ -127,6 +127,7 @@ func (v *validator) rules(c *Config) {
 	v.auditMetrics(c.AuditMetrics)
 	v.plugins(c.Plugins)
 	v.pluginSources(c.Plugins.Sources, c.Sources)
+	v.fieldFilters(c.Sinks, c.Plugins.Sources)
 }
 
 // What the journal needs beside its own limits: it takes units of up to four of

@@ -23,11 +23,11 @@ type Options struct {
 	// Match selects the events for the sink; nil: all. It is called by one goroutine at a
 	// time for the events of the journal, and by others for those of replays.
 	Match func(*event.Event) bool
-	// Choose, if not nil, is asked instead of Match, about one record at a time, with a choice
-	// for each event of it that is all zero. An error says that it cannot be told now, and why;
-	// the record is kept and Choose is asked again after a pause. After Policy.ChooseWait it is
-	// asked with last: then it has to decide, and what cannot be decided becomes a dead letter.
-	// It returns soon after ctx has ended, and is called by several goroutines at once.
+	// Choose, if not nil, is asked instead of Match, about a whole record, with a choice for each
+	// event of it that is all zero. An error says that it cannot be told now, and why: nothing
+	// that comes later is sent, and Choose is asked again after a pause. When that has been so for
+	// Policy.GiveUp it is asked with last: then it decides what it can, and has problems with the
+	// rest. It returns soon after ctx has ended, and is called by several goroutines at once.
 	Choose func(ctx context.Context, r Record, choices []Choice, last bool) error
 	Policy Policy
 	// From says where to begin the first time; default [FromEnd].
@@ -105,7 +105,6 @@ type Delivery struct {
 	letters     letterCount
 	refusals    throttle.Throttle
 	problems    problems
-	choosing    choosing
 	caughtUp    bool // everything was read when something was read last
 }
 

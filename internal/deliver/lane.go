@@ -135,13 +135,13 @@ func (s *stream) cut(w *worker, p *Policy, limit int, now time.Time) bool {
 		s.readyBytes -= e.bytes
 		if s.own || len(s.owners) > 0 || s.all.refs > 0 {
 			if o := s.ownerOf(e); o != nil && (o.batch != w || o.expiring) {
-				if o.batch != w || !s.tooOld(w, e, p, now) {
+				if o.batch != w || !s.hopeless(w, e, p, now) {
 					o.waiting.push(e)
 				}
 				continue
 			}
 		}
-		if s.tooOld(w, e, p, now) {
+		if s.hopeless(w, e, p, now) {
 			continue
 		}
 		if s.own {
@@ -177,11 +177,21 @@ func (s *stream) cutDoubted(w *worker) bool {
 	return true
 }
 
-// tooOld sets an event aside that is older than the policy allows, or undecidable.
-func (s *stream) tooOld(w *worker, e *entry, p *Policy, now time.Time) bool {
-	if s.undecidable(w, e) {
-		return true
+// hopeless sets an event aside that is not to be sent: because it is older than the policy
+// allows, or because nobody can tell whether it is for the sink.
+func (s *stream) hopeless(w *worker, e *entry, p *Policy, now time.Time) bool {
+	if !(e.trouble != nil && e.trouble.undecidable) && !s.expire(e, p, now) {
+		return false
 	}
+	s.setAside(e)
+	if e.owner != nil {
+		e.owner.batch, e.owner.expiring = w, true
+	}
+	return true
+}
+
+// expire says whether an event is older than the policy allows, and notes that.
+func (s *stream) expire(e *entry, p *Policy, now time.Time) bool {
 	if p.MaxAge <= 0 || s.background != nil {
 		return false
 	}
@@ -200,10 +210,6 @@ func (s *stream) tooOld(w *worker, e *entry, p *Policy, now time.Time) bool {
 		reason += "; the last attempt: " + t.result.Reason
 	}
 	t.result = Result{Outcome: Retry, Status: t.result.Status, Reason: tidy(reason)}
-	s.setAside(e)
-	if e.owner != nil {
-		e.owner.batch, e.owner.expiring = w, true
-	}
 	return true
 }
 

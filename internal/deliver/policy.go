@@ -59,15 +59,12 @@ type Policy struct {
 	// fails again and again while others are delivered is given up after ten attempts.
 	Attempts int
 	// GiveUp is for how long the sink may fail with an event, from the first attempt that
-	// counts; 0: for ever.
+	// counts, and for how long Options.Choose may fail; 0: for ever.
 	GiveUp time.Duration
 	// MaxAge is how old an event may be when it is its turn. Older ones become dead letters;
 	// 0: no limit. It is not for replays and redrives.
 	MaxAge time.Duration
 	Rate   Rate
-	// ChooseWait is how long it is waited for Options.Choose to be able to tell what is for the
-	// sink; 0: as long as it takes.
-	ChooseWait time.Duration
 	// Timeout bounds one call of [Sink.Send].
 	Timeout time.Duration
 	// StopTimeout bounds how long what is on its way is waited for at the end.

@@ -41,7 +41,7 @@ func (d *Delivery) fill(ctx context.Context, s *stream, r Reader, until position
 		var gap *Gap
 		switch {
 		case err == nil:
-			choices, err := d.sift(ctx, rec)
+			choices, err := d.sift(ctx, s, rec)
 			if err != nil {
 				return err
 			}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/position"
@@ -41,9 +40,11 @@ type Status struct {
 
 	Counts
 	Outage *Outage // nil: the last attempt worked
-	// Problem is what is wrong with the store of the delivery, or why it cannot be told what is
-	// for the sink; "" if nothing is.
+	// Problem is what is wrong with the store of the delivery, "" if nothing is.
 	Problem string
+	// Undecided is since when, and why, it cannot be told which events are for the sink; "": it
+	// can.
+	Undecided string
 
 	// Replays and Redrives are those under way, and those that ended in the last hour.
 	Replays  []Replay
@@ -128,7 +129,7 @@ func (d *Delivery) Status() Status {
 	s := Status{
 		Condition: d.condition(), Held: d.held, Position: l.through,
 		Waiting: d.undecided(), InFlight: l.inFlight, Sending: d.sending,
-		Counts: d.counts, Problem: d.problem(),
+		Counts: d.counts, Problem: d.problem(), Undecided: d.undecidable().problem(),
 		DeadLetters: d.letters.letters, DeadLetterBytes: d.letters.bytes,
 	}
 	if d.loaded {
@@ -198,13 +199,11 @@ func (d *Delivery) condition() Condition {
 }
 
 func (d *Delivery) problem() string {
-	var list []string
-	for _, p := range [...]string{d.problems.state, d.problems.letters, d.choosing.problem()} {
-		if p != "" {
-			list = append(list, p)
-		}
+	p := &d.problems
+	if p.state != "" && p.letters != "" {
+		return p.state + "; " + p.letters
 	}
-	return strings.Join(list, "; ")
+	return p.state + p.letters
 }
 
 // lag is how far the sink is behind the journal.
@@ -251,11 +250,11 @@ func (d *Delivery) Health() error {
 	if d.problems.full {
 		return fmt.Errorf("%s; events that should become dead letters wait, and others after them: redrive or purge some", d.problems.letters)
 	}
-	if c := &d.choosing; !c.since.IsZero() && now.Sub(c.since) > failingFor {
+	if c := d.undecidable(); !c.since.IsZero() && now.Sub(c.since) > failingFor {
 		events, _ := d.lag(end, now)
-		return fmt.Errorf("%s; %d events wait in the journal and are lost for this sink once the journal removes them (journal.max_age, max_bytes)", c.problem(), events)
+		return fmt.Errorf("it %s; %d events wait in the journal and are lost for this sink once the journal removes them (journal.max_age, max_bytes)", c.problem(), events)
 	}
-	if p := d.problem(); p != "" && d.choosing.since.IsZero() {
+	if p := d.problem(); p != "" {
 		return errors.New(p)
 	}
 	if g := &d.lastGap; !g.at.IsZero() && now.Sub(g.at) < noticedFor {

@@ -40,7 +40,8 @@ type stream struct {
 	sending    int   // batches
 	inFlight   int   // events in them
 
-	matched int // events of the last record that were selected; of who reads
+	matched  int // events of the last record that were selected; of who reads
+	choosing choosing
 
 	asides   []*entry // become dead letters
 	removals []*entry // are none any more

@@ -134,8 +134,9 @@ func (r *Registry) all() []*extractor {
 
 // Check returns nil if a field, as [fieldtext.Parse] reads it, may be one of a plugin: one that is
 // known has it, as it is written, or a plugin that has not been started yet may have it. The
-// fields of plugins that have run once are known.
-func (r *Registry) Check(field string) error {
+// fields of plugins that have run once are known. A field that is compared with a text as a whole
+// must be of a type that can be equal to it.
+func (r *Registry) Check(field string, equals *string) error {
 	name, _, _, err := fieldtext.Split(field)
 	if err != nil {
 		return err
@@ -156,7 +157,10 @@ func (r *Registry) Check(field string) error {
 		if !d.Capabilities.Extract {
 			continue
 		}
-		_, err := fieldtext.Parse(field, d.Fields)
+		q, err := fieldtext.Parse(field, d.Fields)
+		if err == nil && equals != nil {
+			err = fieldtext.CheckText(&d.Fields[q.Index], *equals)
+		}
 		switch {
 		case err == nil:
 			return nil

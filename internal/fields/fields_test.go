@@ -174,7 +174,7 @@ func TestTypes(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	if err := New(Options{}).Check("a.b"); err == nil || !strings.Contains(err.Error(), "plugins.sources is empty") {
+	if err := New(Options{}).Check("a.b", nil); err == nil || !strings.Contains(err.Error(), "plugins.sources is empty") {
 		t.Error(err)
 	}
 	r := newRig()
@@ -182,7 +182,7 @@ func TestCheck(t *testing.T) {
 	r.Add(other)
 	check := func(field, reason string) {
 		t.Helper()
-		err := r.Check(field)
+		err := r.Check(field, nil)
 		if reason == "" && err != nil || reason != "" && (err == nil || !strings.Contains(err.Error(), reason)) {
 			t.Errorf("%s: %v, want %q", field, err, reason)
 		}
@@ -191,8 +191,16 @@ func TestCheck(t *testing.T) {
 	check("fake.value[x]", "")
 	check("fake.value", "needs an argument")
 	check("fake.text[x]", "takes no argument")
+	for text, want := range map[string]string{"7": "", "seven": "is a number"} {
+		if err := r.Check("fake.number", &text); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 	check("fake.txet", `did you mean "fake.text"?`)
 	check("ka.verb", "") // the other one may have it
+	if err := r.Known("fake.text", "ka.verb"); !errors.Is(err, ErrNotYet) || !strings.Contains(err.Error(), "field ka.verb") || !strings.Contains(err.Error(), "the plugin of the source other has not been started yet") {
+		t.Error(err)
+	}
 	check("ka.verb[", "does not end with ]")
 
 	// It has run once, and so is known although it does not run any more.
@@ -202,6 +210,9 @@ func TestCheck(t *testing.T) {
 	check("ka.verb", "")
 	other.Set(nil)
 	check("ka.verb", "")
+	if err := r.Known("fake.text", "ka.verb", "fake.value[x]"); err != nil {
+		t.Error(err)
+	}
 	check("ka.vreb", `did you mean "ka.verb"?`)
 	check("evt.something", "unknown field")
 	about.About.Capabilities.Extract = false
@@ -218,22 +229,27 @@ func TestWhoIsAsked(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*sourceplugin.Description)
 		asked  bool
+		why    string
 	}{
-		"its own event source":    {func(*sourceplugin.Description) {}, true},
-		"another event source":    {func(d *sourceplugin.Description) { d.EventSource = "others" }, false},
-		"all event sources":       {func(d *sourceplugin.Description) { d.ID, d.EventSource = 0, "" }, true},
-		"this one":                {func(d *sourceplugin.Description) { d.EventSource, d.ExtractSources = "x", []string{"a", "fakes"} }, true},
-		"not this one":            {func(d *sourceplugin.Description) { d.ExtractSources = []string{"a"} }, false},
-		"it extracts nothing":     {func(d *sourceplugin.Description) { d.Capabilities.Extract = false }, false},
-		"it has no such field":    {func(d *sourceplugin.Description) { d.Fields = d.Fields[1:] }, false},
-		"the field takes no such": {func(d *sourceplugin.Description) { d.Fields[0].Arg.Required = true }, false},
+		"its own event source":    {func(*sourceplugin.Description) {}, true, ""},
+		"another event source":    {func(d *sourceplugin.Description) { d.EventSource = "others" }, false, ""},
+		"all event sources":       {func(d *sourceplugin.Description) { d.ID, d.EventSource = 0, "" }, true, ""},
+		"this one":                {func(d *sourceplugin.Description) { d.EventSource, d.ExtractSources = "x", []string{"a", "fakes"} }, true, ""},
+		"not this one":            {func(d *sourceplugin.Description) { d.ExtractSources = []string{"a"} }, false, ""},
+		"it extracts nothing":     {func(d *sourceplugin.Description) { d.Capabilities.Extract = false }, false, `unknown field "fake.text"; the plugin has none`},
+		"it has no such field":    {func(d *sourceplugin.Description) { d.Fields = d.Fields[1:] }, false, `unknown field "fake.text"; did you mean "fake.net"?`},
+		"the field takes no such": {func(d *sourceplugin.Description) { d.Fields[0].Arg.Required = true }, false, "field fake.text needs an argument in brackets: fake.text"},
 	} {
 		r := New(Options{})
 		p := plugin(tt.change)
 		r.Add(fieldstest.NewSource("some", p))
 		u, _ := r.Use("fake.text")
 		got := text(u.View(t.Context(), recordOf(`{"text":"x"}`)), 0, 0)
-		if want := map[bool]string{true: "x"}[tt.asked]; got != want || (len(p.Calls()) == 1) != tt.asked {
+		want := map[bool]string{true: "x"}[tt.asked]
+		if tt.why != "" {
+			want = "missing(final=false): it does not exist: " + tt.why
+		}
+		if got != want || (len(p.Calls()) == 1) != tt.asked {
 			t.Errorf("%s: %q, calls %v", name, got, p.Calls())
 		}
 	}
@@ -345,6 +361,22 @@ func TestCrash(t *testing.T) {
 				return errors.New("broken pipe")
 			}
 			return p
+		}
+		// Nor one that is known to have ended before its source knows it.
+		ended := fieldstest.New()
+		ended.Before = func(context.Context, []sourceplugin.Event) error {
+			return fmt.Errorf("read: %w", sourceplugin.ErrExited)
+		}
+		r.source.Set(ended)
+		other := recordOf(`{"text":"x"}`, `{"text":"y"}`)
+		for range 3 {
+			if got := text(u.View(t.Context(), other), 0, 0); !strings.HasPrefix(got, "missing(final=false)") {
+				t.Error(got)
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := len(ended.Calls()); n != 3 {
+			t.Errorf("it was asked %d times", n)
 		}
 		rec := recordOf(`{"text":"x"}`)
 		for range 3 {

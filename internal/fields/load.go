@@ -117,7 +117,10 @@ func (l *load) pending(name, event int) bool {
 type planKey struct{ eventType, source string }
 
 // plan has a target for each field.
-type plan struct{ targets []target }
+type plan struct {
+	targets []target
+	orphan  bool // no plugin extracts from the event source
+}
 
 // target is who is asked for a field; without job, missing is why nobody can be, and nil if there
 // is nobody whom the field is of.
@@ -178,6 +181,10 @@ func (l *load) plan(e *event.Event) *plan {
 	for name := range l.names {
 		p.targets = append(p.targets, l.target(name, source, all))
 	}
+	p.orphan = !slices.ContainsFunc(all, func(x *extractor) bool {
+		d := x.describe()
+		return d == nil || extracts(d, source)
+	})
 	l.plans[key] = p
 	return p
 }
@@ -210,7 +217,11 @@ func (l *load) target(name int, source string, all []*extractor) target {
 		return target{job: l.job(x, p, d, name, q)}
 	}
 	if why == "" && !known {
-		why = unknown // may have the field
+		if why = unknown; why == "" { // which may have the field
+			if err := l.registry.Check(l.names[name], nil); err != nil {
+				why = "it does not exist: " + clean(err)
+			}
+		}
 	}
 	if why == "" {
 		return target{}
@@ -338,7 +349,7 @@ func (l *load) answer(j *job, q question) bool {
 	switch {
 	case l.ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		why = fmt.Sprintf("the plugin of the source %s has not answered within %s", name, l.registry.o.Timeout)
-	case errors.Is(err, errStuck), errors.Is(err, sourceplugin.ErrNotSupported), !j.extractor.runs(j.plugin):
+	case errors.Is(err, errStuck), errors.Is(err, sourceplugin.ErrNotSupported), errors.Is(err, sourceplugin.ErrExited), !j.extractor.runs(j.plugin):
 	case l.own < len(l.names), l.calls >= maxCalls:
 	case len(q.at) == 1:
 		l.refuse(j, q.at[0], why)
@@ -471,6 +482,15 @@ func (l *load) keep() {
 			l.bytes += int64(24 * len(c.cells))
 		}
 	}
+	if l.before[0] == nil {
+		orphans := 0
+		for _, p := range l.of {
+			if p != nil && p.orphan {
+				orphans++
+			}
+		}
+		l.registry.metrics.orphans.Add(float64(orphans))
+	}
 	l.registry.mu.Lock()
 	defer l.registry.mu.Unlock()
 	l.registry.grow(l.table, l.bytes)
@@ -528,5 +548,5 @@ func (r *Registry) warn(values int, why string) {
 	skipped := r.skipped
 	r.skipped, r.nextLog = 0, now.Add(logEvery)
 	r.mu.Unlock()
-	r.o.Logger.Warn("Fields of events could not be extracted. Filters of subscriptions take them for fields without a value; sinks wait.", "values", values, "reason", why, "messages_skipped", skipped)
+	r.o.Logger.Warn("Fields of events could not be extracted. Subscriptions and sinks that depend on them wait, unless the plugin fails with the event alone.", "values", values, "reason", why, "messages_skipped", skipped)
 }

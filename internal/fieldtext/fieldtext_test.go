@@ -178,3 +178,36 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckText(t *testing.T) {
+	for _, tt := range []struct {
+		typ        sourceplugin.FieldType
+		text, want string
+	}{
+		{sourceplugin.Uint64, "0", ""},
+		{sourceplugin.Uint64, "18446744073709551615", ""},
+		{sourceplugin.Uint64, "0x1f", `field f is never "0x1f"; write "31"`},
+		{sourceplugin.Uint64, "-1", `field f is a number from 0 on, so it is never "-1"`},
+		{sourceplugin.Uint64, "", `so it is never ""`},
+		{sourceplugin.Bool, "true", ""},
+		{sourceplugin.Bool, "1", `write "true"`},
+		{sourceplugin.Bool, "yes", "true or false"},
+		{sourceplugin.IPAddr, "10.0.0.1", ""},
+		{sourceplugin.IPAddr, "::1", ""},
+		{sourceplugin.IPAddr, "0:0::1", `write "::1"`},
+		{sourceplugin.IPAddr, "localhost", "an IP address"},
+		{sourceplugin.IPNet, "10.0.0.0/8", ""},
+		{sourceplugin.String, "", ""},
+		{sourceplugin.RelTime, "1.5s", ""},
+		{sourceplugin.RelTime, "1500ms", `write "1.5s"`},
+		{sourceplugin.RelTime, "-1s", "a length of time"},
+		{sourceplugin.AbsTime, "2026-01-02T15:04:05Z", ""},
+		{sourceplugin.AbsTime, "2026-01-02T15:04:05.500+01:00", `write "2026-01-02T14:04:05.5Z"`},
+		{sourceplugin.AbsTime, "today", "a time such as"},
+	} {
+		err := CheckText(&sourceplugin.Field{Name: "f", Type: tt.typ}, tt.text)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%d %q: %v, want %s", tt.typ, tt.text, err, tt.want)
+		}
+	}
+}

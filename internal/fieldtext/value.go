@@ -106,6 +106,48 @@ func AppendElement(dst []byte, t sourceplugin.FieldType, e []byte) []byte {
 	return fmt.Appendf(dst, "%x", e)
 }
 
+// CheckText returns nil if an element of a field can have a text, as [AppendElement] writes it. The
+// error says how it is written.
+func CheckText(f *sourceplugin.Field, text string) error {
+	var what, right string // right stands for the same, if there is such
+	switch f.Type {
+	case sourceplugin.Uint64:
+		what = "a number from 0 on"
+		if n, err := strconv.ParseUint(text, 0, 64); err == nil {
+			right = strconv.FormatUint(n, 10)
+		}
+	case sourceplugin.Bool:
+		what = "true or false"
+		if b, err := strconv.ParseBool(text); err == nil {
+			right = strconv.FormatBool(b)
+		}
+	case sourceplugin.IPAddr:
+		what = "an IP address"
+		if a, err := netip.ParseAddr(text); err == nil {
+			right = a.WithZone("").String()
+		}
+	case sourceplugin.RelTime:
+		what = "a length of time such as 1.5s"
+		if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+			right = d.String()
+		}
+	case sourceplugin.AbsTime:
+		what = "a time such as 2026-01-02T15:04:05Z"
+		if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+			right = t.UTC().Format(time.RFC3339Nano)
+		}
+	default:
+		return nil
+	}
+	switch right {
+	case "":
+		return fmt.Errorf("field %s is %s, so it is never %.80q", f.Name, what, text)
+	case text:
+		return nil
+	}
+	return fmt.Errorf("field %s is never %.80q; write %q", f.Name, text, right)
+}
+
 // AppendJSON appends a value as JSON: null if there are no elements, an array for a list,
 // numbers (also nanoseconds of a duration) and bools as such, times by RFC 3339, the rest as
 // strings.

@@ -102,13 +102,17 @@ func (c *compiler) compileField(x *grammar.MatchExpression) (func(*event.Event, 
 	if len(x.Selector.Path) != 2 {
 		return nil, &Error{`has a field that is not written as field["NAME"] or field["NAME[ARGUMENT]"]`}
 	}
-	number, err := c.field(x.Selector.Path[1])
-	if err != nil {
-		return nil, err
-	}
 	var value string
 	if x.Value != nil {
 		value = x.Value.Raw
+	}
+	var equals *string
+	if x.Operator == grammar.MatchEqual || x.Operator == grammar.MatchNotEqual {
+		equals = &value
+	}
+	number, err := c.field(x.Selector.Path[1], equals)
+	if err != nil {
+		return nil, err
 	}
 	equal := func(text string) bool { return text == value }
 	part := func(text string) bool { return strings.Contains(text, value) }
@@ -156,18 +160,19 @@ func (c *compiler) compileField(x *grammar.MatchExpression) (func(*event.Event, 
 }
 
 // field returns the number of a field that the expression asks for.
-func (c *compiler) field(text string) (int, error) {
-	if i := slices.Index(c.fields, text); i >= 0 {
-		return i, nil
-	}
-	if len(c.fields) == MaxFields {
+func (c *compiler) field(text string, equals *string) (int, error) {
+	i := slices.Index(c.fields, text)
+	if i < 0 && len(c.fields) == MaxFields {
 		return 0, &Error{fmt.Sprintf("asks for more than %d different fields", MaxFields)}
 	}
 	if _, _, _, err := fieldtext.Split(text); err != nil {
 		return 0, &Error{err.Error()}
 	}
-	if err := c.allowed(text); err != nil {
+	if err := c.allowed(text, equals); err != nil {
 		return 0, &Error{err.Error()}
+	}
+	if i >= 0 {
+		return i, nil
 	}
 	c.fields = append(c.fields, text)
 	return len(c.fields) - 1, nil

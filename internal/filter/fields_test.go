@@ -9,7 +9,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 )
 
-func whatever(string) error { return nil }
+func whatever(string, *string) error { return nil }
 
 // cells are a row: for each field its elements, with "list" before those of a list.
 type cells struct {
@@ -129,7 +129,7 @@ func TestFieldsRefused(t *testing.T) {
 	for i := range MaxFields + 1 {
 		many.WriteString(` and field["f` + string(rune('a'+i)) + `"] == "1"`)
 	}
-	refuse := func(field string) error {
+	refuse := func(field string, _ *string) error {
 		if strings.HasPrefix(field, "no") {
 			return errors.New("unknown field " + field)
 		}

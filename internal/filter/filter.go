@@ -51,12 +51,13 @@ func (e *Error) Error() string { return "filter: " + e.Reason }
 // Compile returns the filter of an expression, nil for one of only white
 // space, which selects everything. Fields of plugins are refused. The error is a [*Error].
 func Compile(text string) (*Filter, error) {
-	return CompileFields(text, func(string) error { return errors.New("fields of plugins cannot be used here") })
+	return CompileFields(text, func(string, *string) error { return errors.New("fields of plugins cannot be used here") })
 }
 
 // CompileFields is Compile for who can extract fields of plugins. It refuses those, as they
-// are written in the brackets, that allowed has an error for.
-func CompileFields(text string, allowed func(field string) error) (*Filter, error) {
+// are written in the brackets, that allowed has an error for. That gets the text with which the
+// whole field, or an element of a list, is compared; nil, if it is compared in another way.
+func CompileFields(text string, allowed func(field string, equals *string) error) (*Filter, error) {
 	text = strings.TrimSpace(text)
 	switch {
 	case text == "":
@@ -120,7 +121,7 @@ const localSelector = "source_plugin_is_local"
 type compiler struct {
 	program int // instructions of the regular expressions so far
 	fields  []string
-	allowed func(field string) error
+	allowed func(field string, equals *string) error
 }
 
 func (c *compiler) compile(x grammar.Expression) (test, error) {

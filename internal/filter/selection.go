@@ -48,7 +48,7 @@ func (s Selection) Compile() (func(*event.Event) bool, error) {
 }
 
 // CompileFields is Compile for who can extract fields of plugins, as [CompileFields] is.
-func (s Selection) CompileFields(allowed func(field string) error) (*Compiled, error) {
+func (s Selection) CompileFields(allowed func(field string, equals *string) error) (*Compiled, error) {
 	return s.compile(func(text string) (*Filter, error) { return CompileFields(text, allowed) })
 }
 

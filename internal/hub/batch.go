@@ -2,6 +2,8 @@ package hub
 
 import (
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/tocsin-events/tocsin/internal/journal"
 )
@@ -31,11 +33,23 @@ type batch struct {
 
 // A choice is what one group selects of one batch, by the answers that Allow gives
 // in an epoch of the group. One of an earlier epoch is replaced when somebody asks
-// for it.
+// for it, and so is one that has become stale.
 type choice struct {
 	epoch uint64
 	once  sync.Once
 	*chunk
+	// stop is the first event of which it could not be told whether it is selected. again is when
+	// that is worth another try, in nanoseconds since 1970; 0: it could be told of all.
+	stop  int
+	again atomic.Int64
+}
+
+// undecided says that there are events of which it could not be told.
+func (c *choice) undecided() bool { return c.again.Load() != 0 }
+
+func (c *choice) stale() bool {
+	again := c.again.Load()
+	return again != 0 && time.Now().UnixNano() >= again
 }
 
 // resolve makes a pending batch ready and returns who waited for it.
@@ -64,7 +78,7 @@ func (b *batch) selected(g *group) *choice {
 	epoch := g.epoch.Load()
 	b.mu.Lock()
 	c := b.choices[g]
-	if c == nil || c.epoch < epoch {
+	if c == nil || c.epoch < epoch || c.stale() {
 		if b.choices == nil {
 			b.choices = make(map[*group]*choice)
 		}
@@ -72,17 +86,21 @@ func (b *batch) selected(g *group) *choice {
 		b.choices[g] = c
 	}
 	b.mu.Unlock()
-	c.once.Do(func() { c.chunk = b.choose(g) })
+	c.once.Do(func() { b.choose(g, c) })
 	return c
 }
 
 // choose asks the matcher of a group for every event.
-func (b *batch) choose(g *group) *chunk {
+func (b *batch) choose(g *group, c *choice) {
 	p := allPicks.Get().(*picks)
 	defer allPicks.Put(p)
 	p.reset(b.events.Len())
 	if g.fields != nil {
-		b.pickByFields(g, p)
+		stop, refused, why := b.pickByFields(g, p)
+		g.hub.metrics.missingFields.Add(float64(refused))
+		if c.stop = stop; why != nil {
+			c.again.Store(time.Now().Add(g.hub.fieldsPause).UnixNano())
+		}
 	} else {
 		for i := b.events.Start(); i < b.events.Len(); i++ {
 			if g.matcher.match(b.events.Event(i)) {
@@ -90,30 +108,12 @@ func (b *batch) choose(g *group) *chunk {
 			}
 		}
 	}
-	if len(p.list) == 0 {
-		return nothing
+	if c.chunk = nothing; len(p.list) == 0 {
+		return
 	}
-	c, bytes := b.sheet(g.encoding).chunk(p, b.events, g)
-	if bytes > 0 {
+	var bytes int64
+	if c.chunk, bytes = b.sheet(g.encoding).chunk(p, b.events, g); bytes > 0 {
 		g.hub.store.grow(b, bytes)
-	}
-	return c
-}
-
-// pickByFields picks for a group whose filter asks for fields of plugins.
-func (b *batch) pickByFields(g *group, p *picks) {
-	view := g.fields.View(g.hub.asking, b.events)
-	missing := 0
-	for i := b.events.Start(); i < b.events.Len(); i++ {
-		if g.matcher.matchRow(b.events.Event(i), view.At(i)) {
-			p.add(i)
-		}
-		if view.Missing() != nil {
-			missing++
-		}
-	}
-	if missing > 0 {
-		g.hub.metrics.missingFields.Add(float64(missing))
 	}
 }
 

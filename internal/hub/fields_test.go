@@ -2,8 +2,10 @@ package hub
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +15,9 @@ import (
 	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/fields/fieldstest"
 	"github.com/tocsin-events/tocsin/internal/filter"
+	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+	"github.com/tocsin-events/tocsin/internal/websocket"
 )
 
 // withFields returns a hub whose filters can ask a plugin.
@@ -29,7 +33,7 @@ func withFields(t *testing.T, j Journal) (*Hub, *fieldstest.Plugin, *fieldstest.
 // filtered asks for the events of a filter from now on.
 func filtered(t *testing.T, h *Hub, expression string) Request {
 	t.Helper()
-	f, err := filter.CompileFields(expression, func(string) error { return nil })
+	f, err := filter.CompileFields(expression, func(string, *string) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,25 +104,126 @@ func TestFieldsAreLazy(t *testing.T) {
 	}
 }
 
-// What cannot be extracted has no value, which is counted.
-func TestFieldsOfNobody(t *testing.T) {
+// Whoever needs a plugin that does not run waits for it, and misses nothing. Others go on.
+func TestFieldsWaitForThePlugin(t *testing.T) {
 	j := newMemJournal()
 	h, plugin, source := withFields(t, j)
+	h.fieldsPause = 5 * time.Millisecond
 	ln := listen(t)
 	is := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "a"`))
 	isNot := connect(t, h, ln, filtered(t, h, `field["fake.text"] != "a"`))
+	either := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "b" or event_type == "falco/fakes"`))
+	a, b, c := fieldstest.Event(`{"text":"a"}`), fieldstest.Event(`{"text":"b"}`), fieldstest.Event(`{"text":"a"}`)
+	want := func(c *client, events ...*event.Event) {
+		t.Helper()
+		for _, e := range events {
+			if got := c.event(); got.ID != e.ID {
+				t.Fatalf("got %s, want %s", got.ID, e.ID)
+			}
+		}
+	}
+	j.append(a, b)
+	want(is, a)
+	want(isNot, b)
 	source.Set(nil)
-	first, second := fieldstest.Event(`{"text":"a"}`), fieldstest.Event(`{"text":"a"}`)
-	j.append(first)
-	if got := isNot.event(); got.ID != first.ID {
-		t.Errorf("got %s", got.ID)
+	// What needs no field comes before what does.
+	first := testEvent(3)
+	j.append(first, a)
+	j.append(b)
+	j.append(c)
+	want(isNot, first)
+	want(either, a, b, a, b, c)
+	eventually(t, "two wait", func() bool { return testutil.ToFloat64(h.metrics.starving) == 2 })
+	is.send(websocket.Ping, []byte("hello")) // is answered meanwhile
+	if op, payload, err := is.read(); err != nil || op != websocket.Pong || string(payload) != "hello" {
+		t.Error(op, payload, err)
 	}
-	eventually(t, "both have decided", func() bool { return testutil.ToFloat64(h.metrics.missingFields) == 2 })
+	asked := testutil.ToFloat64(h.metrics.starving)
 	source.Set(plugin)
-	j.append(second)
-	if got := is.event(); got.ID != second.ID {
+	want(is, a, c)
+	want(isNot, b)
+	eventually(t, "none waits", func() bool { return testutil.ToFloat64(h.metrics.starving) == 0 })
+	if asked != 2 || testutil.ToFloat64(h.metrics.missingFields) != 0 {
+		t.Error("an event was decided on without its field")
+	}
+}
+
+// A plugin that fails with an event is not waited for: the event does not have the field.
+func TestFieldsThatAreRefused(t *testing.T) {
+	j := newMemJournal()
+	h, _, _ := withFields(t, j)
+	h.fieldsPause = 5 * time.Millisecond
+	isNot := connect(t, h, listen(t), filtered(t, h, `field["fake.text"] != "a"`))
+	bad, good := fieldstest.Event(`{"text":"a","fail":true}`), fieldstest.Event(`{"text":"b"}`)
+	j.append(bad, good)
+	for _, e := range []*event.Event{bad, good} {
+		if got := isNot.event(); got.ID != e.ID {
+			t.Errorf("got %s, want %s", got.ID, e.ID)
+		}
+	}
+	if n := testutil.ToFloat64(h.metrics.missingFields); n != 1 {
+		t.Errorf("%v events were decided on without their field", n)
+	}
+}
+
+// A plugin that does not come back ends the subscription, which is told where to go on.
+func TestFieldsThatNeverCome(t *testing.T) {
+	j := newMemJournal()
+	h, plugin, source := withFields(t, j)
+	h.fieldsPause, h.fieldsPatience = 5*time.Millisecond, 50*time.Millisecond
+	ln := listen(t)
+	r := filtered(t, h, `field["fake.text"] == "a" or event_type != "falco/fakes"`)
+	c := connect(t, h, ln, r)
+	source.Set(nil)
+	last, lost := testEvent(1), fieldstest.Event(`{"text":"a"}`)
+	j.append(last, lost)
+	if got := c.event(); got.ID != last.ID {
 		t.Errorf("got %s", got.ID)
 	}
+	code, reason := c.closed()
+	since, found := strings.CutPrefix(reason, fieldsReason)
+	if code != websocket.StatusTryAgainLater || !found {
+		t.Fatal(code, reason)
+	}
+	var err error
+	if r.After, err = journal.ParsePosition(since); err != nil {
+		t.Fatal(err)
+	}
+	source.Set(plugin)
+	if got := connect(t, h, ln, r).event(); got.ID != lost.ID {
+		t.Errorf("it goes on with %s", got.ID)
+	}
+	eventually(t, "none waits", func() bool { return testutil.ToFloat64(h.metrics.starving) == 0 })
+}
+
+// Rights that change and subscriptions that end are not held up by a plugin that does not run.
+func TestWaitingForFieldsEndsAtOnce(t *testing.T) {
+	j := newMemJournal()
+	h, _, source := withFields(t, j)
+	h.fieldsPause = time.Hour
+	source.Set(nil)
+	ln := listen(t)
+	revoked := connect(t, h, ln, filtered(t, h, `field["fake.text"] == "a"`))
+	closing := connect(t, h, ln, filtered(t, h, `field["fake.text"] != "a"`))
+	j.append(fieldstest.Event(`{"text":"a"}`))
+	eventually(t, "both wait", func() bool { return testutil.ToFloat64(h.metrics.starving) == 2 })
+	h.mu.Lock()
+	var s *Subscription
+	for _, m := range h.members {
+		if strings.Contains(m.group.key.selection, "==") {
+			s = m
+		}
+	}
+	h.mu.Unlock()
+	s.Revoke("no more")
+	if code, reason := revoked.closed(); code != websocket.StatusPolicyViolation || reason != "no more" {
+		t.Error(code, reason)
+	}
+	closing.send(websocket.Close, binary.BigEndian.AppendUint16(nil, websocket.StatusNormal))
+	if code, _ := closing.closed(); code != websocket.StatusNormal {
+		t.Error(code)
+	}
+	eventually(t, "none is left", func() bool { return testutil.ToFloat64(h.metrics.starving) == 0 })
 }
 
 func TestFieldsWithoutPlugins(t *testing.T) {

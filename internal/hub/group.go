@@ -96,7 +96,7 @@ func (p *party) take(q *party) {
 func (g *group) deliver(b *batch, p *party) {
 	for b.err == nil {
 		c := b.selected(g)
-		if len(c.picks) > 0 || g.key.noFollow {
+		if len(c.picks) > 0 || g.key.noFollow || c.undecided() {
 			break
 		}
 		next := g.hub.store.after(b)

@@ -38,7 +38,8 @@
 // can go on.
 //
 // A filter may ask for fields that plugins extract. They are extracted once per batch, for all
-// groups and fields together, and only when an event that a group may see depends on one.
+// groups and fields together, and only when an event that a group may see depends on one. While
+// a plugin cannot be asked, the subscriptions that need it wait, for a minute.
 // What cannot be extracted, because a plugin does not run or does not answer, counts as a field
 // without a value, and is counted: subscriptions do not wait for plugins.
 //
@@ -156,7 +157,7 @@ type Request struct {
 	// has forgotten it, also one that was cancelled, with how many events were
 	// written to the connection and why it ended: the reason given to Revoke, or
 	// "cancelled", "client closed", "client broke the protocol", "connection lost",
-	// "complete", "gap", "journal closed" or "shutdown". The hub holds no lock; Shutdown waits
+	// "complete", "gap", "fields cannot be extracted", "journal closed" or "shutdown". The hub holds no lock; Shutdown waits
 	// for the call, except after Cancel. It must not block.
 	Ended func(delivered uint64, reason string)
 }
@@ -172,6 +173,9 @@ type Hub struct {
 	pingInterval uint64        // ticks
 	now          atomic.Uint64 // tick, never 0
 	exits        exits
+
+	fieldsPause    time.Duration // fieldsPause, shorter in tests
+	fieldsPatience time.Duration // fieldsPatience, shorter in tests
 
 	fields *fields.Registry
 	asking context.Context // ends when plugins need not be waited for any more
@@ -218,6 +222,9 @@ func New(o Options) *Hub {
 		access:       make(map[any]map[*group]struct{}),
 		empty:        make(chan struct{}),
 		fields:       o.Fields,
+
+		fieldsPause:    fieldsPause,
+		fieldsPatience: fieldsPatience,
 	}
 	h.asking, h.hushed = context.WithCancel(context.Background())
 	h.now.Store(1)

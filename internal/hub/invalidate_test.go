@@ -358,7 +358,7 @@ func TestInterruptedAnywhere(t *testing.T) {
 		}
 		for n := range len(wire) + 1 {
 			r := rooms.Get().(*room)
-			next := s.collect(at, r)
+			next, _ := s.collect(at, r)
 			if sent := slices.Concat(r.bufs...); string(sent) != string(wire) {
 				t.Fatal("what is collected is not the frames")
 			}

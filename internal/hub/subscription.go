@@ -34,6 +34,7 @@ type Subscription struct {
 	link      link // in a party while asleep
 	running   bool // the goroutine run exists
 	at        place
+	parked    *mark  // if not nil, where it waits for a plugin, instead of at
 	pong      []byte // frame due; only the answer to the latest ping counts (RFC 6455 section 5.5.3)
 	pings     uint64 // sent so far
 	pinging   bool   // a ping is due
@@ -43,7 +44,9 @@ type Subscription struct {
 	deadline  time.Time     // of all writes, once it is ending
 	attempted chan struct{} // if not nil, closed when the attempt to write that is being made is over
 
-	epoch uint64 // of the goroutine run: in which the events being written were selected
+	// Of the goroutine run.
+	epoch   uint64    // in which the events being written were selected
+	starved time.Time // since when it waits for a plugin; zero: it does not
 
 	ending    atomic.Bool   // set under group.mu
 	writing   atomic.Uint64 // the write under way; see beginWrite
@@ -221,6 +224,7 @@ func (s *Subscription) step() bool {
 	if s.ending.Load() {
 		last := s.last
 		s.leave()
+		s.fed()
 		g.mu.Unlock()
 		s.end(last)
 		return false
@@ -242,6 +246,12 @@ func (s *Subscription) step() bool {
 		s.behind.Store(0)
 		g.mu.Unlock()
 		return false
+	}
+	if m := s.parked; m != nil {
+		s.parked = nil
+		g.mu.Unlock()
+		s.returnTo(*m)
+		return true
 	}
 	at := s.at
 	g.mu.Unlock()
@@ -287,6 +297,7 @@ func (s *Subscription) leave() {
 func (s *Subscription) fail() bool {
 	s.finish(nil, "connection lost")
 	s.conn.Close()
+	s.fed()
 	s.group.mu.Lock()
 	s.leave()
 	s.group.mu.Unlock()

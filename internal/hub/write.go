@@ -108,37 +108,43 @@ func (r *room) frames() (n int) {
 }
 
 // collect gathers what can be written at once, from a place on, and returns the
-// place that comes after. Asking for the next batch has it read while this is
-// written.
-func (s *Subscription) collect(at place, r *room) place {
+// place that comes after, and whether it cannot be told what follows there. Asking
+// for the next batch has it read while this is written.
+func (s *Subscription) collect(at place, r *room) (next place, starving bool) {
 	size := 0
 	for range scanBatches {
-		c := at.batch.selected(s.group).chunk
+		c := at.batch.selected(s.group)
 		if first := c.from(at.due); first < len(c.picks) {
 			begin := c.begin(first)
-			end := r.add(at.batch, c, begin)
+			end := r.add(at.batch, c.chunk, begin)
 			size += end - begin
 			if end < c.size() {
-				return place{at.batch, int(c.picks[c.frameAt(end)])}
+				return place{at.batch, int(c.picks[c.frameAt(end)])}, false
 			}
+		}
+		if c.undecided() {
+			return place{at.batch, max(at.due, c.stop)}, true
 		}
 		at = place{batch: s.hub.store.after(at.batch)}
 		if size >= writeBytes || len(r.bufs) == writePieces || !at.batch.isReady() || at.batch.err != nil {
 			break
 		}
 	}
-	return at
+	return at, false
 }
 
 // writeEvents writes what is due at a place, as much as goes at once.
 func (s *Subscription) writeEvents(at place) bool {
 	epoch := s.group.epoch.Load()
 	r := rooms.Get().(*room)
-	next := s.collect(at, r)
+	next, starving := s.collect(at, r)
 	switch {
 	case len(r.spans) == 0:
 		r.release()
-		s.pass(next, epoch)
+		if s.pass(next, epoch) && starving {
+			return s.starve(next)
+		}
+		s.fed()
 		return true
 	case !s.beginWrite(epoch, 0):
 		r.release()
@@ -160,6 +166,7 @@ func (s *Subscription) writeEvents(at place) bool {
 
 // wroteAll goes on after all of a room was written.
 func (s *Subscription) wroteAll(r *room, next place) {
+	s.fed()
 	s.count(r.frames())
 	last := &r.spans[len(r.spans)-1]
 	written := last.after(last.chunk.frameAt(last.end) - 1)

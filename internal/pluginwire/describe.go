@@ -64,6 +64,8 @@ func description(m *pb.DescribeResponse) (*sourceplugin.Description, error) {
 		return nil, errors.New("it has no name")
 	case (d.ID == 0) != (d.EventSource == ""):
 		return nil, fmt.Errorf("its id is %d and its event source %q: both are needed, or neither", d.ID, d.EventSource)
+	case d.EventSource == "syscall":
+		return nil, errors.New("its event source is \"syscall\", which is reserved for events of system calls")
 	case !d.Capabilities.Source && !d.Capabilities.Extract && !d.Capabilities.Async:
 		return nil, errors.New("it says that it can neither open a stream nor extract fields (capabilities)")
 	case len(d.ExtractSources) > maxNames || len(d.AsyncNames) > maxNames:

@@ -15,9 +15,6 @@ import (
 	pb "github.com/tocsin-events/tocsin/proto/tocsin/plugin/v1"
 )
 
-// ahead is how many batches are received before they are asked for.
-const ahead = 2
-
 // Stream is an open stream. It implements [sourceplugin.Stream].
 type Stream struct {
 	client   *Client
@@ -38,7 +35,7 @@ func (c *Client) Open(ctx context.Context, o sourceplugin.Open) (sourceplugin.St
 	}
 	s := &Stream{
 		client: c, number: c.streams.Add(1), maxEvent: o.MaxEventBytes,
-		filled: make(chan *received, ahead), free: make(chan *received, ahead), done: make(chan struct{}),
+		filled: make(chan *received, readAhead), free: make(chan *received, readAhead), done: make(chan struct{}),
 	}
 	if s.maxEvent <= 0 || s.maxEvent > MaxEvent {
 		s.maxEvent = MaxEvent
@@ -94,7 +91,10 @@ func (c *Client) open(ctx context.Context, s *Stream, r *pb.OpenRequest) (grpc.C
 	return answers, answers.CloseSend()
 }
 
-// receive hands over what comes, a little ahead.
+// readAhead is how many batches are received before somebody wants them.
+const readAhead = 2
+
+// receive hands over what comes.
 func (s *Stream) receive(life context.Context, answers grpc.ClientStream) {
 	defer close(s.done)
 	defer close(s.filled)

@@ -122,6 +122,7 @@ func TestDescribe(t *testing.T) {
 		"no name":                          func(d *pb.DescribeResponse) { d.Name = "" },
 		"control characters":               func(d *pb.DescribeResponse) { d.Version = "1\x1b[0m" },
 		"both are needed":                  func(d *pb.DescribeResponse) { d.Id = 0 },
+		"\"syscall\", which is reserved":   func(d *pb.DescribeResponse) { d.EventSource = "syscall" },
 		"neither open a stream":            func(d *pb.DescribeResponse) { d.Capabilities = nil },
 		"twice":                            func(d *pb.DescribeResponse) { d.Fields[1].Name = "n" },
 		"has the type 265":                 func(d *pb.DescribeResponse) { d.Fields[0].Type = 256 + 9 },
@@ -218,6 +219,38 @@ func TestStream(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A stream of which nobody reads any more is closed at once, however much its plugin sends.
+func TestCloseOfFlood(t *testing.T) {
+	c := client(t, &peer{open: func(_ *pb.OpenRequest, to pb.PluginService_OpenServer) error {
+		m := &pb.OpenResponse{}
+		for {
+			if err := to.Send(m); err != nil {
+				return err
+			}
+			m = &pb.OpenResponse{Events: scapevent.Append(nil, testID, 1, make([]byte, 1000)), Count: 1}
+		}
+	}})
+	stream, err := c.Open(t.Context(), sourceplugin.Open{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b sourceplugin.Batch
+	if err := stream.Next(t.Context(), &b); err != nil || b.Count != 1 {
+		t.Fatalf("%d events, %v", b.Count, err)
+	}
+	s := stream.(*Stream)
+	for end := time.Now().Add(time.Minute); len(s.free) > 0 || len(s.filled) < cap(s.filled); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d batches are there", len(s.filled))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := stream.Close(ctx); err != nil {
+		t.Error(err)
 	}
 }
 

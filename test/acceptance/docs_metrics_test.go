@@ -34,6 +34,9 @@ var madeLater = map[string]bool{
 	"tocsin_audit_requests_total":    true,
 	"tocsin_schema_violations_total": true,
 
+	"tocsin_fields_extract_calls_total":    true,
+	"tocsin_fields_extracted_events_total": true,
+
 	"tocsin_audit_request_duration_seconds": true,
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/deliver"
 	"github.com/tocsin-events/tocsin/internal/deliver/store"
+	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/health"
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/strongbox"
@@ -54,7 +55,7 @@ var (
 	ErrUnavailable = errors.New("the journal does not store anything at the moment")
 )
 
-// Options configure a Manager. All but Sinks, Sample, Health, Registry and Logger are
+// Options configure a Manager. All but Sinks, Sample, Fields, Health, Registry and Logger are
 // required.
 type Options struct {
 	Journal  *journal.Journal
@@ -66,6 +67,8 @@ type Options struct {
 	Make func(config.Sink, Origin) (deliver.Sink, error)
 	// Sample returns an example of an event type, if there is one.
 	Sample func(eventType string) (*event.Event, bool)
+	// Fields has plugins extract the fields that filters ask for; nil: there are no plugins.
+	Fields *fields.Registry
 	// Node names the hub in events that test sinks.
 	Node string
 	// Record is told what is to be in the trail of the hub.
@@ -136,6 +139,7 @@ type sink struct {
 	store            *store.Store
 	policy           deliver.Policy
 	delivery         *deliver.Delivery // nil: it has a problem
+	fields           *fields.Use       // that its filter asks for; nil: none
 	made             deliver.Sink
 	before           deliver.Counts // of the deliveries that this one replaced
 	reporter         *reporter
@@ -165,6 +169,11 @@ func (s *sink) health() error {
 	if err := s.trouble(); err != nil {
 		return err
 	}
+	if s.fields != nil {
+		if err := s.fields.Problem(); err != nil {
+			return fmt.Errorf("events.filter: %w; events that depend on it stay in the journal until the filter or the plugin is changed", err)
+		}
+	}
 	return s.delivery.Health()
 }
 
@@ -174,6 +183,9 @@ func (s *sink) health() error {
 func Open(ctx context.Context, o Options) (_ *Manager, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Fields == nil {
+		o.Fields = fields.New(fields.Options{})
 	}
 	if o.Health == nil {
 		o.Health = new(health.Registry)
@@ -275,22 +287,31 @@ func (m *Manager) build(s *sink) error {
 			return config.Error{{File: "definition", Key: "sink.file.path", Message: fmt.Sprintf("is already written by the sink %s; give each a file of its own", other)}}
 		}
 	}
-	match, err := c.Events.Selection().Compile()
+	selected, err := c.Events.Selection().CompileFields(m.o.Fields.Check)
 	if err != nil {
-		return err
+		return fmt.Errorf("events.%w", err)
 	}
 	s.policy = policyOf(&c, &m.o.Delivery)
 	c.Concurrency = s.policy.Concurrency
-	if s.made, err = m.o.Make(c, s.origin); err != nil {
-		return err
-	}
-	s.delivery = deliver.New(deliver.Options{
-		Name: s.name, Sink: s.made, Match: match, Policy: s.policy, From: deliver.From(c.From),
+	o := deliver.Options{
+		Name: s.name, Match: selected.Match, Policy: s.policy, From: deliver.From(c.From),
 		Journal: m.journal, Store: s.store,
 		Logger:       m.log,
 		AttemptsKept: m.o.Delivery.Attempts,
 		Changed:      s.reporter.changed,
-	})
+	}
+	if names := selected.Fields(); len(names) > 0 {
+		if s.fields, err = m.o.Fields.Use(names...); err != nil {
+			return fmt.Errorf("events.filter: %w", err)
+		}
+		o.Match, o.Choose = nil, chooser{selected, s.fields}.choose
+	}
+	if s.made, err = m.o.Make(c, s.origin); err != nil {
+		s.release()
+		return err
+	}
+	o.Sink = s.made
+	s.delivery = deliver.New(o)
 	return nil
 }
 
@@ -380,6 +401,7 @@ func (m *Manager) obey(ctx context.Context, s *sink) {
 
 // halt ends the delivery of a sink and waits until it has stored how far it came.
 func (s *sink) halt() {
+	defer s.release()
 	switch {
 	case s.cancel != nil:
 		s.cancel()

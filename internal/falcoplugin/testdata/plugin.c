@@ -105,6 +105,7 @@ typedef struct state {
 	void *handler_owner;
 	pthread_t thread;
 	volatile int stop;
+	int fields; // are traced
 } state;
 
 typedef struct {
@@ -199,6 +200,7 @@ void *plugin_init(const init_input *in, int *rc) {
 	if (strstr(config, "init-hang")) pause();
 	trace("init");
 	state *s = calloc(1, sizeof *s);
+	s->fields = getenv("TESTBED_FIELDS") != NULL;
 	s->in = *in;
 	snprintf(s->config, sizeof s->config, "%s", config);
 	if (strstr(config, "init-fail")) {
@@ -334,6 +336,7 @@ int plugin_next_batch(state *s, instance *i, uint32_t *n, header ***out) {
 		snprintf(s->error, sizeof s->error, "the stream broke");
 		return FAILED;
 	}
+	if (is(i, "slow")) usleep(5000);
 	if (is(i, "silent-fail")) return FAILED;
 	if (is(i, "unsupported")) return UNSUPPORTED;
 	if (is(i, "unknown")) return 42;
@@ -479,7 +482,19 @@ typedef union {
 	buffer bytes[2];
 } slot;
 
+// trace_fields notes which fields are asked for, in the file that TESTBED_FIELDS names.
+static void trace_fields(const extract_input *in) {
+	const char *file = getenv("TESTBED_FIELDS");
+	if (!file) return;
+	FILE *f = fopen(file, "a");
+	if (!f) return;
+	for (uint32_t i = 0; i < in->n; i++) fprintf(f, "%s ", in->fields[i].name);
+	fprintf(f, "\n");
+	fclose(f);
+}
+
 int plugin_extract_fields(state *s, const event_input *e, const extract_input *in) {
+	if (s->fields) trace_fields(in);
 	static __thread slot slots[64];
 	static __thread char texts[64][256];
 	static __thread char *copy, *mega;

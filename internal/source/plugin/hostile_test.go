@@ -318,3 +318,24 @@ func TestStop(t *testing.T) {
 		})
 	}
 }
+
+// A plugin that fails again and again, in the same way, does not fill the log; another failure is
+// told.
+func TestFailuresInLog(t *testing.T) {
+	var out bytes.Buffer
+	var mu sync.Mutex
+	n := 0
+	c := config()
+	c.MaxPause = time.Millisecond
+	s, stop := start(t, c, Deps{Journal: newJournal(t), Logger: slog.New(slog.NewTextHandler(locked{&mu, &out}, nil)), Launch: func(context.Context) (sourceplugin.Plugin, error) {
+		if n++; n == 20 {
+			return nil, errors.New("another")
+		}
+		return nil, errors.New("the same")
+	}})
+	eventually(t, "100 failures", func() bool { return s.Status().Failures >= 100 })
+	stop()
+	if log := out.String(); strings.Count(log, "another") != 1 || strings.Count(log, "the same") < 2 || strings.Count(log, "the same") > 30 {
+		t.Error(log)
+	}
+}

@@ -109,7 +109,7 @@ const (
 	Running  State = "running"
 	Waiting  State = "waiting" // to be started again
 	Stuck    State = "stuck"   // the plugin is to end and does not
-	Ended    State = "ended"   // the stream has; it is not opened again
+	Ended    State = "ended"   // the stream has; it is not opened again, though a plugin that extracts fields runs
 	Failed   State = "failed"  // and is not started again
 	Stopped  State = "stopped" // with the hub
 )
@@ -146,7 +146,12 @@ type Source struct {
 	counts *metrics.Component
 	strays strays
 
-	dropping, unsaved, unacknowledged, unkept, pushed throttle.Throttle
+	dropping, unsaved, unacknowledged, unkept, pushed, failing throttle.Throttle
+
+	// Of the goroutine of Run: the failure that the log has had last, what the plugin that ran last
+	// can do, and whether its stream has ended for good, so that it runs only to extract fields.
+	told           Failure
+	extracts, over bool
 
 	mu       sync.Mutex
 	status   Status

@@ -324,11 +324,12 @@ func TestRefused(t *testing.T) {
 		extract bool
 		want    string
 	}{
-		"no stream":  {with(func(d *sourceplugin.Description) { d.Capabilities = sourceplugin.Capabilities{Extract: true} }), false, `the plugin "fake" opens no stream; set extract_only: true to have it extract fields only`},
-		"no fields":  {with(func(*sourceplugin.Description) {}), true, `the plugin "fake" extracts no fields, but extract_only is true`},
-		"no source":  {with(func(d *sourceplugin.Description) { d.EventSource = "" }), false, `the plugin "fake" does not say what its events are about (its event source is empty)`},
-		"no id":      {with(func(d *sourceplugin.Description) { d.ID = 0 }), false, `the plugin "fake" has the id 0 and the event source "fakes"; it must have both or neither`},
-		"another id": {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, and so has the plugin "seventh": each plugin needs an id of its own; that one is already the plugin of the source "first", so remove one of the two from plugins.sources`},
+		"no stream":   {with(func(d *sourceplugin.Description) { d.Capabilities = sourceplugin.Capabilities{Extract: true} }), false, `the plugin "fake" opens no stream; set extract_only: true to have it extract fields only`},
+		"no fields":   {with(func(*sourceplugin.Description) {}), true, `the plugin "fake" extracts no fields, but extract_only is true`},
+		"no source":   {with(func(d *sourceplugin.Description) { d.EventSource = "" }), false, `the plugin "fake" does not say what its events are about (its event source is empty)`},
+		"long source": {with(func(d *sourceplugin.Description) { d.EventSource = strings.Repeat("é", 100) }), false, `events of the plugin "fake" cannot be stored: type: 606 is more than the limit of 256 bytes`},
+		"no id":       {with(func(d *sourceplugin.Description) { d.ID = 0 }), false, `the plugin "fake" has the id 0 and the event source "fakes"; it must have both or neither`},
+		"another id":  {with(func(d *sourceplugin.Description) { d.ID = 7 }), false, `the plugin "fake" has the id 7, and so has the plugin "seventh": each plugin needs an id of its own; that one is already the plugin of the source "first", so remove one of the two from plugins.sources`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claims := new(Claims)
@@ -362,6 +363,40 @@ func TestExtractOnly(t *testing.T) {
 	}
 	close(first.exit)
 	eventually(t, "the second", func() bool { p, _ := s.Plugin(); return p == sourceplugin.Plugin(second) })
+}
+
+// A plugin that extracts fields does so when its stream has ended, too. That is not opened again,
+// whatever becomes of the plugin.
+func TestExtractsAfterTheEnd(t *testing.T) {
+	make := func() *fake {
+		f := newFake(func(_ context.Context, _ *fake, _ int, b *sourceplugin.Batch) error {
+			put(b, "one")
+			return io.EOF
+		})
+		f.about.Capabilities.Extract = true
+		f.exit = make(chan struct{})
+		return f
+	}
+	first, second, third := make(), make(), make()
+	j := newJournal(t)
+	c := config()
+	c.Restart = OnFailure
+	s, _ := start(t, c, Deps{Launch: launches(first, second, third), Journal: j})
+	runs := func(f *fake) func() bool {
+		return func() bool {
+			p, _ := s.Plugin()
+			return p == sourceplugin.Plugin(f) && s.Status().State == Ended
+		}
+	}
+	eventually(t, "the second", runs(second))
+	if !first.closed {
+		t.Error("the first goes on")
+	}
+	close(second.exit)
+	eventually(t, "the third", runs(third))
+	if n := len(first.opened) + len(second.opened) + len(third.opened); n != 1 || len(events(t, j)) != 1 {
+		t.Errorf("%d streams, %d events", n, len(events(t, j)))
+	}
 }
 
 // Large events are dropped and counted, or kept beside the journal.

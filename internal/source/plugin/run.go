@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -46,7 +49,11 @@ func (s *Source) Run(ctx context.Context) error {
 		failures++
 		pause := s.pause(failures)
 		if !s.after(err, failures, pause) {
-			return nil
+			if !errors.Is(err, errEnded) || !s.extracts {
+				return nil
+			}
+			// Who filters its events by fields is not done with them.
+			s.over, failures, pause = true, 0, 0
 		}
 		if !sleep(ctx, pause) {
 			break
@@ -138,7 +145,10 @@ func (s *Source) after(err error, failures int, pause time.Duration) bool {
 	case ended:
 		s.log.Info("The stream of a plugin has ended.")
 	case again:
-		s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond))
+		if skipped, ok := s.failing.Allow(); ok || *f != s.told {
+			s.told = *f
+			s.log.Error("A plugin has failed and is started again.", "kind", string(f.Kind), "error", f.Reason, "failures", failures, "pause", pause.Round(time.Millisecond), "skipped", skipped)
+		}
 	default:
 		s.log.Error("A plugin has failed and is not started again.", "kind", string(f.Kind), "error", f.Reason)
 	}
@@ -206,7 +216,7 @@ func (s *Source) once(ctx context.Context) error {
 	if err := r.admit(); err != nil {
 		return err
 	}
-	if s.config.ExtractOnly {
+	if s.config.ExtractOnly || s.over {
 		return r.idle(ctx, life)
 	}
 
@@ -255,13 +265,27 @@ func (r *run) admit() error {
 	case (d.ID == 0) != (d.EventSource == "") && d.Capabilities.Source:
 		return failure(Refused, "the plugin %q has the id %d and the event source %q; it must have both or neither", name, d.ID, clean(d.EventSource, maxName))
 	}
+	if !s.config.ExtractOnly {
+		if _, err := r.fits(r.sample()); err != nil {
+			return failure(Refused, "events of the plugin %q cannot be stored: %v", name, err)
+		}
+	}
 	if problem := s.deps.Claims.take(s.config.Name, d); problem != "" {
 		return failure(Refused, "%s", problem)
 	}
 	s.mu.Lock()
 	s.current = r.plugin
 	s.mu.Unlock()
+	s.extracts = d.Capabilities.Extract
 	return nil
+}
+
+// sample returns an event of the plugin without data.
+func (r *run) sample() *event.Event {
+	var e event.Event
+	origin := falcoevent.NewOrigin(r.config.Name, r.config.Namespace, r.config.Path, r.about)
+	origin.Set(&e, event.NewID(), scapevent.Append(nil, r.about.ID, 1, nil))
+	return &e
 }
 
 // close ends the plugin.
@@ -287,7 +311,11 @@ func (s *Source) end(p sourceplugin.Plugin) {
 
 // idle waits while a plugin that has no stream runs.
 func (r *run) idle(ctx, life context.Context) error {
-	r.set(Running)
+	state := Running
+	if r.over {
+		state = Ended
+	}
+	r.set(state)
 	r.log.Info("A plugin extracts fields.", "plugin", clean(r.about.Name, maxName), "version", clean(r.about.Version, maxName))
 	failed := make(chan error, 1)
 	stop := r.watch(life, failed)
@@ -342,6 +370,7 @@ func (r *run) read(ctx, life context.Context) error {
 
 	failed := make(chan error, 3)
 	p := newPump(r)
+	saver := newSaver(r, p, failed) // before the pump runs, which tells it
 	read := make(chan error, 1)
 	leave := r.strays.add()
 	go func() {
@@ -352,7 +381,6 @@ func (r *run) read(ctx, life context.Context) error {
 	pumped := make(chan error, 1)
 	go func() { pumped <- p.run(pumpCtx) }()
 	saved := make(chan struct{})
-	saver := newSaver(r, p, failed)
 	go func() { defer close(saved); saver.run(life) }()
 	stopWatch := r.watch(life, failed)
 	defer stopWatch()

@@ -46,6 +46,7 @@ func (r *run) watch(life context.Context, failed chan<- error) (stop func()) {
 			}
 		}
 	})
+	r.asking.begin() // not only when the goroutine does
 	running.Go(func() {
 		for {
 			if err := r.poll(ctx); err != nil {
