@@ -164,10 +164,11 @@ func TestMisbehaviour(t *testing.T) {
 		"bad-length":  {rest: "open: bad-length", kind: "failure", want: "do not make", events: 2},
 		"tiny":        {rest: "open: tiny", kind: "failure", want: "5 bytes are no event of a plugin", events: 2},
 		"huge":        {rest: `open: "count;count=3;size=2000000;batch=1", max_event: 1MiB`, dropped: 3, states: []string{"ended"}},
+		"large":       {rest: `open: "count;count=2;size=20971400;batch=1"`, events: 2, states: []string{"ended"}}, // right below 20 MiB, the default
 		"crash":       {rest: "open: crash", kind: "failure|start", want: `the process of the plugin has ended \(exit status 2\); it wrote: SIGSEGV: segmentation violation`},
 		"exit":        {rest: "open: exit", kind: "failure|start", want: `the process of the plugin has ended \(exit status 3\)`},
-		"hang":        {rest: "open: hang, call_timeout: 2s", kind: "timeout", want: "it has not answered for 2s when it was asked for its metrics"},
-		"close-hang":  {rest: "open: close-hang;count=5", events: 5, states: []string{"ended", "running", "stuck"}},
+		"hang":        {rest: "open: hang, call_timeout: 5s", kind: "timeout", want: "it has not answered for 5s when it was asked for its (metrics|progress)"},
+		"close-hang":  {rest: "open: close-hang;count=5", kind: "failure", want: "the process ends, since the library does not: plugin testbed: plugin_close has not returned", events: 5},
 		"memory":      {rest: `open: "count;count=1;size=200000000;batch=1", max_memory: 100MiB, max_event: 256MiB`, kind: "failure|start", want: "it was ended because it used too much memory|the process of the plugin has ended"},
 		"stderr":      {rest: "open: flood;count=10", events: 10, states: []string{"ended"}},
 	}
@@ -266,13 +267,19 @@ func TestMisbehaviour(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := b.Start(); i < b.Len(); i++ {
-			if e := b.Event(i); strings.HasPrefix(e.Type, "falco/") {
-				counts[strings.TrimPrefix(e.Source, "plugin://")]++
+			e := b.Event(i)
+			if !strings.HasPrefix(e.Type, "falco/") {
+				continue
+			}
+			name := strings.TrimPrefix(e.Source, "plugin://")
+			counts[name]++
+			if size, _ := e.Metadata.Get("size"); name == "large" && (e.DataRef == "" || fmt.Sprint(size.Value) != "20971400") {
+				t.Errorf("a large event: %q %+v", e.DataRef, e.Metadata)
 			}
 		}
 		at = b.End()
 	}
-	if counts["good"] != good || counts["at-end"] != 10 || counts["foreign-id"] != 2 {
+	if counts["good"] != good || counts["at-end"] != 10 || counts["foreign-id"] != 2 || counts["large"] != 2 {
 		t.Error(counts)
 	}
 }
