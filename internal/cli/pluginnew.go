@@ -104,6 +104,9 @@ func newPluginOf(name, module, version, local string) (p newPluginData, err erro
 	if p.Local, err = filepath.Abs(local); err != nil {
 		return p, fmt.Errorf("--local: %w", err)
 	}
+	if real, err := filepath.EvalSymlinks(p.Local); err == nil {
+		p.Local = real
+	}
 	text, err := os.ReadFile(filepath.Join(p.Local, "go.mod"))
 	if err != nil || !bytes.HasPrefix(text, []byte("module github.com/tocsin-events/tocsin\n")) {
 		return p, fmt.Errorf("--local: %s is not the directory of a checkout of Tocsin; it has a go.mod that begins with \"module github.com/tocsin-events/tocsin\"", p.Local)

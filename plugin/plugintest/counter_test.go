@@ -118,11 +118,11 @@ func (k *counter) Open(ctx context.Context, params string, resume []byte) (plugi
 	case k.tooMany:
 		s.last++
 	case k.openHangs && ctx.Err() != nil:
-		time.Sleep(1200 * time.Millisecond)
+		time.Sleep(5 * time.Second)
 	}
 	s.number, s.configs = k.opened.Add(1), k.configs.Load()
 	if k.leaks {
-		go func() { time.Sleep(3 * time.Second) }()
+		go func() { time.Sleep(20 * time.Second) }()
 	}
 	return s, nil
 }
@@ -156,7 +156,7 @@ func (s *counting) NextBatch(ctx context.Context, b *plugin.Batch) error {
 			s.next++
 			return ctx.Err()
 		case k.ignoresContext && n == 1:
-			time.Sleep(time.Second)
+			time.Sleep(2500 * time.Millisecond)
 		case k.changes:
 			n += s.number
 		case k.shares:

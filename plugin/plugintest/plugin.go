@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
@@ -139,7 +140,7 @@ func listedParams(x *trial) {
 			continue
 		}
 		x.within(x.o.Patience, "reading", func(ctx context.Context) {
-			soon, cancel := context.WithTimeout(ctx, x.o.Prompt/4)
+			soon, cancel := context.WithTimeout(ctx, min(x.o.Prompt/4, time.Second))
 			defer cancel()
 			r.next(soon)
 		})

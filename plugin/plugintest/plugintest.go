@@ -66,8 +66,8 @@ type Options struct {
 	// streams. One without a Source has the first of the plugin's.
 	Feed []plugin.Event
 
-	// Patience is how long something that works may take; default 30 s. Prompt is within which a
-	// plugin must have returned when it is told to end; default 4 s.
+	// Patience is how long something that works may take; default 60 s. Prompt is within which a
+	// plugin must have returned when it is told to end; default 10 s.
 	Patience, Prompt time.Duration
 }
 
@@ -105,8 +105,8 @@ func Run(t *testing.T, p *plugin.Plugin, o Options) {
 		program := Program{Command: self, Args: []string{"-test.run=" + strings.Join(parts, "/")}}
 		// With the race detector a process waits for a second before it ends, unless it is told not to.
 		program.Env = append(program.Env, "GORACE=atexit_sleep_ms=20 "+os.Getenv("GORACE"))
-		// What the process of an instrumented program leaves behind at its end is nobody's.
-		if dir := os.Getenv("GOCOVERDIR"); dir != "" || testing.CoverMode() != "" {
+		// A process that counts what of it has run needs a place to leave that.
+		if testing.CoverMode() != "" {
 			program.Env = append(program.Env, "GOCOVERDIR="+t.TempDir())
 		}
 		try(t, o, program.launch)
@@ -120,7 +120,10 @@ func RunProgram(t *testing.T, p Program, o Options) {
 }
 
 func (p Program) launch(ctx context.Context, log *slog.Logger, config string) (sourceplugin.Plugin, error) {
-	running, err := pluginprocess.Launch(ctx, pluginprocess.Options{Command: p.Command, Args: p.Args, Env: p.Env, Logger: log}, config)
+	running, err := pluginprocess.Launch(ctx, pluginprocess.Options{
+		Command: p.Command, Args: p.Args, Env: p.Env, Logger: log,
+		StopTimeout: time.Minute, // it is Options.Prompt that counts
+	}, config)
 	if err != nil {
 		return nil, err // and not a nil *Process
 	}
@@ -200,10 +203,10 @@ func try(t *testing.T, o Options, launch launcher) {
 // complete fills in what is left out.
 func (o *Options) complete() {
 	if o.Patience <= 0 {
-		o.Patience = 30 * time.Second
+		o.Patience = 60 * time.Second
 	}
 	if o.Prompt <= 0 {
-		o.Prompt = 4 * time.Second
+		o.Prompt = 10 * time.Second
 	}
 	if o.Identity == nil {
 		o.Identity = func(e plugin.Event) string { return e.Name + "\x00" + string(e.Data) }

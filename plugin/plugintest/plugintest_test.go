@@ -161,7 +161,7 @@ func TestBadPlugins(t *testing.T) {
 				return p, err
 			}
 			o := counterOptions
-			o.Patience, o.Prompt = 3*time.Second, 500*time.Millisecond
+			o.Patience, o.Prompt = 6*time.Second, time.Second
 			for _, c := range checks() {
 				if c.name != tt.check {
 					continue

@@ -34,6 +34,32 @@ func TestPluginPage(t *testing.T) {
 	newPage(t).typed("../../docs/run-a-falco-plugin.md", 12)
 }
 
+// TestWritePluginPage types what docs/write-a-source-plugin.md shows.
+func TestWritePluginPage(t *testing.T) {
+	for _, program := range []string{"go", "openssl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("SKIPPED: there is no %s for the plugin of the page", program)
+		}
+	}
+	p := newPage(t)
+	for _, name := range []string{"GOMODCACHE", "GOCACHE"} { // the home of the page has none
+		value, err := exec.Command("go", "env", name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.env = append(p.env, name+"="+strings.TrimSpace(string(value)))
+	}
+	p.env = append(p.env, "GOWORK=off", "GOFLAGS=")
+	checkout, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(checkout, filepath.Join(p.dir, "tocsin")); err != nil {
+		t.Fatal(err)
+	}
+	p.typed("../../docs/write-a-source-plugin.md", 15)
+}
+
 // TestCapturesPage types what docs/captures.md shows.
 func TestCapturesPage(t *testing.T) {
 	p := newPage(t)
@@ -57,7 +83,8 @@ func TestCapturesPage(t *testing.T) {
 //	<!-- page: background NAME -->  one command that goes on
 //	<!-- page: prints NAME -->      what that has printed since the last such block
 //	<!-- page: stop NAME -->        it gets a Ctrl-C
-//	<!-- page: file NAME -->        a file that is saved
+//	<!-- page: kill NAME -->        it is killed, however the block does that
+//	<!-- page: file NAME -->        a file that is saved, where /tmp/try is the directory of the page
 //	<!-- page: needs PROGRAM -->    commands that are not typed where there is no such program
 //	<!-- page: end -->              nothing behind it is tried
 func (p *page) typed(path string, atLeast int) {
@@ -100,6 +127,13 @@ func (p *page) typed(path string, atLeast int) {
 			p.save(name, strings.Join(block, "\n")+"\n")
 		case "background":
 			p.background(name, strings.TrimPrefix(block[0], "$ "), block[1:])
+			commands++
+		case "kill":
+			if process := p.processes[name]; process == nil || process.command.Process.Kill() != nil {
+				t.Errorf("%s does not run", name)
+			} else {
+				process.command.Wait()
+			}
 			commands++
 		case "prints":
 			block = p.prints(name, block)
@@ -210,7 +244,7 @@ func (p *page) asShown(output string) []string {
 
 func (p *page) save(name, text string) {
 	p.t.Helper()
-	if err := os.WriteFile(filepath.Join(p.dir, name), []byte(p.here(text)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(p.dir, name), []byte(strings.ReplaceAll(p.here(text), "/tmp/try", p.dir)), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -321,7 +355,7 @@ func (p *page) session(block []string) (typed []string, commands int) {
 }
 
 // looking are commands that can be typed again until they show what they should.
-var looking = regexp.MustCompile(`^(tocsin sink (list|show|attempts|dlq list)|wc) `)
+var looking = regexp.MustCompile(`^(tocsin (sink (list|show|attempts|dlq list)|login|plugin sources)|wc) `)
 
 // run types a command. When it prints something else than is wanted that is an error, unless
 // the page is written anew.
