@@ -180,7 +180,7 @@ func TestSlowFailures(t *testing.T) {
 // A plugin that owes an answer does not run well, however long it runs.
 func TestNotWell(t *testing.T) {
 	c := config()
-	c.SteadyAfter, c.CallTimeout = 50*time.Millisecond, 500*time.Millisecond
+	c.SteadyAfter, c.CallTimeout = time.Second, 500*time.Millisecond
 	var incidents log
 	hang := func() *fake {
 		f := newFake(once())
