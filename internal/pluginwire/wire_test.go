@@ -60,6 +60,7 @@ func (p *peer) Open(r *pb.OpenRequest, to pb.PluginService_OpenServer) error { r
 func (p *peer) Strings(ctx context.Context, _ *pb.StringsRequest) (*pb.StringsResponse, error) {
 	if p.hang {
 		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	return p.strings, p.fail
 }
