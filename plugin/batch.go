@@ -72,7 +72,8 @@ type Batch struct {
 }
 
 // Add adds a copy of e. One that is larger than the hub wants is left out, counted, and told in
-// the hub's log.
+// the hub's log. One that is not what the plugin may give is an error of the stream; nothing that
+// comes behind it is in the batch, and no resume position either.
 func (b *Batch) Add(e Event) {
 	if !b.admits(len(e.Data), e.Name) {
 		if e.Position != nil {
@@ -91,30 +92,34 @@ func (b *Batch) Add(e Event) {
 	}
 }
 
-// Append adds an event whose payload write appends to what it is given, so that it is not copied.
-// write must leave what it is given as it is, and keep nothing of it.
+// Append adds an event whose payload is what write returns: usually it appends to data, which is
+// empty, and nothing is copied then. write must not keep data.
 func (b *Batch) Append(at time.Time, write func(data []byte) []byte) {
 	if !b.admits(0, "") {
 		return
 	}
 	start, count := len(b.buf), b.count
-	shrunk := false
-	grown := scapevent.AppendFunc(b.buf, b.id, b.nanos(at), func(data []byte) []byte {
+	large := 0
+	grown := scapevent.AppendFunc(b.buf, b.id, b.nanos(at), func(dst []byte) []byte {
+		// It sees nothing of the batch, so it can spoil nothing of it.
+		data := dst[len(dst):]
 		written := write(data)
-		if shrunk = len(written) < len(data); shrunk {
-			return data
+		switch {
+		case uint64(len(written)) > scapevent.MaxDataBytes:
+			large = len(written)
+		case len(written) > 0 && cap(data) > 0 && &written[0] == &data[:1][0]:
+			return dst[:len(dst)+len(written)] // it is there already
+		default:
+			return append(dst, written...)
 		}
-		return written
+		return dst
 	})
-	switch size := len(grown) - start; {
+	switch size := len(grown) - start + large; {
 	case b.count != count || len(b.buf) != start:
 		b.buf, b.count = b.buf[:start], count
 		b.fail("events were added by the function that writes the payload of another one")
 		return
-	case shrunk:
-		b.fail("the function that writes a payload has returned less than it was given")
-		return
-	case b.maxEvent > 0 && size > b.maxEvent:
+	case large > 0, b.maxEvent > 0 && size > b.maxEvent:
 		b.drop(size)
 		return
 	}
@@ -126,6 +131,8 @@ func (b *Batch) Append(at time.Time, write func(data []byte) []byte) {
 // is copied.
 func (b *Batch) SetPosition(position []byte) {
 	switch {
+	case b.err != nil:
+		// What was refused is not in the batch: a position behind it would lose it.
 	case !b.resumes:
 		b.fail("a resume position was given, but Info.Resumes is false")
 	case len(position) > maxPositionBytes:
@@ -135,8 +142,9 @@ func (b *Batch) SetPosition(position []byte) {
 	}
 }
 
-// Full says whether it should be handed over. More can be added, up to 64 MiB.
-func (b *Batch) Full() bool { return b.count >= b.events || len(b.buf) >= b.bytes }
+// Full says whether it should be handed over: it has as much as Info says, or what was added was
+// an error of the stream. More can be added, up to 64 MiB.
+func (b *Batch) Full() bool { return b.count >= b.events || len(b.buf) >= b.bytes || b.err != nil }
 
 // Len returns how many events it has.
 func (b *Batch) Len() int { return b.count }
@@ -167,7 +175,11 @@ func (b *Batch) admits(size int, name string) bool {
 
 func (b *Batch) drop(size int) {
 	b.dropped++
-	b.why = fmt.Sprintf("an event has %d bytes, and at most %d are wanted", size, b.maxEvent)
+	most := uint64(scapevent.MaxDataBytes)
+	if b.maxEvent > 0 {
+		most = uint64(b.maxEvent)
+	}
+	b.why = fmt.Sprintf("an event has %d bytes, and at most %d are wanted", size, most)
 }
 
 func (b *Batch) fail(format string, args ...any) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -254,8 +255,20 @@ func checkInfo(d *sourceplugin.Description) error {
 			report("Info.%s must have 1 to 128 bytes without control characters", t.what)
 		}
 	}
+	for _, t := range []struct{ what, text string }{{"Description", d.Description}, {"Contact", d.Contact}} {
+		if !utf8.ValidString(t.text) {
+			report("Info.%s is not UTF-8", t.what)
+		}
+	}
+	for i, name := range d.ExtractSources {
+		if name == "" || len(name) > 128 || hasControl(name) {
+			report("Info.ExtractSources[%d] must have 1 to 128 bytes without control characters", i)
+		}
+	}
 	can := d.Capabilities
 	switch {
+	case d.EventSource == "syscall":
+		report("Info.EventSource is \"syscall\", which is reserved for events of system calls")
 	case (d.ID == 0) != (d.EventSource == ""):
 		report("Info.ID is %d and Info.EventSource %q: both are needed, or neither", d.ID, d.EventSource)
 	case can.Source && d.ID == 0:
@@ -275,6 +288,8 @@ func checkInfo(d *sourceplugin.Description) error {
 			report("Info.Fields has %q twice", f.Name)
 		case f.Description == "":
 			report("the field %s has no Description", f.Name)
+		case !utf8.ValidString(f.Description) || !utf8.ValidString(f.Display):
+			report("the field %s has a Description or Display that is not UTF-8", f.Name)
 		case typeNames[FieldType(f.Type)] == "":
 			report("the field %s has the Type %d, which is none", f.Name, f.Type)
 		case f.Arg.Required && !f.Arg.Index && !f.Arg.Key:

@@ -223,9 +223,15 @@ func (r *running) Close(ctx context.Context) error {
 	if c, ok := r.instance.(io.Closer); ok {
 		done := make(chan error, 1)
 		go func() { done <- guard("Close", c.Close) }()
+		var late <-chan time.Time
+		if _, bounded := ctx.Deadline(); !bounded {
+			late = time.After(stuckTime)
+		}
 		select {
 		case err := <-done:
 			errs = append(errs, err)
+		case <-late:
+			errs = append(errs, fmt.Errorf("the plugin does not close, %v after it was asked to", stuckTime))
 		case <-ctx.Done():
 			errs = append(errs, fmt.Errorf("the plugin does not close: %w", ctx.Err()))
 		}
@@ -306,6 +312,9 @@ func (s *stream) Next(ctx context.Context, out *sourceplugin.Batch) error {
 			return ctx.Err() // or the time of the batch is over
 		}
 		return nil
+	case err != io.EOF && errors.Is(err, io.EOF):
+		// Of a connection that broke, say. Whoever looks for io.EOF must not find the end.
+		s.failed = errors.New(err.Error())
 	default:
 		s.failed = err
 	}

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -36,7 +37,7 @@ type Info struct {
 
 	// A batch is handed over when it has BatchBytes or BatchEvents, and when BatchTime has passed
 	// since [Stream.NextBatch] was called, whatever comes first. Zero values stand for 256 KiB,
-	// 4,096 events and 100 ms.
+	// 4,096 events and 100 ms. BatchBytes is at most 64 MiB.
 	BatchBytes, BatchEvents int
 	BatchTime               time.Duration
 }
@@ -56,8 +57,9 @@ type Opener[P any] interface {
 type Stream interface {
 	// NextBatch adds events to b until it is full, nothing more is there, or ctx has ended, which
 	// it does after Info.BatchTime and when the stream is closed. What is in b counts whatever it
-	// returns: nil or the error of ctx (it is called again), io.EOF (the stream has ended), or an
-	// error (it has failed). Without events it waits until ctx ends.
+	// returns: nil or the error of ctx (it is called again), io.EOF itself (the stream has ended),
+	// or an error (it has failed), such as one that wraps io.EOF. Without events it waits until ctx
+	// ends.
 	NextBatch(ctx context.Context, b *Batch) error
 	// Close ends the stream. It is called once, and not while NextBatch runs unless that does not
 	// return within seconds after its ctx has ended.
@@ -206,6 +208,9 @@ func declare[C, T any](info Info, construct func(ctx context.Context, config C) 
 		Name: info.Name, Version: info.Version, Description: info.Description, Contact: info.Contact,
 		ID: info.ID, EventSource: info.EventSource, AsyncNames: info.AsyncNames, ExtractSources: info.ExtractSources,
 	}}
+	if info.BatchBytes < 0 || info.BatchBytes > maxBatchBytes || info.BatchEvents < 0 || info.BatchTime < 0 {
+		p.fault(fmt.Errorf("Info.BatchBytes is %d, BatchEvents %d and BatchTime %v: they must not be negative, and BatchBytes at most %d", info.BatchBytes, info.BatchEvents, info.BatchTime, maxBatchBytes))
+	}
 	p.batch = limits{events: info.BatchEvents, bytes: info.BatchBytes, wait: info.BatchTime}
 	p.batch.setDefaults()
 	if construct == nil {

@@ -297,10 +297,6 @@ func TestWrongStreams(t *testing.T) {
 			b.Append(time.Time{}, func(d []byte) []byte { b.Add(plugin.Event{}); return d })
 			return nil
 		}, "by the function that writes"},
-		"shrinks": {plainInfo, func(_ context.Context, b *plugin.Batch) error {
-			b.Append(time.Time{}, func([]byte) []byte { return nil })
-			return nil
-		}, "less than it was given"},
 		"no end": {plainInfo, func(_ context.Context, b *plugin.Batch) error {
 			for range 1000 {
 				b.Add(plugin.Event{Data: make([]byte, 1<<19)})

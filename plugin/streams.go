@@ -19,7 +19,7 @@ type pulled func(ctx context.Context) (Event, error)
 
 // NextBatch implements [Stream].
 func (next pulled) NextBatch(ctx context.Context, b *Batch) error {
-	for !b.Full() {
+	for !b.Full() && ctx.Err() == nil { // also when all that it returns is left out
 		e, err := next(ctx)
 		if err != nil {
 			return err
@@ -90,14 +90,30 @@ func (s *pushed) NextBatch(ctx context.Context, b *Batch) error {
 	}
 }
 
-// take moves what is pending into b, which is empty.
+// take moves what is pending into b. A stream around this one may have added something before.
 func (s *pushed) take(b *Batch) {
+	if b.err != nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.pending
-	b.buf, p.buf = p.buf, b.buf[:0]
-	b.count, b.untimed, b.positioned, b.dropped, b.why, b.err = p.count, p.untimed, p.positioned, p.dropped, p.why, p.err
-	b.position, p.position = p.position, b.position[:0]
+	if b.count == 0 {
+		b.buf, p.buf = p.buf, b.buf[:0]
+	} else {
+		b.buf, p.buf = append(b.buf, p.buf...), p.buf[:0]
+	}
+	if p.positioned {
+		b.position, p.position = p.position, b.position[:0]
+	}
+	if p.dropped > 0 {
+		b.why = p.why
+	}
+	b.count += p.count
+	b.dropped += p.dropped
+	b.untimed = b.untimed || p.untimed
+	b.positioned = b.positioned || p.positioned
+	b.err = p.err
 	p.count, p.untimed, p.positioned, p.dropped = 0, false, false, 0
 	close(s.room)
 	s.room = make(chan struct{})
@@ -110,6 +126,10 @@ func (s *pushed) emit(e Event) error {
 		case s.life.Err() != nil:
 			s.mu.Unlock()
 			return s.life.Err()
+		case s.pending.err != nil: // the stream has failed by it
+			err := s.pending.err
+			s.mu.Unlock()
+			return err
 		case !s.pending.Full():
 			s.pending.Add(e)
 			err := s.pending.err

@@ -2,11 +2,14 @@ package plugin
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/invopop/jsonschema"
@@ -30,13 +33,24 @@ func newText[T any](what string) (t *text[T], err error) {
 			err = fmt.Errorf("the type of the %s, %v: no JSON Schema can be made of it: %v", what, reflect.TypeFor[T](), r)
 		}
 	}()
-	r := jsonschema.Reflector{Anonymous: true, ExpandedStruct: reflect.TypeFor[T]().Kind() == reflect.Struct}
+	r := jsonschema.Reflector{Anonymous: true, ExpandedStruct: reflect.TypeFor[T]().Kind() == reflect.Struct && textSchema(reflect.TypeFor[T]()) == nil, Mapper: textSchema}
 	b, err := json.Marshal(r.ReflectFromType(reflect.TypeFor[T]()))
 	if err != nil {
 		return t, fmt.Errorf("the type of the %s, %v: %w", what, reflect.TypeFor[T](), err)
 	}
 	t.schema = string(b)
 	return t, nil
+}
+
+// textSchema returns the schema of types that are written as a text, such as netip.Addr, nil for
+// others.
+func textSchema(t reflect.Type) *jsonschema.Schema {
+	p := reflect.PointerTo(t)
+	_, own := p.MethodByName("JSONSchema")
+	if own || !p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) || p.Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return nil
+	}
+	return &jsonschema.Schema{Type: "string"}
 }
 
 // decode reads a text strictly. An empty one is an empty object.
@@ -55,7 +69,7 @@ func (t *text[T]) decode(s string) (T, error) {
 	d := json.NewDecoder(strings.NewReader(s))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&value); err != nil {
-		return value, fmt.Errorf("%s: %w", t.what, explain(err))
+		return value, fmt.Errorf("%s: %w", t.what, t.explain(err, s))
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return value, fmt.Errorf("%s: there is something behind the JSON value", t.what)
@@ -77,8 +91,8 @@ func (t *text[T]) encode(value T) (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
-// explain says what is wrong without the value, which may be a secret.
-func explain(err error) error {
+// explain says what is wrong with s without the value, which may be a secret.
+func (t *text[T]) explain(err error, s string) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		at := wrong.Field
 		if at == "" {
@@ -90,5 +104,27 @@ func explain(err error) error {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("it is not JSON: byte %d: %w", syntax.Offset, syntax)
 	}
-	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it is not JSON: it ends too early")
+	}
+	if unknown, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return errors.New("unknown field " + unknown)
+	}
+	return fmt.Errorf("%s has a value that its type refuses", t.refused(s))
+}
+
+// refused returns the key of the first member that a type with a decoding of its own refuses,
+// whose errors tell neither the key nor that they have the value.
+func (t *text[T]) refused(s string) string {
+	var members map[string]json.RawMessage
+	if json.Unmarshal([]byte(s), &members) != nil {
+		return "it"
+	}
+	for _, key := range slices.Sorted(maps.Keys(members)) {
+		one, err := json.Marshal(map[string]json.RawMessage{key: members[key]})
+		if err == nil && json.Unmarshal(one, new(T)) != nil {
+			return key
+		}
+	}
+	return "it"
 }
