@@ -143,11 +143,14 @@ func unknown(name string, fields []sourceplugin.Field) error {
 
 // Format returns the text that [Parse] makes r of.
 func Format(r sourceplugin.FieldRequest, fields []sourceplugin.Field) string {
-	name := fields[r.Index].Name
-	if !r.ArgPresent {
+	return Join(fields[r.Index].Name, r.Arg, r.ArgPresent)
+}
+
+// Join is the inverse of [Split].
+func Join(name, arg string, present bool) string {
+	if !present {
 		return name
 	}
-	arg := r.Arg
 	if arg == "" || strings.ContainsAny(arg, "[]\"' \t\r\n") {
 		arg = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(arg) + `"`
 	}
