@@ -232,8 +232,11 @@ const (
 // payloadKind tells how the JSON event format (section 3.1.1) writes data of a
 // media type. No type at all is JSON.
 func payloadKind(contentType string) int {
-	if contentType == "" {
+	switch contentType { // as nearly all events have it
+	case "", "application/json":
 		return payloadJSON
+	case "text/plain":
+		return payloadText
 	}
 	mediaType, params, _ := strings.Cut(contentType, ";")
 	major, minor, _ := strings.Cut(strings.TrimSpace(mediaType), "/")

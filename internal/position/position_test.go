@@ -2,6 +2,7 @@ package position
 
 import (
 	"cmp"
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -15,6 +16,13 @@ func TestOrder(t *testing.T) {
 		positions = append(positions, Position{small(), uint32(small()), small()})
 	}
 	for _, p := range positions {
+		var b [positionBytes]byte
+		binary.BigEndian.PutUint64(b[0:], p.Seq)
+		binary.BigEndian.PutUint32(b[8:], p.Index)
+		binary.BigEndian.PutUint64(b[12:], p.Ordinal)
+		if want := positionEncoding.EncodeToString(b[:]); !p.IsZero() && p.String() != want {
+			t.Fatalf("%v is %q, want %q", p, p, want)
+		}
 		back, err := Parse(p.String())
 		if err != nil || back != p {
 			t.Fatalf("%v: parsed %v, %v", p, back, err)
