@@ -452,6 +452,7 @@ func TestStreamEndsByItsClient(t *testing.T) {
 }
 
 func TestTokenEndsStream(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	n.putPolicy("", "shop", mayPublish)
 	for name, tt := range map[string]struct {
@@ -571,6 +572,7 @@ func sendUntilStuck(t *testing.T, stream publishStream, next func(i uint64) *toc
 
 // A client that does not read what is answered is not read from any more.
 func TestAcknowledgementsAreNotRead(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	ctx, cancel := context.WithCancel(as(t, "root"))
 	defer cancel()
@@ -601,6 +603,7 @@ func TestAcknowledgementsAreNotRead(t *testing.T) {
 
 // While the journal takes nothing, clients are slowed down by flow control.
 func TestJournalIsSlow(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	n.published.mu.Lock()
 	n.published.block = make(chan struct{})
@@ -631,6 +634,7 @@ func TestJournalIsSlow(t *testing.T) {
 }
 
 func TestJournalIsFull(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	n.health.Register("journal", health.Readiness, n.published.Health)
 	conn := n.dial()

@@ -143,7 +143,8 @@ type check struct {
 	name string
 	mode Mode // the receiver must have it
 	run  func(*trial)
-	// alone says that it counts what there is in the process.
+	// alone says that it counts what there is in the process, or that it computes so much that
+	// others would wait in vain.
 	alone bool
 }
 
@@ -154,8 +155,8 @@ func checks() []check {
 		{"exactly once", Works, exactlyOnce, false},
 		{"sent again", Works, sentAgain, false},
 		{"hostile events", Works, hostile, false},
-		{"large events", Works, large, false},
-		{"too large", Works, tooLarge, false},
+		{"large events", Works, large, true},
+		{"too large", Works, tooLarge, true},
 		{"events are shared", Works, unchanged, false},
 		{"ended context", Works, endedContext, false},
 		{"close", Works, closing, false},
@@ -167,7 +168,7 @@ func checks() []check {
 		{"receiver refuses", Refuses, failing(Refuses), false},
 		{"receiver closes", Closes, failing(Closes), false},
 		{"receiver hangs", Hangs, hanging, false},
-		{"large to a receiver that hangs", Hangs, hangingLarge, false},
+		{"large to a receiver that hangs", Hangs, hangingLarge, true},
 		{"cancel", Hangs, cancel, false},
 		{"close while it hangs", Hangs, closeWhileHanging, false},
 		{"slow receiver", Slow, slow, false},
@@ -176,8 +177,8 @@ func checks() []check {
 	}
 }
 
-// Run tries a kind of sink. Checks run beside each other, but for those that look at the whole
-// process, and so no other test may run meanwhile.
+// Run tries a kind of sink. Checks run beside each other, but for those that need the
+// whole process for themselves; so no other test may run meanwhile.
 func Run(t *testing.T, h Harness) { RunEach(t, map[string]Harness{"": h}) }
 
 // atOnce is how many checks run beside each other, because most of their time they wait.

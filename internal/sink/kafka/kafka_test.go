@@ -299,6 +299,7 @@ func closedPort(t *testing.T) string {
 }
 
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	s := sink(t, Options{Brokers: []string{closedPort(t)}, Topic: "audit", Timeout: 2 * time.Second})
 	start := time.Now()
 	reason := wantOutcomes(t, send(t, s, 10*time.Second, item("a"), item("b")), deliver.Retry)
@@ -346,6 +347,7 @@ func silent(t *testing.T) string {
 }
 
 func TestSilentBroker(t *testing.T) {
+	t.Parallel()
 	s := sink(t, Options{Brokers: []string{silent(t)}, Topic: "audit"})
 	start := time.Now()
 	wantOutcomes(t, send(t, s, 300*time.Millisecond, item("a")), deliver.Retry)
@@ -374,6 +376,7 @@ func TestCloseDuringSend(t *testing.T) {
 }
 
 func TestMissingTopic(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, kfake.SeedTopics(1, "kv.write"))
 	s := sink(t, Options{Brokers: c.ListenAddrs(), Topic: "audit"})
 	reason := wantOutcomes(t, send(t, s, 5*time.Second, item("a")), deliver.Retry)
@@ -389,6 +392,7 @@ func TestMissingTopic(t *testing.T) {
 }
 
 func TestAutoTopics(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, kfake.AllowAutoTopicCreation())
 	s := sink(t, Options{Brokers: c.ListenAddrs(), Topic: "made", AutoTopics: true})
 	wantOutcomes(t, send(t, s, 10*time.Second, item("a")), deliver.Delivered)
@@ -429,6 +433,7 @@ func TestTooLarge(t *testing.T) {
 }
 
 func TestBrokerErrors(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		err     *kerr.Error
 		outcome deliver.Outcome
