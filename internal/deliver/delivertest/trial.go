@@ -36,7 +36,7 @@ type trial struct {
 func newTrial(t testing.TB, h Harness) *trial {
 	x := &trial{TB: t, h: h}
 	x.receiver = h.Receiver(t)
-	t.Cleanup(func() { x.checkSecrets("a log", x.logged()); x.checkSecrets("a reason or an error", x.said...) })
+	t.Cleanup(func() { x.checkSecrets("a log", x.logged()); x.checkSecrets("a reason or an error", x.reasons()...) })
 	return x
 }
 
@@ -57,6 +57,13 @@ func (x *trial) heard(text string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.said = append(x.said, text)
+}
+
+// reasons returns what was heard. A sink with flaws may go on saying something.
+func (x *trial) reasons() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.said)
 }
 
 // open makes a sink, which is closed at the end.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,17 +80,17 @@ func wantOutcomes(t *testing.T, got []deliver.Result, want ...deliver.Outcome) s
 	return strings.Join(reasons, "\n")
 }
 
-var made uint32
+var made atomic.Uint32
 
 // item returns an event about a path.
 func item(path string) deliver.Item {
-	made++
+	n := made.Add(1)
 	e := &event.Event{
-		ID: fmt.Sprintf("id-%d", made), Source: "vault://node-1", Type: "kv-v2/data-write", Namespace: "team-a/", Path: path,
+		ID: fmt.Sprintf("id-%d", n), Source: "vault://node-1", Type: "kv-v2/data-write", Namespace: "team-a/", Path: path,
 		Time:     time.Date(2026, 3, 4, 5, 6, 7, 890_000_000, time.UTC),
 		Metadata: event.Fields{{Key: "n", Value: "3", JSON: true}, {Key: "path", Value: path}},
 	}
-	return deliver.Item{Event: e, At: position.Position{Seq: 7, Index: made, Ordinal: uint64(made)}}
+	return deliver.Item{Event: e, At: position.Position{Seq: 7, Index: n, Ordinal: uint64(n)}}
 }
 
 // records reads n records of a topic, all there are if n is 0.
