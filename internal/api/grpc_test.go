@@ -572,7 +572,6 @@ func sendUntilStuck(t *testing.T, stream publishStream, next func(i uint64) *toc
 
 // A client that does not read what is answered is not read from any more.
 func TestAcknowledgementsAreNotRead(t *testing.T) {
-	t.Parallel()
 	n := startNode(t, nil)
 	ctx, cancel := context.WithCancel(as(t, "root"))
 	defer cancel()

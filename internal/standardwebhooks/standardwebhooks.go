@@ -81,7 +81,7 @@ func ParseKey(text string) (Key, error) {
 	if !found || prefix != prefixSecret && prefix != prefixPrivate && prefix != prefixPublic {
 		return Key{}, errors.New("is no key of Standard Webhooks: those begin with whsec_, whsk_ or whpk_")
 	}
-	bytes, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	bytes, err := decode(encoded)
 	if err != nil || strings.ContainsAny(encoded, "\r\n") {
 		return Key{}, errors.New("has something behind " + prefix + " that is not base64 (with + / and =)")
 	}
@@ -249,7 +249,7 @@ func Verify(keys []Key, header http.Header, body []byte, now time.Time, toleranc
 			break
 		}
 		version, encoded, _ := strings.Cut(one, ",")
-		signature, err := base64.StdEncoding.Strict().DecodeString(encoded)
+		signature, err := decode(encoded)
 		if err != nil {
 			continue // of another version, perhaps
 		}
@@ -273,4 +273,13 @@ func (k Key) verifies(version, id string, seconds int64, body, signature []byte)
 		return len(signature) == ed25519.SignatureSize && ed25519.Verify(k.key.public, content(id, seconds, body), signature)
 	}
 	return false
+}
+
+// decode reads base64 with padding and nothing else: package base64 alone would also take line
+// breaks anywhere.
+func decode(text string) ([]byte, error) {
+	if strings.ContainsAny(text, "\r\n") {
+		return nil, errors.New("it has a line break")
+	}
+	return base64.StdEncoding.Strict().DecodeString(text)
 }

@@ -43,7 +43,7 @@ func TestRestarts(t *testing.T) {
 	h.start()
 	l := startLoad(h, rate, "unix", "tcp", "http")
 	restarts := 0
-	for end := time.Now().Add(period(t, 6*time.Second)); time.Now().Before(end); restarts++ {
+	for end := time.Now().Add(period(t, 3*time.Second)); time.Now().Before(end); restarts++ {
 		time.Sleep(700 * time.Millisecond)
 		l.gone(func() { h.stop(); h.start() })
 	}
@@ -65,7 +65,7 @@ func TestKills(t *testing.T) {
 	h.start()
 	l := startLoad(h, rate, "unix", "tcp", "http")
 	kills := 0
-	for end := time.Now().Add(period(t, 6*time.Second)); time.Now().Before(end); kills++ {
+	for end := time.Now().Add(period(t, 3*time.Second)); time.Now().Before(end); kills++ {
 		time.Sleep(700 * time.Millisecond)
 		l.gone(func() { h.kill(); h.start() })
 	}
@@ -87,7 +87,7 @@ func TestRestartsWithoutSystemd(t *testing.T) {
 	h := newHub(t, t.TempDir(), spool, false)
 	h.start()
 	l := startLoad(h, rate, "unix", "http")
-	for end := time.Now().Add(period(t, 4*time.Second)); time.Now().Before(end); {
+	for end := time.Now().Add(period(t, 2*time.Second)); time.Now().Before(end); {
 		time.Sleep(700 * time.Millisecond)
 		l.gone(func() { h.stop(); h.start() })
 	}
@@ -163,7 +163,7 @@ func TestJournalStandsStill(t *testing.T) {
 	l := startLoad(h, rate, "unix", "tcp", "http")
 	time.Sleep(time.Second)
 	thaw := freeze(t, disk)
-	time.Sleep(period(t, 4*time.Second))
+	time.Sleep(period(t, 2*time.Second))
 	waiting := h.metric("tocsin_spool_lines")
 	thaw()
 	time.Sleep(time.Second)
