@@ -47,7 +47,7 @@ func (n *node) dial() *grpc.ClientConn {
 
 // as is a context with a token, or with other metadata.
 func as(t testing.TB, token string, more ...string) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	if token != "" {
 		more = append(more, "x-vault-token", token)

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -221,7 +222,7 @@ func TestNoStream(t *testing.T) {
 
 	// Somebody listens, but does not store anything.
 	deaf, err := r.admin.Subscribe("nowhere.kv-v2.>", func(*nats.Msg) {})
-	if err != nil {
+	if err = errors.Join(err, r.admin.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
