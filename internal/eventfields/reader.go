@@ -173,6 +173,10 @@ func (r *Reader) At(i int) {
 	}
 }
 
+// Back has the Reader forget that it has counted the event of the last call of At, which will be
+// looked at again.
+func (r *Reader) Back() { r.number-- }
+
 // Event has the Reader look at an event that is in no record.
 func (r *Reader) Event(ctx context.Context, e *event.Event) {
 	r.alone.event = e
