@@ -116,8 +116,13 @@ func (m *maker) event(a *rule.Alert, slug string) (*event.Event, error) {
 func (m *maker) build(a *rule.Alert, slug string, most int) *event.Event {
 	e := &event.Event{
 		ID: a.ID, Type: severity.AlertTypes + slug, Source: m.source, Time: a.Time, DataContentType: "application/json",
-		Namespace: a.Event.Namespace, Path: RulesPath + slug,
+		Path: RulesPath + slug,
 	}
+	cause := a.Event
+	if cause == nil {
+		cause = new(event.Event)
+	}
+	e.Namespace = cause.Namespace
 	set := func(key, value string, most int) {
 		if value != "" {
 			e.Metadata.Set(key, cut(value, most))
@@ -134,17 +139,17 @@ func (m *maker) build(a *rule.Alert, slug string, most int) *event.Event {
 	set(MetadataTactics, strings.Join(tactics, ","), least)
 	set(MetadataTechniques, strings.Join(techniques, ","), least)
 	set(MetadataEventSource, a.Rule.Source, least)
-	set(MetadataEventID, a.Event.ID, least)
-	set(MetadataEventType, a.Event.Type, least)
-	set(MetadataEventPath, a.Event.Path, least)
+	set(MetadataEventID, cause.ID, least)
+	set(MetadataEventType, cause.Type, least)
+	set(MetadataEventPath, cause.Path, least)
 	set(MetadataCount, strconv.Itoa(a.Count), least)
 	if a.Suppressed > 0 {
-		set(MetadataSuppressed, strconv.FormatUint(a.Suppressed, 10), least)
+		set(MetadataSuppressed, strconv.Itoa(a.Suppressed), least)
 	}
 	number, _ := a.Rule.Priority.Number()
 	e.Extensions.SetJSON("severitynumber", strconv.Itoa(number))
 	e.Extensions.Set("severitytext", a.Rule.Priority.String())
-	if parent, ok := a.Event.Extensions.Text("traceparent"); ok && len(parent) <= most {
+	if parent, ok := cause.Extensions.Text("traceparent"); ok && len(parent) <= most {
 		e.Extensions.Set("traceparent", parent)
 	}
 	e.Data = m.data(a, most)
@@ -186,7 +191,7 @@ func (m *maker) data(a *rule.Alert, most int) []byte {
 	dst = strconv.AppendInt(dst, int64(a.Count), 10)
 	if a.Suppressed > 0 {
 		dst = append(dst, `,"suppressed":`...)
-		dst = strconv.AppendUint(dst, a.Suppressed, 10)
+		dst = strconv.AppendInt(dst, int64(a.Suppressed), 10)
 	}
 	if len(a.Key) > 0 {
 		dst = append(dst, `,"key":{`...)
@@ -200,16 +205,15 @@ func (m *maker) data(a *rule.Alert, most int) []byte {
 		}
 		dst = append(dst, '}')
 	}
-	dst = append(dst, `,"events":[`...)
-	for i, r := range a.Events[max(0, len(a.Events)-max(1, most/64)):] {
+	if a.Summary {
+		dst = append(dst, `,"summary":true`...)
+	}
+	dst = append(dst, `,"event_ids":[`...)
+	for i, id := range a.EventIDs[:min(len(a.EventIDs), max(1, most/8))] {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, `{"id":`...)
-		dst = text(dst, r.ID)
-		dst = append(dst, `,"source":`...)
-		dst = text(dst, r.Source)
-		dst = append(dst, '}')
+		dst = text(dst, id)
 	}
 	return append(dst, ']', '}')
 }
