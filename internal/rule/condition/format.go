@@ -8,46 +8,79 @@ import (
 // Format writes a condition for people: on one line if it fits in width characters; else with
 // every term of an [And] or [Or] on a line of its own, and what is in parentheses indented by two.
 // Literals are written as they were. [Parse] makes the same tree of it, and Format the same text
-// of that.
+// of that, unless the parentheses that it adds, around an [And] in an [Or], are beyond [MaxNesting].
 func Format(e Expr, width int) string {
-	f := formatter{width: width}
-	f.expr(e, 0, 0)
-	return f.out.String()
+	f := formatter{printer: printer{asWritten: true}, width: width, sizes: make(map[Expr]int)}
+	f.layout(e, 0, 0)
+	return f.String()
 }
 
 type formatter struct {
-	out   strings.Builder
+	printer
 	width int
+	sizes map[Expr]int // of what was asked for
+}
+
+// size returns how many characters an expression has on one line.
+func (f *formatter) size(e Expr) int {
+	n, ok := f.sizes[e]
+	if ok {
+		return n
+	}
+	switch e := e.(type) {
+	case *And:
+		n = f.termSizes(len(" and "), e.Terms)
+	case *Or:
+		n = f.termSizes(len(" or "), e.Terms)
+	case *Not:
+		n = len("not ") + f.termSizes(0, []Expr{e.Term})
+	default:
+		p := printer{asWritten: true}
+		p.expr(e)
+		n = utf8.RuneCountInString(p.String())
+	}
+	f.sizes[e] = n
+	return n
+}
+
+func (f *formatter) termSizes(between int, terms []Expr) int {
+	n := between * (len(terms) - 1)
+	for _, t := range terms {
+		if n += f.size(t); grouped(t) {
+			n += len("()")
+		}
+	}
+	return n
 }
 
 // flat writes an expression on one line, with the parentheses that it needs or that help.
-func flat(e Expr) string {
+func (f *formatter) flat(e Expr) {
 	switch e := e.(type) {
 	case *And:
-		return flatTerms(" and ", e.Terms)
+		f.flatTerms(" and ", e.Terms)
 	case *Or:
-		return flatTerms(" or ", e.Terms)
+		f.flatTerms(" or ", e.Terms)
 	case *Not:
-		return "not " + flatTerm(e.Term)
+		f.WriteString("not ")
+		f.flatTerms("", []Expr{e.Term})
+	default:
+		f.expr(e)
 	}
-	p := printer{asWritten: true}
-	p.expr(e)
-	return p.String()
 }
 
-func flatTerms(between string, terms []Expr) string {
-	texts := make([]string, len(terms))
+func (f *formatter) flatTerms(between string, terms []Expr) {
 	for i, t := range terms {
-		texts[i] = flatTerm(t)
+		if i > 0 {
+			f.WriteString(between)
+		}
+		if grouped(t) {
+			f.WriteByte('(')
+			f.flat(t)
+			f.WriteByte(')')
+		} else {
+			f.flat(t)
+		}
 	}
-	return strings.Join(texts, between)
-}
-
-func flatTerm(e Expr) string {
-	if grouped(e) {
-		return "(" + flat(e) + ")"
-	}
-	return flat(e)
 }
 
 // grouped tells whether a term is in parentheses. An "and" in an "or" need not be, but people
@@ -63,32 +96,32 @@ func grouped(e Expr) bool {
 	return false
 }
 
-// expr writes an expression at a column, from a line that is indented by indent.
-func (f *formatter) expr(e Expr, indent, column int) {
-	if text := flat(e); column+utf8.RuneCountInString(text) <= f.width {
-		f.out.WriteString(text)
+// layout writes an expression at a column, from a line that is indented by indent.
+func (f *formatter) layout(e Expr, indent, column int) {
+	if column+f.size(e) <= f.width {
+		f.flat(e)
 		return
 	}
 	switch e := e.(type) {
 	case *And:
-		f.terms("and ", e.Terms, indent, column)
+		f.lines("and ", e.Terms, indent, column)
 	case *Or:
-		f.terms("or ", e.Terms, indent, column)
+		f.lines("or ", e.Terms, indent, column)
 	case *Not:
-		f.out.WriteString("not ")
+		f.WriteString("not ")
 		f.term(e.Term, indent, column+len("not "))
 	case *Check:
-		f.check(e, indent, column)
+		f.longCheck(e, indent)
 	default:
-		f.out.WriteString(flat(e))
+		f.flat(e)
 	}
 }
 
-func (f *formatter) terms(word string, terms []Expr, indent, column int) {
+func (f *formatter) lines(word string, terms []Expr, indent, column int) {
 	for i, t := range terms {
 		if i > 0 {
 			f.line(indent)
-			f.out.WriteString(word)
+			f.WriteString(word)
 			column = indent + len(word)
 		}
 		f.term(t, indent, column)
@@ -97,32 +130,30 @@ func (f *formatter) terms(word string, terms []Expr, indent, column int) {
 
 func (f *formatter) term(e Expr, indent, column int) {
 	if !grouped(e) {
-		f.expr(e, indent, column)
+		f.layout(e, indent, column)
 		return
 	}
-	f.out.WriteByte('(')
-	if text := flat(e); column+utf8.RuneCountInString(text)+len("()") <= f.width {
-		f.out.WriteString(text)
+	f.WriteByte('(')
+	if column+f.size(e)+len("()") <= f.width {
+		f.flat(e)
 	} else {
 		f.line(indent + 2)
-		f.expr(e, indent+2, indent+2)
+		f.layout(e, indent+2, indent+2)
 		f.line(indent)
 	}
-	f.out.WriteByte(')')
+	f.WriteByte(')')
 }
 
-// check writes one that is too long for a line: a list is spread over several.
-func (f *formatter) check(c *Check, indent, column int) {
+// longCheck writes a check that is too long for a line: a list is spread over several.
+func (f *formatter) longCheck(c *Check, indent int) {
 	list, ok := c.Right.(*List)
 	if !ok || list.Bare || len(list.Items) < 2 {
-		f.out.WriteString(flat(c))
+		f.flat(c)
 		return
 	}
-	p := printer{asWritten: true}
-	p.beforeRight(c)
-	f.out.WriteString(p.String())
-	f.out.WriteString(" (")
-	column = f.width + 1 // what comes first begins a line
+	f.beforeRight(c)
+	f.WriteString(" (")
+	column := f.width // what comes first begins a line
 	for i, item := range list.Items {
 		p := printer{asWritten: true}
 		p.operand(item)
@@ -135,17 +166,20 @@ func (f *formatter) check(c *Check, indent, column int) {
 			f.line(indent + 2)
 			column = indent + 2
 		} else {
-			f.out.WriteByte(' ')
+			f.WriteByte(' ')
 			column++
 		}
-		f.out.WriteString(text)
+		f.WriteString(text)
 		column += n
 	}
 	f.line(indent)
-	f.out.WriteByte(')')
+	f.WriteByte(')')
 }
 
+// deepest bounds how far lines are indented: beyond it, depth is no help.
+const deepest = 60
+
 func (f *formatter) line(indent int) {
-	f.out.WriteByte('\n')
-	f.out.WriteString(strings.Repeat(" ", indent))
+	f.WriteByte('\n')
+	f.WriteString(strings.Repeat(" ", min(indent, deepest)))
 }

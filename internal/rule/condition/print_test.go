@@ -162,7 +162,7 @@ func checkFormat(t *testing.T, e Expr, width int) {
 	text := Format(e, width)
 	again, err := parse(text)
 	if err != nil {
-		t.Errorf("%s\nformatted: %v", text, err)
+		t.Errorf("%.2000s\nformatted: %v", text, err)
 		return
 	}
 	if !Same(e, again) {
@@ -288,4 +288,16 @@ func FuzzParse(f *testing.F) {
 		checkRoundTrip(t, e)
 		checkFormat(t, e, 40)
 	})
+}
+
+// TestFormatOfDeepTrees: the time is proportional to the text.
+func TestFormatOfDeepTrees(t *testing.T) {
+	e, err := parse(strings.Repeat("m and (n or ", MaxNesting/2) + "m" + strings.Repeat(")", MaxNesting/2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkFormat(t, e, 80)
+	if n := len(Format(e, 80)); n > 500_000 {
+		t.Errorf("%d characters", n)
+	}
 }
