@@ -5,6 +5,7 @@
 package load
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/rule/condition"
@@ -41,7 +42,15 @@ type Rule struct {
 type Place struct {
 	File         string
 	Line, Column int
-	Offset       int
+	Offset       int // in bytes, from 0
+}
+
+// String returns file:line:column, or the file alone if that is all that is known.
+func (p Place) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return p.File + ":" + strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column)
 }
 
 // Window makes a rule one about several events: Count of them within a time, or some that follow
