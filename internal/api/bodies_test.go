@@ -238,6 +238,7 @@ func TestExpectContinue(t *testing.T) {
 
 // TestBrokenBodies: who breaks off or is too slow stores nothing and holds no memory.
 func TestBrokenBodies(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	server := NewServer(n.api, n.api.log)
 	server.ReadTimeout = 300 * time.Millisecond
@@ -321,6 +322,7 @@ func TestManySlowBodies(t *testing.T) {
 // TestRevokedWhileSending: a token that ends while a body is being sent publishes
 // nothing.
 func TestRevokedWhileSending(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	token := n.newToken(`{"policies":["root"],"ttl":"1h"}`)
 	body := made("1", "")

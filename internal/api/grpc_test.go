@@ -452,6 +452,7 @@ func TestStreamEndsByItsClient(t *testing.T) {
 }
 
 func TestTokenEndsStream(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	n.putPolicy("", "shop", mayPublish)
 	for name, tt := range map[string]struct {
@@ -601,6 +602,7 @@ func TestAcknowledgementsAreNotRead(t *testing.T) {
 
 // While the journal takes nothing, clients are slowed down by flow control.
 func TestJournalIsSlow(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	n.published.mu.Lock()
 	n.published.block = make(chan struct{})
@@ -631,6 +633,7 @@ func TestJournalIsSlow(t *testing.T) {
 }
 
 func TestJournalIsFull(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, nil)
 	n.health.Register("journal", health.Readiness, n.published.Health)
 	conn := n.dial()

@@ -205,6 +205,7 @@ func TestImportNames(t *testing.T) {
 }
 
 func TestImportRequests(t *testing.T) {
+	t.Parallel()
 	n, logs := startImporting(t)
 	line := `{"type":"request"}` + "\n"
 	for _, tt := range []struct {
@@ -373,6 +374,7 @@ func TestImportGone(t *testing.T) {
 // TestImportRevokedWhileSending: a token that ends while lines are being sent imports
 // nothing.
 func TestImportRevokedWhileSending(t *testing.T) {
+	t.Parallel()
 	n, logs := startImporting(t)
 	token := n.newToken(`{"policies":["root"],"ttl":"1h"}`)
 	conn, r := n.open(request("POST", entriesPath, "Content-Length: 3", "X-Vault-Token: "+token) + "{")

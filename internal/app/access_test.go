@@ -186,6 +186,7 @@ func TestSubscriptionsOfTheLastMoment(t *testing.T) {
 }
 
 func TestExpiryIsRecorded(t *testing.T) {
+	t.Parallel()
 	a, _ := start(t, options(t))
 	token := makeTeam(t, a, "1s")
 	s := subscribe(t, a, client.Options{Token: token}, "kv*")
@@ -322,6 +323,7 @@ func fakeVault(t *testing.T, token string) (url string, revoke func()) {
 
 // Tokens of another server are accepted, recorded, and end when they end there.
 func TestUpstream(t *testing.T) {
+	t.Parallel()
 	whole, file := auditLog(t)
 	url, revoke := fakeVault(t, "hvs.theirs")
 	o := options(t, file)

@@ -154,6 +154,7 @@ func TestMaxConnections(t *testing.T) {
 // Clients that never finish their requests are cut, and keep nobody else from being
 // served meanwhile.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	whole, file := auditLog(t)
 	a, err := New(t.Context(), options(t, file))
 	if err != nil {

@@ -197,6 +197,7 @@ func TestFliptWebhooksWithTheWrongSecret(t *testing.T) {
 }
 
 func TestFliptWebhookAdmission(t *testing.T) {
+	t.Parallel()
 	o := options(t)
 	o.Config.Sources = append(o.Config.Sources,
 		fliptSource("signed", config.UnsignedRefuse, "k"), fliptSource("local", config.UnsignedLoopback), fliptSource("tokens", config.UnsignedToken))

@@ -208,6 +208,7 @@ func TestStreamsOutliveRequests(t *testing.T) {
 // However streams are used, the end of the program is orderly and in time, and they are
 // told.
 func TestCloseWithStreams(t *testing.T) {
+	t.Parallel()
 	a, err := New(t.Context(), options(t))
 	if err != nil {
 		t.Fatal(err)
@@ -313,6 +314,7 @@ func (c *h2) count(enough int, is func(http2.Frame) bool) (n int, err error) {
 
 // TestHostileHTTP2: what a connection can make the server keep and do is bounded.
 func TestHostileHTTP2(t *testing.T) {
+	t.Parallel()
 	a, _ := start(t, options(t))
 	t.Run("many streams", func(t *testing.T) {
 		c := dialH2(t, a)

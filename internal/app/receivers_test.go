@@ -46,6 +46,7 @@ func receivingOptions(t *testing.T) (o Options, socket string) {
 
 // Entries come over every device, each once in the journal, whatever device it took.
 func TestReceivers(t *testing.T) {
+	t.Parallel()
 	o, socket := receivingOptions(t)
 	a, stop := start(t, o)
 	s := subscribe(t, a, client.Options{Format: client.FormatCloudEvents}, "audit/*")

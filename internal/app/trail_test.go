@@ -95,6 +95,7 @@ func publishEvent(t *testing.T, a *App, token string) int {
 // Each kind of record that the documentation has is made, no other, and there is a
 // token in none.
 func TestEveryKindIsRecorded(t *testing.T) {
+	t.Parallel()
 	o := options(t)
 	jwt := issuer(t, &o)
 	plugins := hostFakes(t, &o)

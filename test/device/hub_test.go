@@ -3,7 +3,6 @@ package device_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -201,10 +200,18 @@ func (h *hub) settled() {
 	h.await("the spools are empty", func() bool { return h.metric("tocsin_spool_lines") == 0 })
 }
 
+// endOfEntries is the number of the entry that is the last one in the journal.
+const endOfEntries = 1 << 60
+
 // entries reads the numbers of all entries in the journal through the API: how often each
-// is there.
+// is there. All that was sent must be settled.
 func (h *hub) entries() map[uint64]int {
 	h.Helper()
+	last := device.Socket{Network: "unix", Address: h.sockets["unix"]}
+	defer last.Close()
+	if err := last.Write(device.Entry(endOfEntries, 0)); err != nil {
+		h.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	s, err := client.Subscribe(ctx, "audit/*", client.Options{Address: h.url, Token: root, Since: "24h", Format: client.FormatCloudEvents})
@@ -213,14 +220,8 @@ func (h *hub) entries() map[uint64]int {
 	}
 	defer s.Close()
 	seen := make(map[uint64]int)
-	for {
-		// What is in the journal comes at once; the end of it is silence.
-		quiet, stop := context.WithTimeout(ctx, 2*time.Second)
-		m, err := s.Next(quiet)
-		stop()
-		if errors.Is(err, context.DeadlineExceeded) {
-			return seen
-		}
+	for seen[endOfEntries] == 0 {
+		m, err := s.Next(ctx)
 		if err != nil {
 			h.Fatal(err)
 		}
@@ -230,4 +231,5 @@ func (h *hub) entries() map[uint64]int {
 			}
 		}
 	}
+	return seen
 }

@@ -121,6 +121,9 @@ func TestMisbehaviour(t *testing.T) {
 		}
 	}
 	trace := filepath.Join(t.TempDir(), "trace")
+	// Who comes second is refused, so these wait until the good one has come.
+	first := filepath.Join(t.TempDir(), "first")
+	second := fmt.Sprintf("config: 'init-wait %s', start_timeout: 2m", first)
 	const good = 20_000
 	all := map[string]bad{
 		// Files.
@@ -137,9 +140,9 @@ func TestMisbehaviour(t *testing.T) {
 		"symbol":    {library: library(t, "symbol", "-DNO_DESTROY"), kind: "start", want: "is no Falco plugin: it lacks plugin_destroy"},
 		"half":      {library: library(t, "half", "-DNO_NEXT_BATCH"), kind: "start", want: "it has half of event sourcing: plugin_open and plugin_close, but not plugin_next_batch"},
 		"nameless":  {library: library(t, "nameless", "-DPLUGIN_NAME=(void*)0"), kind: "start", want: "plugin_get_name returned NULL"},
-		"same-id":   {library: library(t, "sameid", `-DPLUGIN_NAME="other"`), kind: "refused", want: `the plugin "other" has the id 1073742001, and so has the plugin "testbed": each plugin needs an id of its own; that one is already the plugin of the source`},
-		"same-name": {library: library(t, "samename", "-DPLUGIN_ID=1073742002", `-DPLUGIN_SOURCE="other"`), kind: "refused", want: `there are two plugins "testbed"`},
-		"same-field": {library: library(t, "samefield", "-DPLUGIN_ID=1073742003", `-DPLUGIN_SOURCE="third"`, `-DPLUGIN_NAME="third"`, `-DEXTRACT_SOURCES="[\"test_source\"]"`), kind: "refused",
+		"same-id":   {library: library(t, "sameid", `-DPLUGIN_NAME="other"`), rest: second, kind: "refused", want: `the plugin "other" has the id 1073742001, and so has the plugin "testbed": each plugin needs an id of its own; that one is already the plugin of the source`},
+		"same-name": {library: library(t, "samename", "-DPLUGIN_ID=1073742002", `-DPLUGIN_SOURCE="other"`), rest: second, kind: "refused", want: `there are two plugins "testbed"`},
+		"same-field": {library: library(t, "samefield", "-DPLUGIN_ID=1073742003", `-DPLUGIN_SOURCE="third"`, `-DPLUGIN_NAME="third"`, `-DEXTRACT_SOURCES="[\"test_source\"]"`), rest: second, kind: "refused",
 			want: `the plugin "third" extracts the field t.u64 from events that the plugin "testbed" extracts it from, too`},
 		"schema": {library: library(t, "schema", "-DPLUGIN_ID=1073742004", `-DPLUGIN_SOURCE="fourth"`, `-DPLUGIN_NAME="fourth"`, `-DSCHEMA="{\"properties\":{\"port\":{\"type\":\"integer\"}}}"`, `-DFIELDS="[{\"name\":\"x.y\",\"type\":\"bool\",\"desc\":\"d\"}]"`),
 			rest: "config: {port: secret}", kind: "start", want: "config: it does not fit the schema of the plugin: /port must be integer"},
@@ -204,6 +207,11 @@ func TestMisbehaviour(t *testing.T) {
 			}
 			if got := now[name]; !slices.Contains(states, got.State) || got.Events < one.events || got.Dropped < one.dropped {
 				missing = append(missing, fmt.Sprintf("%s: %+v %+v", name, got, got.LastError))
+			}
+		}
+		if now["good"].State == "running" {
+			if err := os.WriteFile(first, nil, 0o600); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if now["good"].Events < good {

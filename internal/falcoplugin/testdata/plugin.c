@@ -198,6 +198,8 @@ void *plugin_init(const init_input *in, int *rc) {
 	if (strstr(config, "init-null")) return NULL;
 	if (strstr(config, "init-crash")) *(volatile int *)8 = 1;
 	if (strstr(config, "init-hang")) pause();
+	const char *wait = strstr(config, "init-wait ");
+	for (int i = 0; wait && i < 10000 && access(wait + strlen("init-wait "), F_OK); i++) usleep(10000);
 	trace("init");
 	state *s = calloc(1, sizeof *s);
 	s->fields = getenv("TESTBED_FIELDS") != NULL;

@@ -179,6 +179,8 @@ type Error struct {
 	At      Pos
 	Message string
 	Hint    string // what to do, for people; may be empty
+	// Code is that of Falco for a warning, if it is not the usual one: LOAD_UNSAFE_NA_CHECK.
+	Code string
 }
 
 func (e *Error) Error() string { return e.Message }

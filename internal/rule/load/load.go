@@ -75,3 +75,11 @@ type Throttle struct {
 	Every time.Duration // at most one alert in this time
 	By    []string      // for each value of these fields; empty: of the rule
 }
+
+// Selection enables or disables rules after all files are read, as "rules" of Falco's configuration
+// does. They are applied in order.
+type Selection struct {
+	Enable bool
+	// Rule is the name of a rule, in which * stands for any text; Tag is a tag. One of them is set.
+	Rule, Tag string
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,17 +80,17 @@ func wantOutcomes(t *testing.T, got []deliver.Result, want ...deliver.Outcome) s
 	return strings.Join(reasons, "\n")
 }
 
-var made uint32
+var made atomic.Uint32
 
 // item returns an event about a path.
 func item(path string) deliver.Item {
-	made++
+	n := made.Add(1)
 	e := &event.Event{
-		ID: fmt.Sprintf("id-%d", made), Source: "vault://node-1", Type: "kv-v2/data-write", Namespace: "team-a/", Path: path,
+		ID: fmt.Sprintf("id-%d", n), Source: "vault://node-1", Type: "kv-v2/data-write", Namespace: "team-a/", Path: path,
 		Time:     time.Date(2026, 3, 4, 5, 6, 7, 890_000_000, time.UTC),
 		Metadata: event.Fields{{Key: "n", Value: "3", JSON: true}, {Key: "path", Value: path}},
 	}
-	return deliver.Item{Event: e, At: position.Position{Seq: 7, Index: made, Ordinal: uint64(made)}}
+	return deliver.Item{Event: e, At: position.Position{Seq: 7, Index: n, Ordinal: uint64(n)}}
 }
 
 // records reads n records of a topic, all there are if n is 0.
@@ -299,6 +300,7 @@ func closedPort(t *testing.T) string {
 }
 
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	s := sink(t, Options{Brokers: []string{closedPort(t)}, Topic: "audit", Timeout: 2 * time.Second})
 	start := time.Now()
 	reason := wantOutcomes(t, send(t, s, 10*time.Second, item("a"), item("b")), deliver.Retry)
@@ -346,6 +348,7 @@ func silent(t *testing.T) string {
 }
 
 func TestSilentBroker(t *testing.T) {
+	t.Parallel()
 	s := sink(t, Options{Brokers: []string{silent(t)}, Topic: "audit"})
 	start := time.Now()
 	wantOutcomes(t, send(t, s, 300*time.Millisecond, item("a")), deliver.Retry)
@@ -374,6 +377,7 @@ func TestCloseDuringSend(t *testing.T) {
 }
 
 func TestMissingTopic(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, kfake.SeedTopics(1, "kv.write"))
 	s := sink(t, Options{Brokers: c.ListenAddrs(), Topic: "audit"})
 	reason := wantOutcomes(t, send(t, s, 5*time.Second, item("a")), deliver.Retry)
@@ -389,6 +393,7 @@ func TestMissingTopic(t *testing.T) {
 }
 
 func TestAutoTopics(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, kfake.AllowAutoTopicCreation())
 	s := sink(t, Options{Brokers: c.ListenAddrs(), Topic: "made", AutoTopics: true})
 	wantOutcomes(t, send(t, s, 10*time.Second, item("a")), deliver.Delivered)
@@ -429,6 +434,7 @@ func TestTooLarge(t *testing.T) {
 }
 
 func TestBrokerErrors(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		err     *kerr.Error
 		outcome deliver.Outcome

@@ -18,6 +18,7 @@ import (
 
 // TestResendBehind says which events are sent again behind one that is.
 func TestResendBehind(t *testing.T) {
+	t.Parallel()
 	type one struct {
 		path      string
 		partition int32
@@ -54,6 +55,7 @@ func TestResendBehind(t *testing.T) {
 // TestLostAnswers lets the broker store records and answer that it could not: the client repeats them
 // in the same Send, and they are stored once.
 func TestLostAnswers(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, kfake.SeedTopics(3, "audit"))
 	requests := 0
 	lost := c.Fault(kfake.Fault{
@@ -85,6 +87,7 @@ func TestLostAnswers(t *testing.T) {
 
 // TestBeginsAnew makes a client impossible to use, and one that knows too many topics.
 func TestBeginsAnew(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, kfake.SeedTopics(1, "audit"))
 	s := sink(t, Options{Brokers: c.ListenAddrs(), Topic: "audit"})
 	denied := true

@@ -147,6 +147,7 @@ func (j *frozen) goOn(tb testing.TB) {
 // TestFrozenJournal shows that what a journal had taken when it stopped is not appended
 // again when it goes on, however often it refused that meanwhile.
 func TestFrozenJournal(t *testing.T) {
+	t.Parallel()
 	const lines = 3000
 	s := newStand(t)
 	j := &frozen{Journal: s.journal}
@@ -205,6 +206,7 @@ func TestRepeatedBehindLater(t *testing.T) {
 // TestStopUnderPushback shows that Run ends although the journal takes nothing, and
 // that what it had read comes with the next start.
 func TestStopUnderPushback(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.config.ShutdownTimeout = 50 * time.Millisecond
 	s.write(auditLines(0, 100))
@@ -223,6 +225,7 @@ func TestStopUnderPushback(t *testing.T) {
 }
 
 func TestJournalClosed(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.write(auditLines(0, 2))
 	s.start()

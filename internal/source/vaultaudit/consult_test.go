@@ -56,6 +56,7 @@ func (o *oracle) was(question string) bool {
 // What the lines leave open is asked for under the names of the inputs, and the
 // answers count for the lines that follow.
 func TestAskBetweenBatches(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	o := &oracle{asked: make(map[string]bool)}
 	s.config.Ask = o.ask

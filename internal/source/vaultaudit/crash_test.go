@@ -149,6 +149,7 @@ func killChild(t *testing.T, dir, kind string, after time.Duration) {
 // part: a process that dies while it reads again what the one before it had made
 // durable leaves them as they were.
 func TestCrashWhileReplaying(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	run := func(lines int) {
 		t.Helper()

@@ -300,6 +300,7 @@ func put(tb testing.TB, x *inbox.Inbox, lines ...string) inbox.Position {
 // recognised, also beside a file, that senders are answered, and that a restart goes on
 // where the last run ended.
 func TestInbox(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	x := s.putInbox("socket", inbox.Options{})
 	s.start()
@@ -353,6 +354,7 @@ func TestInbox(t *testing.T) {
 // TestSameIDAgain shows that an entry does not hide another one that comes over the same
 // device with the same id, also after a restart: only the same bytes are the same entry.
 func TestSameIDAgain(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.config.Inputs = nil
 	x := s.putInbox("socket", inbox.Options{})
@@ -391,6 +393,7 @@ func TestSameIDAgain(t *testing.T) {
 // TestLost shows that lines which an inbox could not keep become an event in their
 // place, once.
 func TestLost(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.config.Inputs = nil
 	x := s.putInbox("socket", inbox.Options{MemoryBytes: 1 << 20, MaxBytes: 8 << 20})
@@ -446,6 +449,7 @@ func TestLost(t *testing.T) {
 // TestCutAndWhole shows that an entry which came cut over one device is taken when it
 // comes whole over another.
 func TestCutAndWhole(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	second := s.another("second")
 	s.write(auditLine(0)[:300] + "\n")
@@ -464,6 +468,7 @@ func TestCutAndWhole(t *testing.T) {
 // TestFailingInput shows that an input which cannot be read holds up no other, and that
 // its health is told apart.
 func TestFailingInput(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	second := s.another("second")
 	if err := os.Mkdir(second, 0o700); err != nil {
@@ -590,6 +595,7 @@ func TestLaterVersion(t *testing.T) {
 // TestRemovedInput shows that lines of an input which is not configured any more are not
 // waited for, and that what is stored of it stays.
 func TestRemovedInput(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	second := s.another("second")
 	s.write(auditLines(0, 100))
@@ -629,6 +635,7 @@ func TestRemovedInput(t *testing.T) {
 
 // TestGivenUp shows that an input whose lines are gone is not waited for forever.
 func TestGivenUp(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.write(auditLines(0, 100))
 	s.start()

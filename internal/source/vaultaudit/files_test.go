@@ -24,6 +24,7 @@ func quickScan(f *Source) { f.scanEvery = 10 * time.Millisecond }
 
 // TestPatterns follows files that match, those that come later too, and after a restart.
 func TestPatterns(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.patterns("audit-*.log")
 	want := map[int]bool{}
@@ -64,6 +65,7 @@ func TestPatterns(t *testing.T) {
 
 // TestPatternsFromEnd shows that only what is there at the first start is passed over.
 func TestPatternsFromEnd(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.patterns("audit-*.log")
 	s.config.Inputs[0].From = tail.End
@@ -167,6 +169,7 @@ func (s *stand) bare(f *Source) { f.window = nil }
 
 // TestCompressedFilesMatch shows that they are told of and not read.
 func TestCompressedFilesMatch(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.patterns("audit.log*")
 	appendTo(t, s.path+".2.gz", "\x1f\x8b")
@@ -183,6 +186,7 @@ func TestCompressedFilesMatch(t *testing.T) {
 // TestDeletedFileIsLeft shows that a file which matched and was deleted is not held open
 // for ever, and that nothing of it stays in the record.
 func TestDeletedFileIsLeft(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.patterns("audit-*.log")
 	path := filepath.Join(s.dir, "audit-a.log")

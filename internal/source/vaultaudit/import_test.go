@@ -42,6 +42,7 @@ func (s *stand) importAll(log, text string, piece int) (all Counted) {
 // beginning: each entry is stored once, what is derived of both is as if each had been
 // read alone, and what is imported says so.
 func TestImport(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.write(auditLines(600, 1000))
 	s.start()
@@ -104,6 +105,7 @@ func entryNumber(t *testing.T, key string) int {
 
 // TestImportResumes interrupts imports between and within chunks, and restarts the source.
 func TestImportResumes(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.config.Inputs = nil // nothing but imports
 	s.start()
@@ -161,6 +163,7 @@ func TestImportResumes(t *testing.T) {
 // TestImportWhatIsFollowed imports a log while the source reads the same file: whoever
 // takes an entry first, it is stored once.
 func TestImportWhatIsFollowed(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	const lines = 20_000
 	text := auditLines(0, lines)
@@ -189,6 +192,7 @@ func TestImportWhatIsFollowed(t *testing.T) {
 
 // TestImportDryRun counts and stores nothing.
 func TestImportDryRun(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.write(auditLines(0, 100))
 	s.start()
@@ -228,6 +232,7 @@ func FuzzStored(f *testing.F) {
 // TestImportThatHasToWait shows that a request does not wait for another one for longer
 // than its sender does.
 func TestImportThatHasToWait(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.start()
 	if err := s.file.imports.lock(t.Context()); err != nil {
@@ -250,6 +255,7 @@ func TestImportThatHasToWait(t *testing.T) {
 // TestImportIsCut shows that an import whose client goes away loses no entry that came over
 // a device meanwhile and was taken for one that the import has.
 func TestImportIsCut(t *testing.T) {
+	t.Parallel()
 	const lines = 1500
 	s := newStand(t)
 	s.config.Inputs = nil

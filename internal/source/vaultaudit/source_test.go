@@ -268,6 +268,7 @@ func fileConfig(path string) Config {
 // TestFile follows a log through a restart; the events behind it tell whether the
 // state of the derivation came through, too.
 func TestFile(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.write(auditLines(0, 1000))
 	s.start()
@@ -288,6 +289,7 @@ func TestFile(t *testing.T) {
 }
 
 func TestRotationUnderLoad(t *testing.T) {
+	t.Parallel()
 	const lines = 20_000
 	s := newStand(t)
 	s.start()
@@ -321,6 +323,7 @@ func TestRotationUnderLoad(t *testing.T) {
 
 // TestBadLines shows what becomes of everything that is no audit entry.
 func TestBadLines(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.config.Inputs[0].MaxLine = 100_000
 	secret := "hvs." + strings.Repeat("S", 30)
@@ -424,6 +427,7 @@ func (s fullStore) PutBytes(ctx context.Context, name string, data []byte) (*jet
 // TestPayloadTrouble shows that an entry whose bytes cannot be stored holds up what
 // comes after it, visibly, and that all goes on in order when they can.
 func TestPayloadTrouble(t *testing.T) {
+	t.Parallel()
 	s := newStandWith(t, event.Limits{MaxTypeBytes: 100, MaxMetadataKeys: 100, MaxMetadataBytes: 10_000, MaxEventBytes: 20_000})
 	large := strings.Replace(auditLine(2), `"value":"`, `"many":["hmac-sha256:`+strings.Repeat("0", 20_000)+`"],"value":"`, 1)
 	s.write(auditLines(0, 2) + large + "\n" + auditLines(3, 6))
@@ -481,6 +485,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestTroubleWithTheFile(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.path = filepath.Join(s.dir, "missing", "audit.log")
 	s.config.Inputs[0].Paths = []string{s.path}
@@ -505,6 +510,7 @@ func TestTroubleWithTheFile(t *testing.T) {
 }
 
 func TestFromEnd(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.config.Inputs[0].From = tail.End
 	s.write("old\n")
