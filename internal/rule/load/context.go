@@ -49,6 +49,9 @@ type context struct {
 	// For places in conditions: the text and what is in it.
 	in *text
 	at int
+	// exact is the place for people, if it is another one: in a macro, or in an output.
+	exact   *text
+	exactAt int
 }
 
 func newContext(src *source) *context {
@@ -148,9 +151,13 @@ func (c *context) snippet() string {
 func (c *context) diagnostic(code Code, message, hint string) *Diagnostic {
 	d := &Diagnostic{Code: code, Message: message, Hint: hint, Locations: c.locations(), Snippet: c.snippet(), Item: c.item()}
 	src, at := c.src, -1
+	in, inAt := c.in, c.at
+	if c.exact != nil {
+		in, inAt = c.exact, c.exactAt
+	}
 	switch {
-	case c.in != nil:
-		src, at = c.in.origin(c.at)
+	case in != nil:
+		src, at = in.origin(inAt)
 	case c.node != nil:
 		at = c.place().offset
 	}
@@ -163,10 +170,10 @@ func (c *context) diagnostic(code Code, message, hint string) *Diagnostic {
 	}
 	d.At = src.place(at)
 	line, start := src.lineAt(at)
-	d.Line = shorten(line, &d.At, at-start)
+	d.Line = shorten(line, at-start)
 	d.Width = 1
-	if c.in != nil && c.at < len(c.in.s) {
-		d.Width = wordWidth(c.in.s[c.at:])
+	if in != nil && inAt < len(in.s) {
+		d.Width = wordWidth(in.s[max(inAt, 0):])
 	}
 	return d
 }
@@ -175,11 +182,11 @@ func (c *context) diagnostic(code Code, message, hint string) *Diagnostic {
 const maxLine = 512
 
 // shorten cuts long lines. What is shown begins with the line, so that columns stay right.
-func shorten(line string, _ *Place, at int) string {
-	if len(line) <= maxLine || at > maxLine {
-		if at > maxLine {
-			return ""
-		}
+func shorten(line string, at int) string {
+	switch {
+	case at > maxLine:
+		return ""
+	case len(line) <= maxLine:
 		return line
 	}
 	end := maxLine

@@ -170,7 +170,7 @@ func (l *loader) unknownKeys(n *yaml.Node, known []string, c *context) {
 			at := c.src.offset(k)
 			d.At = c.src.place(at)
 			line, start := c.src.lineAt(at)
-			d.Line, d.Width = shorten(line, &d.At, at-start), len(k.Value)
+			d.Line, d.Width = shorten(line, at-start), len(k.Value)
 		}
 	}
 }

@@ -98,26 +98,35 @@ func (s *source) mark(n *yaml.Node) mark {
 
 var lineOfError = regexp.MustCompile(`^line (\d+): `)
 
-// parse returns the documents of the file. The error has a place if it is known.
-func (s *source) parse() (docs []*yaml.Node, at int, err error) {
+// yamlError says where a file is not YAML.
+type yamlError struct {
+	at   int
+	text string
+}
+
+func (e *yamlError) Error() string { return e.text }
+
+// parse returns the documents of the file. The error is a yamlError if it has a place.
+func (s *source) parse() (docs []*yaml.Node, err error) {
 	if len(s.content) > MaxFileBytes {
-		return nil, 0, fmt.Errorf("the file has more than %d bytes", MaxFileBytes)
+		return nil, fmt.Errorf("the file has more than %d bytes", MaxFileBytes)
 	}
 	d := yaml.NewDecoder(strings.NewReader(s.content))
 	for {
 		var n yaml.Node
 		switch err := d.Decode(&n); {
 		case errors.Is(err, io.EOF):
-			return docs, 0, nil
+			return docs, nil
 		case err != nil:
 			text := strings.TrimPrefix(err.Error(), "yaml: ")
+			at := 0
 			if m := lineOfError.FindStringSubmatch(text); m != nil {
 				text = text[len(m[0]):]
 				if line, err := strconv.Atoi(m[1]); err == nil && line >= 1 && line <= len(s.breaks) {
 					at = s.breaks[line-1]
 				}
 			}
-			return nil, at, errors.New(text)
+			return nil, &yamlError{at: at, text: text}
 		}
 		if n.Kind == yaml.DocumentNode && len(n.Content) == 1 {
 			docs = append(docs, n.Content[0])
