@@ -52,37 +52,37 @@ type Options struct {
 	Hostname string
 }
 
-// Alert is what a rule says about an event.
+// Alert is what a rule says about an event, or about what its throttle held back.
 type Alert struct {
 	// ID is the same whenever the same rule is raised by the same events.
 	ID   string
 	Rule *load.Rule
-	// Time is that of Event.
+	// Time is that of Event; of a summary, when the last event happened that it is about.
 	Time time.Time
-	// Event is the one that raised the alert, the last of those that it is about.
+	// Event is the one that raised the alert, the last of those that it is about; nil for a summary.
 	Event *event.Event
-	// Events tells which events it is about, in order, the last of which is Event; of very many
-	// these are the last [MaxEvents].
-	Events []EventRef
-	// Count is how many events it is about: 1 for a rule without a window.
+	// EventIDs are those of the events that it is about, in order; of many only the first and the
+	// last ones.
+	EventIDs []string
+	// Count is how many events, or different values, it is about: 1 for a rule without a window.
+	// Of a summary it is Suppressed.
 	Count int
-	// Suppressed is how many alerts of the rule were held back before this one, since the last.
-	Suppressed uint64
-	// Key is what the events of a window or a throttle have in common: the values of its fields
-	// as texts, nil for a rule without.
+	// First is when the first of the events happened.
+	First time.Time
+	// Suppressed is how many alerts of the rule, with the same key, were held back since the last.
+	Suppressed int
+	// Summary says that it is only about those that were held back, because none has come since
+	// that could have told it.
+	Summary bool
+	// Key is what the events of a window or a throttle have in common: fields and their values as
+	// texts, nil for a rule without.
 	Key []KeyValue
-	// Output is what the rule says.
+	// Output is what the rule says. A summary has no fields.
 	Output string
 	// Fields are the fields of the output in order, with their values as JSON: null for one that
 	// the event does not have.
 	Fields []Field
 }
-
-// MaxEvents bounds Alert.Events.
-const MaxEvents = 64
-
-// EventRef is the identity of an event.
-type EventRef struct{ Source, ID string }
 
 // KeyValue is a field and its value as text.
 type KeyValue struct{ Name, Value string }

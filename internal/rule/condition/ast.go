@@ -62,6 +62,8 @@ type Check struct {
 	At   Pos
 	Left Operand // a *Field or a *Transformer
 	Op   Op
+	// Doubled says that Equal is written as ==, which means the same.
+	Doubled bool
 	// Modifier says how many of the values on the right side must fit; [None] for the operators
 	// that have no such choice.
 	Modifier Modifier
