@@ -35,8 +35,8 @@ type Compiler interface {
 	// condition may not mean. The error is, or wraps, a [*condition.Error]. It wraps
 	// fieldtext.ErrUnknownField, or says "nonexistent field", if there is no such field.
 	Condition(source string, e condition.Expr) (warnings []*condition.Error, err error)
-	// Output compiles an output. It returns the fields in it, in order and as often as they are
-	// there. The error is as that of Condition, with an offset in the text.
+	// Output compiles an output. It returns the fields and transformers in it as they are written,
+	// in order and as often as they are there. The error is as that of Condition, with an offset in the text.
 	Output(source, text string) (fields []string, err error)
 }
 

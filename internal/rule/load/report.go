@@ -3,7 +3,6 @@ package load
 import (
 	"encoding/json"
 	"strings"
-
 )
 
 // Code says what kind of error or warning it is. The codes are those of Falco.
@@ -215,4 +214,3 @@ func orEmpty[T any](list []T) []T {
 	}
 	return list
 }
-

@@ -2,15 +2,6 @@ package load
 
 import "slices"
 
-// Selection turns rules on or off: those that have the name and the tag, as far as they are given.
-type Selection struct {
-	Enable bool
-	// Rule is a name, in which * stands for any characters; empty: any.
-	Rule string
-	// Tag is one of the tags; empty: any.
-	Tag string
-}
-
 // applySelections turns rules on and off, in the order of the selections.
 func applySelections(rules []*Rule, selections []Selection) {
 	for _, s := range selections {

@@ -405,4 +405,3 @@ func (s *source) lineAt(offset int) (string, int) {
 	line, _, _ := strings.Cut(s.content[start:], "\n")
 	return strings.TrimRight(line, "\r"), start
 }
-
