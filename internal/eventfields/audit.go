@@ -1,8 +1,8 @@
 package eventfields
 
 import (
+	"math"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -182,12 +182,27 @@ func auditValue(r *Reader, q *query) []field.Element {
 
 func auditNumber(name, description string, path ...string) definition {
 	return plain(name, sourceplugin.Uint64, description, nil).at(func(r *Reader, q *query) []field.Element {
-		n, err := strconv.ParseUint(r.pick.only(q.node), 10, 64)
-		if err != nil {
+		n, ok := numberOf(r.pick.only(q.node))
+		if !ok {
 			return nil
 		}
 		return q.number(n)
 	}, path...)
+}
+
+// numberOf returns a JSON number from 0 on that is written without fraction and exponent.
+func numberOf(raw string) (n uint64, ok bool) {
+	if raw == "" {
+		return 0, false
+	}
+	for i := range len(raw) {
+		d := uint64(raw[i] - '0')
+		if d > 9 || n > (math.MaxUint64-d)/10 {
+			return 0, false
+		}
+		n = n*10 + d
+	}
+	return n, true
 }
 
 func auditTruth(name, description string, path ...string) definition {
@@ -212,19 +227,30 @@ func auditTexts(name, description string, path ...string) definition {
 	}, path...).list()
 }
 
-// also returns the text that a JSON string stands for, or JSON that is none as it is. What it
-// returned before stays as it is.
+// also returns the text that a JSON string stands for, or JSON that is none. What it returned
+// before stays as it is.
 func (q *query) also(raw string) string {
-	if raw[0] != '"' {
-		return raw
-	}
-	inner := raw[1 : len(raw)-1]
-	if strings.IndexByte(inner, '\\') < 0 {
-		return inner
-	}
 	begin := len(q.buf)
-	q.buf = appendText(q.buf, inner)
+	switch {
+	case raw[0] != '"':
+		if isCompact(raw) {
+			return raw
+		}
+		q.buf = appendCompact(q.buf, raw)
+	case strings.IndexByte(raw, '\\') < 0:
+		return raw[1 : len(raw)-1]
+	default:
+		q.buf = appendText(q.buf, raw[1:len(raw)-1])
+	}
 	return unsafe.String(unsafe.SliceData(q.buf[begin:]), len(q.buf)-begin)
+}
+
+// alsoText is also for what is a text, and "" for all else.
+func (q *query) alsoText(raw string) string {
+	if raw == "" || raw[0] != '"' {
+		return ""
+	}
+	return q.also(raw)
 }
 
 func auditData(name, what string, path ...string) definition {
@@ -262,7 +288,7 @@ func auditHeader(name, description string, path ...string) definition {
 				if value[0] == '"' {
 					q.buf = appendText(q.buf, value[1:len(value)-1])
 				} else {
-					q.buf = append(q.buf, value...)
+					q.buf = appendCompact(q.buf, value)
 				}
 			}
 			if n == 0 {
@@ -347,39 +373,44 @@ func auditRoot(r *Reader, q *query) []field.Element {
 func auditGranting(r *Reader, q *query) []field.Element {
 	q.list, q.buf = q.list[:0], q.buf[:0]
 	for policy := range elements(r.pick.only(q.node)) {
-		if name := memberOf(policy, "name"); name != "" {
-			q.list = append(q.list, field.Element{Text: q.also(name)})
+		for name, value := range members(policy) {
+			if name == "name" {
+				q.list = append(q.list, field.Element{Text: q.also(value)})
+				break
+			}
 		}
 	}
 	return q.list
 }
 
-// memberOf returns the first member of a JSON object with a name, as JSON; "" if there is none.
-func memberOf(raw, name string) string {
-	if raw == "" || raw[0] != '{' {
-		return ""
-	}
-	for i := space(raw, 1); i < len(raw) && raw[i] == '"'; {
-		end := skip(raw, i)
-		if end < 0 {
-			return ""
+// members yields the members of a JSON object, as JSON and without the quotes of the names;
+// nothing for other JSON.
+func members(raw string) func(yield func(name, value string) bool) {
+	return func(yield func(name, value string) bool) {
+		if raw == "" || raw[0] != '{' {
+			return
 		}
-		is := raw[i+1:end-1] == name
-		if i = space(raw, end); i >= len(raw) || raw[i] != ':' {
-			return ""
-		}
-		i = space(raw, i+1)
-		if end = skip(raw, i); end < 0 {
-			return ""
-		}
-		if is {
-			return raw[i:end]
-		}
-		if i = space(raw, end); i < len(raw) && raw[i] == ',' {
+		for i := space(raw, 1); i < len(raw) && raw[i] == '"'; {
+			end := skip(raw, i)
+			if end < 0 {
+				return
+			}
+			name := raw[i+1 : end-1]
+			if strings.IndexByte(name, '\\') >= 0 {
+				name = string(appendText(nil, name))
+			}
+			if i = space(raw, end); i >= len(raw) || raw[i] != ':' {
+				return
+			}
 			i = space(raw, i+1)
+			if end = skip(raw, i); end < 0 || !yield(name, raw[i:end]) {
+				return
+			}
+			if i = space(raw, end); i < len(raw) && raw[i] == ',' {
+				i = space(raw, i+1)
+			}
 		}
 	}
-	return ""
 }
 
 func auditAddress(r *Reader, q *query) []field.Element {

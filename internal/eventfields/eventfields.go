@@ -5,8 +5,8 @@
 //
 // # Which fields there are
 //
-// The event source decides, see [Source]: events of plugins have that of their type, all others
-// the event source "tocsin". [Fields] returns the hub's own fields of an event source, and
+// The event source decides: events of plugins have that of their type, all others the event source
+// "tocsin". [Fields] returns the hub's own fields of an event source, and
 // [Combine] adds those of plugins.
 //
 // # What it costs
@@ -18,31 +18,12 @@ package eventfields
 
 import (
 	"fmt"
-	"net/url"
 	"slices"
-	"strings"
 
-	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/falcoevent"
 	"github.com/tocsin-events/tocsin/internal/rule/field"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
-
-// Source returns the event source of an event: that of the plugin for events of plugins, and
-// [falcoevent.EventSource] for all others.
-func Source(e *event.Event) string {
-	rest, ok := strings.CutPrefix(e.Type, falcoevent.TypePrefix)
-	if !ok {
-		return falcoevent.EventSource
-	}
-	source, _, _ := strings.Cut(rest, "/")
-	if strings.IndexByte(source, '%') >= 0 {
-		if s, err := url.PathUnescape(source); err == nil {
-			return s
-		}
-	}
-	return source
-}
 
 // definition is a field of the hub: what it is, and how a query for it is answered.
 type definition struct {

@@ -2,7 +2,6 @@ package eventfields
 
 import (
 	"math"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -105,12 +104,8 @@ func asyncName(eventType string) (name string, async bool) {
 	if !ok {
 		return "", false
 	}
-	if _, name, async = strings.Cut(rest, "/"); async && strings.IndexByte(name, '%') >= 0 {
-		if text, err := url.PathUnescape(name); err == nil {
-			name = text
-		}
-	}
-	return name, async
+	_, name, async = strings.Cut(rest, "/")
+	return falcoevent.Unescaped(name), async
 }
 
 // clock is a time in the time zone of the rules. Days and hours are looked up only when the

@@ -1,23 +1,24 @@
 package eventfields
 
 import (
+	"math"
 	"strings"
-	"unsafe"
 
-	"github.com/tocsin-events/tocsin/internal/auditlog"
 	"github.com/tocsin-events/tocsin/internal/rule/field"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 // auditNodes are the places that what is judged needs.
 type auditNodes struct {
-	err, dataError, status           int // of failures
-	entity, accessor, token, address int // of the client
-	path, mountPoint                 int // of logins
+	err, answer, secret, dataError, status int // of failures
+	entity, accessor, token, address       int // of the client
+	path, mountPoint                       int // of logins
 }
 
 func (n *auditNodes) wantFailures(p *picker) {
 	n.err = p.want(0, "error")
+	n.answer = p.want(0, "response", "data")
+	n.secret = p.want(0, "response", "secret")
 	n.dataError = p.want(0, "response", "data", "error")
 	n.status = p.want(0, "response", "data", "http_status_code")
 }
@@ -44,17 +45,18 @@ func auditClient(r *Reader, q *query) []field.Element {
 	return nil
 }
 
-// auditLogin answers as [trace.Request.IsLogin] does, so that alerts and metrics mean the same.
+// auditLogin answers whether it is a login.
 func auditLogin(r *Reader, q *query) []field.Element {
-	raw, mountPoint := r.pick.only(r.audit.path), r.pick.only(r.audit.mountPoint)
-	if raw == "" || raw[0] != '"' {
+	if r.pick.only(r.audit.path) == "" {
 		return nil
 	}
-	if mountPoint == "" || mountPoint[0] != '"' {
-		mountPoint = `""`
-	}
+	return q.truth(r.isLogin(q))
+}
+
+// isLogin says what [trace.Request.IsLogin] says, so that alerts and metrics mean the same.
+func (r *Reader) isLogin(q *query) bool {
 	q.buf = q.buf[:0]
-	return q.truth(isLogin(q.also(raw), q.also(mountPoint)))
+	return isLogin(q.alsoText(r.pick.only(r.audit.path)), q.alsoText(r.pick.only(r.audit.mountPoint)))
 }
 
 func isLogin(path, mountPoint string) bool {
@@ -83,22 +85,12 @@ func judged(name string, t sourceplugin.FieldType, description string, answer fu
 	d := plain(name, t, description, nil)
 	d.bind = func(r *Reader, q *query) {
 		r.audit.wantFailures(&r.pick)
+		r.audit.wantLogin(&r.pick)
 		q.get = func(r *Reader, q *query) []field.Element {
 			if !r.audited(q) {
 				return nil
 			}
-			n := &r.audit
-			if r.pick.raw(n.err) == "" && r.pick.raw(n.dataError) == "" && r.pick.raw(n.status) == "" {
-				if r.e.Type != typeResponse {
-					return nil
-				}
-				return answer(outcomeOK, q) // nearly always
-			}
-			e := r.parsed()
-			if e == nil {
-				return nil
-			}
-			o := outcomeOf(e)
+			o := r.outcome(q)
 			if o == "" {
 				return nil
 			}
@@ -108,17 +100,75 @@ func judged(name string, t sourceplugin.FieldType, description string, answer fu
 	return d
 }
 
-// parsed returns the entry; nil if it is none.
-func (r *Reader) parsed() *auditlog.Entry {
-	p := &r.entry
-	if p.turn != r.turn {
-		p.turn, p.entry = r.turn, nil
-		data := r.payload.data
-		if e, err := p.parser.Parse(unsafe.Slice(unsafe.StringData(data), len(data))); err == nil {
-			p.entry = e
+// outcome returns how the request of an entry ended, "" if it has not: what
+// [auditlog.Entry.Outcome] makes of it, in the words of [trace.Span.Outcome].
+func (r *Reader) outcome(q *query) string {
+	n := &r.audit
+	errorText, dataError, status := r.pick.only(n.err), r.pick.raw(n.dataError), r.pick.only(n.status)
+	if errorText == `""` {
+		errorText = ""
+	}
+	switch {
+	case errorText != "":
+	case r.e.Type != typeResponse:
+		return ""
+	case dataError == "" && status == "":
+		return outcomeOK // nearly always
+	}
+	code, _ := numberOf(status)
+	outcome, unknown := outcomeError, false
+	switch failed := isErrorAnswer(r.pick.only(n.answer), r.pick.only(n.secret)); {
+	case errorText != "":
+		unknown = true
+		text := r.textAt(q, n.err)
+		for _, known := range errorKinds {
+			if says(text, known.text) {
+				outcome, unknown = known.outcome, false
+				break
+			}
+		}
+		if unknown && overQuota(text) {
+			return outcomeRateLimited
+		}
+	case failed:
+		outcome = outcomeRejected
+	case code < 400 || code > math.MaxInt64:
+		return outcomeOK
+	case code > 599:
+		unknown = true
+	case code == 404:
+		return outcomeNotFound
+	case code == 401 || code == 403:
+		return outcomeDenied
+	case code == 429:
+		return outcomeRateLimited
+	case code < 500:
+		outcome = outcomeRejected
+	}
+	if outcome == outcomeRejected || unknown {
+		if r.isLogin(q) {
+			return outcomeDenied // each auth method has its own words for a wrong password
 		}
 	}
-	return p.entry
+	return outcome
+}
+
+// isErrorAnswer says whether the data of an answer are those of a failure: nothing but the member
+// error, or error and data, and no secret beside them.
+func isErrorAnswer(data, secret string) bool {
+	if data == "" || data[0] != '{' || secret != "" && secret[0] == '{' {
+		return false
+	}
+	count, hasError, hasData := 0, false, false
+	for name := range members(data) {
+		count++
+		hasError = hasError || name == "error"
+		hasData = hasData || name == "data"
+		if count > 2 {
+			return false
+		}
+	}
+	return hasError && (count == 1 || count == 2 && hasData)
 }
 
 // errorKinds are the errors of the server that tell the outcome.
@@ -130,43 +180,22 @@ var errorKinds = []struct{ text, outcome string }{
 	{"internal error", outcomeError},
 }
 
-// outcomeOf returns how a request ended, "" if it has not: what [trace.Span.Outcome] says.
-func outcomeOf(e *auditlog.Entry) string {
-	outcome, unknown := outcomeError, false
-	switch e.Outcome() {
-	case auditlog.Succeeded:
-		return outcomeOK
-	case auditlog.Unanswered:
-		return ""
-	case auditlog.FailedStatus:
-		switch code, ok := e.Response.Data.Get("http_status_code").Int(); {
-		case !ok || code < 100 || code > 599:
-			unknown = true
-		case code == 404:
-			return outcomeNotFound
-		case code == 401 || code == 403:
-			return outcomeDenied
-		case code == 429:
-			return outcomeRateLimited
-		case code < 500:
-			outcome = outcomeRejected
-		}
-	case auditlog.FailedResponse:
-		outcome = outcomeRejected
-	case auditlog.FailedError:
-		unknown = true
-		for _, known := range errorKinds {
-			if e.Says(known.text) {
-				outcome, unknown = known.outcome, false
-				break
-			}
-		}
-		if unknown && e.OverQuota() {
-			return outcomeRateLimited
+// says reports whether one of the errors of an entry is exactly this one of the server, as
+// [auditlog.Entry.Says] does.
+func says(errors, text string) bool {
+	if !strings.Contains(errors, text) {
+		return false
+	}
+	for line := range strings.SplitSeq(errors, "\n") {
+		if strings.TrimPrefix(strings.TrimSpace(line), "* ") == text {
+			return true
 		}
 	}
-	if (outcome == outcomeRejected || unknown) && isLogin(e.Request.Path, e.Request.MountPoint) {
-		return outcomeDenied // each auth method has its own words for a wrong password
-	}
-	return outcome
+	return false
+}
+
+// overQuota reports whether an error is that of a quota, as [auditlog.Entry.OverQuota] does.
+func overQuota(errors string) bool {
+	errors = strings.TrimSpace(errors)
+	return strings.HasSuffix(errors, "rate limit quota exceeded") || strings.HasSuffix(errors, "lease count quota exceeded")
 }

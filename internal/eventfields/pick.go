@@ -400,6 +400,40 @@ func textEnd(s string, i int) (end int, escaped bool) {
 	}
 }
 
+// isCompact says whether there is no white space in JSON outside of its strings.
+func isCompact(raw string) bool {
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '"':
+			if i, _ = textEnd(raw, i+1); i < 0 {
+				return true
+			}
+		case ' ', '\t', '\n', '\r':
+			return false
+		}
+	}
+	return true
+}
+
+// appendCompact appends JSON without white space outside of its strings.
+func appendCompact(dst []byte, raw string) []byte {
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '"':
+			end, _ := textEnd(raw, i+1)
+			if end < 0 {
+				return append(dst, raw[i:]...)
+			}
+			dst = append(dst, raw[i:end+1]...)
+			i = end
+		case ' ', '\t', '\n', '\r':
+		default:
+			dst = append(dst, raw[i])
+		}
+	}
+	return dst
+}
+
 // appendText appends the text that the inside of a JSON string stands for. A lone surrogate
 // becomes U+FFFD, as in encoding/json.
 func appendText(dst []byte, s string) []byte {

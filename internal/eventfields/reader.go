@@ -11,7 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/tocsin-events/tocsin/event"
-	"github.com/tocsin-events/tocsin/internal/auditlog"
 	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/fieldtext"
 	"github.com/tocsin-events/tocsin/internal/jsontext"
@@ -71,11 +70,6 @@ type Reader struct {
 		read uint64 // turn in which it was read by the picker
 	}
 	pick  picker
-	entry struct {
-		turn   uint64
-		parser auditlog.Parser
-		entry  *auditlog.Entry // nil: it is none
-	}
 	audit auditNodes
 	pairs *pairs // nil: nobody wants to know
 	alone single
@@ -178,6 +172,10 @@ func (r *Reader) At(i int) {
 		r.noteRequest()
 	}
 }
+
+// Back has the Reader forget that it has counted the event of the last call of At, which will be
+// looked at again.
+func (r *Reader) Back() { r.number-- }
 
 // Event has the Reader look at an event that is in no record.
 func (r *Reader) Event(ctx context.Context, e *event.Event) {
@@ -322,30 +320,10 @@ func (q *query) unquoted(raw string) string {
 
 // compact returns JSON without white space outside of strings.
 func (q *query) compact(raw string) string {
-	dense := true
-	for i := 0; i < len(raw) && dense; i++ {
-		switch raw[i] {
-		case '"':
-			i, _ = textEnd(raw, i+1)
-		case ' ', '\t', '\n', '\r':
-			dense = false
-		}
-	}
-	if dense {
+	if isCompact(raw) {
 		return raw
 	}
-	q.buf = q.buf[:0]
-	for i := 0; i < len(raw); i++ {
-		switch raw[i] {
-		case '"':
-			end, _ := textEnd(raw, i+1)
-			q.buf = append(q.buf, raw[i:end+1]...)
-			i = end
-		case ' ', '\t', '\n', '\r':
-		default:
-			q.buf = append(q.buf, raw[i])
-		}
-	}
+	q.buf = appendCompact(q.buf[:0], raw)
 	return unsafe.String(unsafe.SliceData(q.buf), len(q.buf))
 }
 

@@ -2,7 +2,6 @@ package window
 
 import (
 	"slices"
-	"strings"
 )
 
 // count is about events, or different values, within a time.
@@ -17,17 +16,11 @@ func (s *State) count(r *rule, id string, at int64, in Input) (Group, bool) {
 		r.stats.Late++
 		return Group{}, false
 	}
-	m := mark{at: at, id: strings.Clone(id)}
+	m := mark{at: at, id: keep(id)}
 	if w.Distinct != "" {
 		m.value = digestOf(in.Values)
-		if i := k.find(m.value); i >= 0 {
-			if k.marks[i].at > at {
-				m = k.marks[i] // what is known is newer
-			}
-			s.drop(r, k, i, i+1)
-		}
 	}
-	s.insert(r, k, m)
+	s.note(r, k, m)
 	s.expire(r, k, newest-int64(w.Within))
 	if len(k.marks) < w.Count {
 		s.bound(r, &r.windows, k)
@@ -57,13 +50,8 @@ func (s *State) novelty(r *rule, id string, at int64, in Input) (Group, bool) {
 	}
 	s.expire(r, k, newest-int64(w.Within))
 	m := mark{at: at, value: digestOf(in.Values)}
-	i := k.find(m.value)
-	isNew := i < 0 && len(k.marks) > 0
-	if i >= 0 {
-		m.at = max(at, k.marks[i].at)
-		s.drop(r, k, i, i+1)
-	}
-	s.insert(r, k, m)
+	isNew := len(k.marks) > 0 && k.find(m.value) < 0
+	s.note(r, k, m)
 	if len(k.marks) > maxValues {
 		s.drop(r, k, 0, 1)
 		r.stats.Evicted++
@@ -72,7 +60,7 @@ func (s *State) novelty(r *rule, id string, at int64, in Input) (Group, bool) {
 	if !isNew {
 		return Group{}, false
 	}
-	return Group{Count: 1, First: timeOf(at), Last: timeOf(at), IDs: []string{strings.Clone(id)}}, true
+	return Group{Count: 1, First: timeOf(at), Last: timeOf(at), IDs: []string{keep(id)}}, true
 }
 
 func (k *key) find(value digest) int {
@@ -84,8 +72,16 @@ func (k *key) find(value digest) int {
 	return -1
 }
 
-// insert puts a mark behind those that are not newer.
-func (s *State) insert(r *rule, k *key, m mark) {
+// note puts a mark behind those that are not newer, in the place of one with the same value.
+func (s *State) note(r *rule, k *key, m mark) {
+	if m.value != (digest{}) {
+		if i := k.find(m.value); i >= 0 {
+			if k.marks[i].at > m.at {
+				return
+			}
+			s.drop(r, k, i, i+1)
+		}
+	}
 	i := len(k.marks)
 	for i > 0 && k.marks[i-1].at > m.at {
 		i--

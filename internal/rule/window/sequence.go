@@ -2,7 +2,6 @@ package window
 
 import (
 	"slices"
-	"strings"
 )
 
 // chain is the beginning of a sequence: events that followed each other.
@@ -42,15 +41,15 @@ func (s *State) sequence(r *rule, id string, at int64, in Input) (Group, bool) {
 		if before == nil {
 			continue
 		}
-		c := chain{first: before.first, last: at, ids: append(slices.Clone(before.ids), strings.Clone(id))}
+		c := chain{first: before.first, last: at, ids: append(slices.Clone(before.ids), keep(id))}
 		if step == len(w.Then) {
 			s.remove(&r.windows, k)
 			return Group{Count: len(c.ids), First: timeOf(c.first), Last: timeOf(c.last), IDs: c.ids}, true
 		}
-		s.keep(r, k, step, c)
+		s.reach(r, k, step, c)
 	}
 	if in.Steps&1 != 0 {
-		s.keep(r, k, 0, chain{first: at, last: at, ids: []string{strings.Clone(id)}})
+		s.reach(r, k, 0, chain{first: at, last: at, ids: []string{keep(id)}})
 	}
 	s.bound(r, &r.windows, k)
 	return Group{}, false
@@ -67,9 +66,9 @@ func (k *key) extensible(step int, at, within int64) *chain {
 	return nil
 }
 
-// keep adds a chain, in order of their beginnings, and forgets those that are of no use beside it:
+// reach adds a chain, in order of their beginnings, and forgets those that are of no use beside it:
 // what can follow them can follow it.
-func (s *State) keep(r *rule, k *key, step int, c chain) {
+func (s *State) reach(r *rule, k *key, step int, c chain) {
 	cs := k.chains[step]
 	before := 0
 	for i := range cs {

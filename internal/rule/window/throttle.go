@@ -50,7 +50,7 @@ func (p *period) hold(id string, at int64) {
 		p.last = at
 	}
 	p.count++
-	id = strings.Clone(id)
+	id = keep(id)
 	switch {
 	case len(p.firstIDs) < MaxIDs/2:
 		p.firstIDs = append(p.firstIDs, id)
@@ -97,7 +97,7 @@ func (s *State) Throttle(i int, e Event, by []string) (Held, bool) {
 		held = k.period.held()
 		s.grown(&r.throttles, k, -k.period.size())
 	}
-	k.period = &period{start: s.clock, id: strings.Clone(e.ID)}
+	k.period = &period{start: s.clock, id: keep(e.ID)}
 	for _, v := range by {
 		k.period.by = append(k.period.by, shorten(v))
 	}

@@ -27,9 +27,11 @@ package window
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/rule/load"
@@ -44,6 +46,10 @@ const (
 	MaxCount = 10_000
 	// MaxSteps bounds how many conditions may follow the first.
 	MaxSteps = 8
+	// MaxFields bounds the fields of a key, and those whose values are new.
+	MaxFields = 16
+	// MaxIDBytes bounds the ids that are kept. A longer one is cut and has a hash at its end.
+	MaxIDBytes = 1024
 	// MaxIDs is how many ids of events an alert has: half of them are those of the first events,
 	// half those of the last.
 	MaxIDs = 20
@@ -60,6 +66,8 @@ const (
 	maxSummaryDelay = time.Minute
 	// maxShown bounds the bytes of a value of a throttle's key that a summary shows.
 	maxShown = 256
+	// maxName bounds the bytes of the name of a rule.
+	maxName = 64 << 10
 )
 
 // Limits bound the memory of a [State]. Zero values stand for the defaults.
@@ -91,6 +99,7 @@ type Spec struct {
 
 // Event is one that fits the condition of a rule, or of a step.
 type Event struct {
+	// ID leads back to the event. What it looks like is for callers.
 	ID       string
 	Time     time.Time // when it happened
 	Recorded time.Time // when it was stored; zero if it was not
@@ -155,8 +164,16 @@ func New(specs []Spec, limits Limits) (*State, error) {
 }
 
 func check(spec Spec) error {
-	if t := spec.Throttle; t != nil && (t.Every <= 0 || t.Every > MaxWithin) {
-		return fmt.Errorf("a throttle is for more than 0 and at most %v", MaxWithin)
+	if len(spec.Name) > maxName {
+		return fmt.Errorf("its name has more than %d bytes", maxName)
+	}
+	if t := spec.Throttle; t != nil {
+		switch {
+		case t.Every <= 0 || t.Every > MaxWithin:
+			return fmt.Errorf("a throttle is for more than 0 and at most %v", MaxWithin)
+		case len(t.By) > MaxFields:
+			return fmt.Errorf("a throttle has at most %d fields", MaxFields)
+		}
 	}
 	w := spec.Window
 	if w == nil {
@@ -177,6 +194,8 @@ func check(spec Spec) error {
 		return errors.New("a window for different values needs a count of them")
 	case w.Count > MaxCount:
 		return fmt.Errorf("a window counts to %d at most", MaxCount)
+	case len(w.By) > MaxFields || len(w.New) > MaxFields:
+		return fmt.Errorf("a window has at most %d fields", MaxFields)
 	case len(w.Then) > MaxSteps:
 		return fmt.Errorf("a window has at most %d conditions that follow", MaxSteps)
 	}
@@ -410,30 +429,20 @@ func (s *State) bound(r *rule, t *table, k *key) {
 	for len(t.byKey) > s.limits.KeysPerRule {
 		s.evict(r, t)
 	}
-	for s.keys > s.limits.Keys || s.bytes > s.limits.Bytes {
-		r, t := s.largest()
-		if t.oldest == k && t.newest == k && s.keys > 1 {
-			// It alone is the most. What it has is bounded by its window.
-			if r, t = s.largestBut(t); t == nil {
-				return
-			}
-			s.evict(r, t)
-			continue
+	for s.keys > 1 && (s.keys > s.limits.Keys || s.bytes > s.limits.Bytes) {
+		of, most := s.largest(nil)
+		if most.oldest == k && most.newest == k { // it has most of the memory; its window bounds that
+			of, most = s.largest(most)
 		}
-		if s.keys <= 1 {
-			return
-		}
-		s.evict(r, t)
+		s.evict(of, most)
 	}
 }
 
-func (s *State) largest() (*rule, *table) { return s.largestBut(nil) }
-
-// largestBut returns the table that takes the most memory.
-func (s *State) largestBut(not *table) (of *rule, most *table) {
+// largest returns the table that takes the most memory, beside one.
+func (s *State) largest(beside *table) (of *rule, most *table) {
 	for _, r := range s.rules {
 		for _, t := range []*table{&r.windows, &r.throttles} {
-			if t != not && t.oldest != nil && (most == nil || t.bytes > most.bytes) {
+			if t != beside && t.oldest != nil && (most == nil || t.bytes > most.bytes) {
 				of, most = r, t
 			}
 		}
@@ -451,6 +460,15 @@ func (s *State) evict(r *rule, t *table) {
 }
 
 func (s *State) number(r *rule) int { return slices.Index(s.rules, r) }
+
+// keep returns a copy of an id that may be kept.
+func keep(id string) string {
+	if len(id) <= MaxIDBytes {
+		return strings.Clone(id)
+	}
+	sum := digestOf([]string{id})
+	return strings.ToValidUTF8(id[:MaxIDBytes-40], "") + "..." + hex.EncodeToString(sum[:])
+}
 
 // firstAndLast returns ids, without those in the middle if there are too many.
 func firstAndLast(n int, id func(i int) string) []string {
