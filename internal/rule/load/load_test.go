@@ -88,11 +88,11 @@ var audit = known{
 }
 
 var auditPlugins = []*sourceplugin.Description{
-	{Name: "json", Version: "0.7.0", Capabilities: sourceplugin.Capabilities{Extract: true}, Fields: []sourceplugin.Field{{Name: "jevt.value"}}},
 	{
 		Name: "k8saudit", Version: "0.16.1", EventSource: "k8s_audit", Capabilities: sourceplugin.Capabilities{Source: true, Extract: true},
 		ExtractSources: []string{"k8s_audit"}, Fields: []sourceplugin.Field{{Name: "ka.verb"}, {Name: "ka.user.name"}},
 	},
+	{Name: "json", Version: "0.7.0", Capabilities: sourceplugin.Capabilities{Extract: true}, Fields: []sourceplugin.Field{{Name: "jevt.value"}}},
 }
 
 func options() Options { return Options{Compiler: audit, Plugins: auditPlugins} }
