@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -29,6 +30,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
 		child(path)
 		return
+	}
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait most of the time
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
