@@ -8,8 +8,10 @@ import "C"
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"unsafe"
 )
@@ -43,9 +45,10 @@ func (t *logTarget) set(owner C.uintptr_t, log C.log_function) {
 	}
 }
 
-// logTo makes the default of log/slog one that the host gets, if all hosts have a log.
+// logTo makes the default of log/slog one that the host gets, if all hosts have a log, unless the
+// author has set one.
 func logTo() {
-	if speaks(3) {
+	if fmt.Sprintf("%T", slog.Default().Handler()) == "*slog.defaultHandler" {
 		slog.SetDefault(slog.New(newHostHandler()))
 	}
 }
@@ -93,7 +96,7 @@ func (h *hostHandler) Handle(ctx context.Context, r slog.Record) error {
 	logs.RLock()
 	defer logs.RUnlock()
 	if len(logs.targets) == 0 {
-		_, err := os.Stderr.WriteString(r.Level.String() + " " + message + "\n")
+		_, err := fmt.Fprintf(os.Stderr, "%s: %s: %s\n", library.about.Name, strings.ToLower(r.Level.String()), strings.ReplaceAll(message, "\n", "\\n"))
 		return err
 	}
 	t := logs.targets[len(logs.targets)-1]

@@ -18,17 +18,27 @@ type Alert struct {
 	Source   string
 	Tags     []string // sorted
 	Time     time.Time
+	// ISO8601 has the message begin with the date and the time in UTC, as with the setting
+	// time_format_iso_8601 of Falco, instead of a clock time.
+	ISO8601 bool
 	// Message is the text of the template; Fields are its fields.
 	Message string
 	Fields  []Field
 }
 
-// timeField is the field of the time that begins a line; it is among the fields in JSON.
-const timeField = "evt.time"
+// The fields of the time that begins a line; it is among the fields in JSON.
+const (
+	timeField    = "evt.time"
+	isoTimeField = "evt.time.iso8601"
+)
 
-// AppendMessage appends TIME: PRIORITY MESSAGE, with the clock time of a location.
+// AppendMessage appends TIME: PRIORITY MESSAGE, with the clock time of a location unless ISO8601.
 func (a *Alert) AppendMessage(dst []byte, location *time.Location) []byte {
-	dst = a.Time.In(location).AppendFormat(dst, "15:04:05.000000000")
+	if a.ISO8601 {
+		dst = a.Time.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000000-0700")
+	} else {
+		dst = a.Time.In(location).AppendFormat(dst, "15:04:05.000000000")
+	}
 	dst = append(dst, ": "...)
 	dst = append(dst, a.Priority.String()...)
 	dst = append(dst, ' ')
@@ -81,9 +91,12 @@ func (a *Alert) AppendJSON(dst []byte, location *time.Location) []byte {
 
 // sortedFields returns the fields by name, with that of the time.
 func (a *Alert) sortedFields() []Field {
-	fields := slices.Clone(a.Fields)
-	if !slices.ContainsFunc(fields, func(f Field) bool { return f.Name == timeField }) {
-		fields = append(fields, Field{Name: timeField, JSON: appendNanos(nil, a.Time)})
+	fields, name := slices.Clone(a.Fields), timeField
+	if a.ISO8601 {
+		name = isoTimeField
+	}
+	if !slices.ContainsFunc(fields, func(f Field) bool { return f.Name == name }) {
+		fields = append(fields, Field{Name: name, JSON: appendNanos(nil, a.Time)})
 	}
 	slices.SortFunc(fields, func(f, g Field) int { return strings.Compare(f.Name, g.Name) })
 	return fields
