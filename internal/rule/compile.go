@@ -93,7 +93,6 @@ func isUnknownField(err error) bool {
 // add compiles a rule. What it has asked for stays asked for if there is an error.
 func (s *Set) add(r *load.Rule, b *match.Builder, requests *field.Requests) (*compiledRule, error) {
 	c := &compiledRule{rule: r, window: -1}
-	before := len(requests.List())
 	var err error
 	if c.output, err = output.Compile(requests, r.Output); err != nil {
 		return nil, err
@@ -122,14 +121,11 @@ func (s *Set) add(r *load.Rule, b *match.Builder, requests *field.Requests) (*co
 			return nil, err
 		}
 	}
-	if _, _, err = b.Add(r.Condition); err != nil {
+	if _, err = b.Add(r.Condition); err != nil {
 		return nil, err
 	}
-	for i, q := range requests.List() {
-		if i >= before || slices.Contains(c.output.Fields(), q.Text) {
-			c.wants = append(c.wants, i)
-			c.plugins = c.plugins || q.Field.Of != ""
-		}
+	if err = c.note(requests); err != nil {
+		return nil, err
 	}
 	source := s.sources[r.Source]
 	if r.Window != nil || r.Throttle != nil {
@@ -144,6 +140,28 @@ func (s *Set) add(r *load.Rule, b *match.Builder, requests *field.Requests) (*co
 	source.rules = append(source.rules, c)
 	s.loaded = append(s.loaded, r)
 	return c, nil
+}
+
+// note finds out what is asked for when the rule fits.
+func (c *compiledRule) note(requests *field.Requests) error {
+	own := field.NewRequests(requests.Fields())
+	if _, err := output.Compile(own, c.rule.Output); err != nil {
+		return err
+	}
+	for _, v := range slices.Concat(c.by, c.values, c.throttleBy) {
+		if _, err := output.Compile(own, "%"+v.name); err != nil {
+			return err
+		}
+	}
+	for _, q := range own.List() {
+		n, err := requests.Add(q.Field.Name, q.Arg, q.ArgPresent)
+		if err != nil {
+			return err
+		}
+		c.wants = append(c.wants, n)
+		c.plugins = c.plugins || q.Field.Of != ""
+	}
+	return nil
 }
 
 // value is what a window or a throttle counts by: a field or a transformer, whose value is wanted
