@@ -203,6 +203,15 @@ func (j *ruleJudge) record(ctx context.Context, rec fields.Record) error {
 	}
 }
 
+// end tells what throttles hold back when no event follows. Nothing can be judged then.
+func (j *ruleJudge) end() error {
+	var names []string
+	for _, r := range j.run.Set().Loaded() {
+		names = append(names, r.Name)
+	}
+	return j.run.Abandon(names, j.alert)
+}
+
 // ruleTicker shows once a second, on a terminal, how far something is.
 func ruleTicker(n *notes, terminal bool, text func() string) (stop func()) {
 	if !terminal {

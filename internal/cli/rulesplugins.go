@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io/fs"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -107,6 +107,13 @@ func (p *rulePlugins) check(cmd *cobra.Command) error {
 type startedPlugins struct {
 	all      []startedPlugin
 	registry *fields.Registry
+	payload  func(ctx context.Context, ref string) ([]byte, error) // nil: there are none
+}
+
+// payloads says where payloads are that are not in their events. It is called before events are
+// judged.
+func (p *startedPlugins) payloads(fetch func(ctx context.Context, ref string) ([]byte, error)) {
+	p.payload = fetch
 }
 
 type startedPlugin struct {
@@ -123,7 +130,13 @@ func (p startedPlugin) Plugin() (sourceplugin.Plugin, bool) { return p.Process, 
 // start starts the plugins and gives them their configs.
 func (p *rulePlugins) start(ctx context.Context, s *Streams) (started *startedPlugins, err error) {
 	log := newLogger(s.Err, config.Log{Level: config.LogLevel(p.level), Format: "text"})
-	started = &startedPlugins{registry: fields.New(fields.Options{Logger: slog.New(slog.DiscardHandler)})}
+	started = new(startedPlugins)
+	started.registry = fields.New(fields.Options{Payload: func(ctx context.Context, ref string) ([]byte, error) {
+		if started.payload == nil {
+			return nil, fs.ErrNotExist
+		}
+		return started.payload(ctx, ref)
+	}})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, started.Close(ctx))

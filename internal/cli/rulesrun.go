@@ -198,6 +198,9 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 	if isClosedOutput(err) {
 		return err
 	}
+	if ended := p.end(); err == nil {
+		err = ended
+	}
 	if summaryErr := p.writeSummary(s.Err); err == nil {
 		err = summaryErr
 	}
@@ -244,14 +247,8 @@ func (p *alertPrinter) record(ctx context.Context, rec *eventinput.Record) error
 			p.summary.event(rec.Event(i))
 		}
 	}
-	if len(p.buf) > 0 {
-		p.notes.mu.Lock()
-		p.notes.erase()
-		_, wrote := p.out.Write(p.buf)
-		p.notes.mu.Unlock()
-		if wrote != nil {
-			return wrote
-		}
+	if wrote := p.flush(); wrote != nil {
+		return wrote
 	}
 	if cap(p.buf) > 4<<20 {
 		p.buf = nil
@@ -259,6 +256,24 @@ func (p *alertPrinter) record(ctx context.Context, rec *eventinput.Record) error
 	if err == nil && enough {
 		return errStopped
 	}
+	return err
+}
+
+// end prints what is left when no event follows.
+func (p *alertPrinter) end() error {
+	return errors.Join(p.judge.end(), p.flush())
+}
+
+// flush writes the lines that are there, above the line of the progress.
+func (p *alertPrinter) flush() error {
+	if len(p.buf) == 0 {
+		return nil
+	}
+	p.notes.mu.Lock()
+	defer p.notes.mu.Unlock()
+	p.notes.erase()
+	_, err := p.out.Write(p.buf)
+	p.buf = p.buf[:0]
 	return err
 }
 
@@ -283,12 +298,7 @@ func (p *alertPrinter) alert(a *rule.Alert) error {
 	if len(p.buf) < maxAlertBytes {
 		return nil
 	}
-	p.notes.mu.Lock()
-	defer p.notes.mu.Unlock()
-	p.notes.erase()
-	_, err := p.out.Write(p.buf)
-	p.buf = p.buf[:0]
-	return err
+	return p.flush()
 }
 
 // appendExtension adds what an alert of a rule with a window or a throttle has beside those of
