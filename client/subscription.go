@@ -1,6 +1,8 @@
 package client
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +27,7 @@ type Subscription struct {
 	timing  timing
 
 	conn      *websocket.Conn // nil between connections; written under mu
+	frames    *frames         // of conn
 	idle      *time.Timer     // ends the read that waits on conn
 	began     time.Time       // of the first handshake
 	connected time.Time       // when conn was made
@@ -83,9 +86,77 @@ var defaultTiming = timing{
 // Options.NoFollow is set. Only after a message that cannot
 // be decoded, which is an error as well, the next call goes on behind it.
 func (s *Subscription) Next(ctx context.Context) (*Message, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	for {
+		raw, err := s.message(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.decode(bytes.Clone(raw))
+		if err != nil {
+			return nil, err
+		}
+		if m.Position != "" && m.Position <= s.position {
+			continue // repeated; each event is returned once
+		}
+		s.position, s.behind, s.received, s.failures = m.Position, false, true, 0
+		return m, nil
+	}
+}
+
+// Raw is one event as the server sent it, not decoded. Its memory is used again.
+type Raw struct {
+	// Message is the JSON of the CloudEvent, with what is behind it.
+	Message []byte
+	// Position is that of [Message]; nil when the server keeps none.
+	Position []byte
+	// Time is the attribute "time" as it is written; nil without one.
+	Time []byte
+}
+
+// NextRaw is a Next for those who pass events on as they are: it waits until there is an event,
+// and calls take with it and with those that came together with it, as long as take returns true.
+// What take is given is valid until it returns. It is for [FormatCloudEvents]; the messages are not
+// checked.
+func (s *Subscription) NextRaw(ctx context.Context, take func(Raw) bool) error {
+	if s.options.Format != FormatCloudEvents {
+		return errors.New("NextRaw is for subscriptions with FormatCloudEvents")
+	}
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	raw, err := s.message(ctx)
+	if err != nil {
+		return err
+	}
+	last := append(make([]byte, 0, 64), s.position...)
+	for more := true; more && err == nil; {
+		r := Raw{Message: raw}
+		r.Position, r.Time = rawHead(raw)
+		if len(r.Position) == 0 || string(r.Position) > string(last) { // else it is repeated
+			last, s.behind, s.received, s.failures = append(last[:0], r.Position...), false, true, 0
+			more = take(r)
+		}
+		if more {
+			raw, err = s.frames.take()
+		}
+	}
+	s.position = string(last)
+	if err != nil && err != errNotThere {
+		return s.broken(ctx, err)
+	}
+	return nil
+}
+
+// bounded returns a context that ends with the subscription, too.
+func (s *Subscription) bounded(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(s.done, func() { cancel(ErrClosed) })()
+	stop := context.AfterFunc(s.done, func() { cancel(ErrClosed) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// message waits for the next message, whatever it takes. It is valid until the next call.
+func (s *Subscription) message(ctx context.Context) ([]byte, error) {
 	for {
 		if s.over != nil {
 			return nil, s.over
@@ -96,27 +167,27 @@ func (s *Subscription) Next(ctx context.Context) (*Message, error) {
 			}
 		}
 		raw, err := s.read(ctx)
-		if err != nil {
-			s.drop()
-			switch {
-			case ctx.Err() != nil:
-				return nil, context.Cause(ctx)
-			case errors.Is(err, websocket.ErrMessageTooBig):
-				return nil, fmt.Errorf("%w of %d bytes", ErrTooLarge, s.options.MaxMessageBytes)
-			}
-			s.ended(err)
-			continue
+		if err == nil {
+			return raw, nil
 		}
-		m, err := s.decode(raw)
-		if err != nil {
+		if err := s.broken(ctx, err); err != nil {
 			return nil, err
 		}
-		if m.Position != "" && m.Position <= s.position {
-			continue // repeated; each event is returned once
-		}
-		s.position, s.behind, s.received, s.failures = m.Position, false, true, 0
-		return m, nil
 	}
+}
+
+// broken notes that the connection has ended. An error is one that connecting again does not help
+// against.
+func (s *Subscription) broken(ctx context.Context, err error) error {
+	s.drop()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, websocket.ErrMessageTooBig):
+		return fmt.Errorf("%w of %d bytes", ErrTooLarge, s.options.MaxMessageBytes)
+	}
+	s.ended(err)
+	return nil
 }
 
 // All returns an iterator over Next that ends after the first error; it yields
@@ -153,14 +224,10 @@ func (s *Subscription) connect(ctx context.Context) error {
 	defer cancel()
 	target := *s.target
 	target.RawQuery = s.options.query(s.begin(time.Now()))
-	conn, response, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{
-		HTTPClient: s.options.HTTPClient,
-		HTTPHeader: s.options.header(),
-		OnPingReceived: func(context.Context, []byte) bool { // called within read
-			s.idle.Reset(s.timing.idle)
-			return true
-		},
-	})
+	httpClient := *s.options.HTTPClient
+	transport := &capturing{RoundTripper: cmp.Or[http.RoundTripper](httpClient.Transport, http.DefaultTransport)}
+	httpClient.Transport = transport
+	conn, response, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{HTTPClient: &httpClient, HTTPHeader: s.options.header()})
 	switch {
 	case err == nil:
 	case response != nil && response.StatusCode != http.StatusSwitchingProtocols:
@@ -170,7 +237,11 @@ func (s *Subscription) connect(ctx context.Context) error {
 	default:
 		return fmt.Errorf("connect to %s: %w", s.target.Host, innermost(err))
 	}
-	conn.SetReadLimit(s.options.MaxMessageBytes)
+	s.frames = newFrames(transport.stream, s.options.MaxMessageBytes, func() {
+		if s.idle != nil { // called within read, or NextRaw
+			s.idle.Reset(s.timing.idle)
+		}
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn, s.connected = conn, time.Now()
@@ -311,13 +382,18 @@ func (s *Subscription) notify(n Notice) {
 
 // read waits for one message on the connection.
 func (s *Subscription) read(ctx context.Context) ([]byte, error) {
+	if raw, err := s.frames.take(); err != errNotThere {
+		return raw, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	stream := s.frames.stream
+	defer context.AfterFunc(ctx, func() { stream.Close() })()
 	s.idle = time.AfterFunc(s.timing.idle, func() {
 		cancel(fmt.Errorf("the server was silent for %v", s.timing.idle))
 	})
-	defer s.idle.Stop()
-	_, raw, err := s.conn.Read(ctx)
+	defer func() { s.idle.Stop(); s.idle = nil }()
+	raw, err := s.frames.next()
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -45,6 +45,7 @@ func newRoot(s *Streams) *cobra.Command {
 		newCapture(s),
 		newPlugin(s),
 		newPluginHost(s),
+		newRules(s),
 		newPolicy(s),
 		newToken(s),
 		newLogin(s),

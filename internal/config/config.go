@@ -40,6 +40,7 @@ type Config struct {
 	Traces        Traces        `yaml:"traces" doc:"Requests to Vault or OpenBao as spans, for tracing systems. Used when there are exporters. See docs/traces.md."`
 	Delivery      Delivery      `yaml:"delivery" doc:"What holds for all sinks. See docs/sinks.md."`
 	Sinks         []Sink        `yaml:"sinks" doc:"Where events go. Each sink reads the journal on its own and remembers how far it is: one that is slow or down for days delays no other, and loses nothing that the journal keeps. Each has:"`
+	Rules         Rules         `yaml:"rules" doc:"Rules raise alerts about events. Alerts are events, too, of the types alert/..., so that they are kept, subscribed to and delivered like all others. See docs/rules.md."`
 	AuditMetrics  AuditMetrics  `yaml:"audit_metrics" doc:"Requests to Vault or OpenBao on /metrics: how many, how they ended, how long they took. See docs/audit-metrics.md."`
 	Plugins       Plugins       `yaml:"plugins" doc:"Vault plugins that run below the hub. Their storage is encrypted, but the hub is a test bench and a source of events, not a manager of secrets: see docs/plugins.md."`
 	Log           Log           `yaml:"log" doc:"What the program writes about itself to standard error."`
@@ -111,6 +112,7 @@ func Default() Config {
 		Publish:       defaultPublish(),
 		Traces:        defaultTraces(),
 		Delivery:      defaultDelivery(),
+		Rules:         defaultRules(),
 		AuditMetrics:  defaultAuditMetrics(),
 		Plugins:       defaultPlugins(),
 		Log:           Log{Level: "info", Format: "text"},

@@ -187,6 +187,17 @@ plugins:
        default_lease_ttl: 1h, max_lease_ttl: 24h}
     - {path: legacy, name: kv}
     - {path: users, type: auth, command: /x/vault-plugin-auth-users, reload_on_change: true, login_policies: ["team-*"]}
+rules:
+  builtin: [vault]
+  files: [/etc/tocsin/rules.d, rules/own.yaml]
+  priority: notice
+  matching: all
+  select: [{disable: {rule: "*"}}, {enable: {tag: vault}}]
+  strict_lists: true
+  time_zone: UTC
+  from: start
+  reload: 10s
+  patience: 5m
 audit_metrics: {enabled: false, max_series: 500, buckets: [1ms, 1s]}
 log: {level: debug, format: json}
 `
@@ -254,9 +265,14 @@ func fullConfig() Config {
 				{Type: "shop/*", Description: "Something of the shop.", Mode: "warn"},
 			},
 		},
-		Traces:       fullTraces(),
-		Delivery:     fullDelivery(),
-		Sinks:        fullSinks(),
+		Traces:   fullTraces(),
+		Delivery: fullDelivery(),
+		Sinks:    fullSinks(),
+		Rules: Rules{
+			Builtin: []RuleSet{RulesVault}, Files: []string{"/etc/tocsin/rules.d", "rules/own.yaml"}, Priority: "notice", Matching: RulesAll,
+			Select:      []RuleSelection{{Disable: RulePattern{Rule: "*"}}, {Enable: RulePattern{Tag: "vault"}}},
+			StrictLists: true, TimeZone: "UTC", From: FromStart, Reload: Duration(10 * time.Second), Patience: Duration(5 * time.Minute),
+		},
 		AuditMetrics: AuditMetrics{MaxSeries: 500, Buckets: []Duration{Duration(time.Millisecond), Duration(time.Second)}},
 		Plugins:      fullPlugins(),
 		Log:          Log{Level: "debug", Format: "json"},

@@ -124,6 +124,7 @@ func (v *validator) rules(c *Config) {
 	v.publish(c.Publish)
 	v.traces(c.Traces)
 	v.sinks(c.Sinks, c.Delivery)
+	v.alertRules(c.Rules)
 	v.auditMetrics(c.AuditMetrics)
 	v.plugins(c.Plugins)
 	v.pluginSources(c.Plugins.Sources, c.Sources)

@@ -124,6 +124,17 @@ func escape(text string) string {
 	return text
 }
 
+// Unescaped returns the event source, or name, that a part of the type of an event stands for. What
+// is not well written stands for itself.
+func Unescaped(part string) string {
+	if strings.IndexByte(part, '%') >= 0 {
+		if text, err := url.PathUnescape(part); err == nil {
+			return text
+		}
+	}
+	return part
+}
+
 func escapeAll(text string) string {
 	var b strings.Builder
 	for i := range len(text) {

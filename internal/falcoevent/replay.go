@@ -16,6 +16,7 @@ import (
 type Replay struct {
 	name, namespace, path string
 	sources               map[uint32]string
+	plugins               map[uint32]*sourceplugin.Description
 	origins               map[uint32]*Origin
 	stream                string // the name of the stream: its first event
 	number                uint64
@@ -29,6 +30,19 @@ const maxOrigins = 1000
 // that [KnownSource] knows; of others it is "plugin-<id>".
 func NewReplay(name, namespace, path string, sources map[uint32]string) *Replay {
 	return &Replay{name: name, namespace: namespace, path: path, sources: sources, origins: make(map[uint32]*Origin)}
+}
+
+// Plugins says of which plugins the stream is: those that have an event source. It is called
+// before the first event.
+func (r *Replay) Plugins(list ...*sourceplugin.Description) {
+	if r.plugins == nil {
+		r.plugins = make(map[uint32]*sourceplugin.Description)
+	}
+	for _, d := range list {
+		if d.EventSource != "" {
+			r.plugins[d.ID] = d
+		}
+	}
 }
 
 // Event returns the event that the next of the stream is. It copies what it keeps. The error is
@@ -55,6 +69,9 @@ func (r *Replay) EventSource(id uint32) (source string, known bool) {
 	if source = r.sources[id]; source != "" {
 		return source, true
 	}
+	if d := r.plugins[id]; d != nil {
+		return d.EventSource, true
+	}
 	if source = KnownSource(id); source != "" {
 		return source, true
 	}
@@ -66,7 +83,11 @@ func (r *Replay) origin(id uint32) *Origin {
 		return o
 	}
 	source, _ := r.EventSource(id)
-	o := NewOrigin(r.name, r.namespace, r.path, &sourceplugin.Description{ID: id, EventSource: source})
+	about := &sourceplugin.Description{ID: id, EventSource: source}
+	if d := r.plugins[id]; d != nil {
+		about.Name, about.Version = d.Name, d.Version
+	}
+	o := NewOrigin(r.name, r.namespace, r.path, about)
 	if len(r.origins) == maxOrigins {
 		clear(r.origins)
 	}

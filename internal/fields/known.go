@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 // ErrNotYet means that it cannot be told yet whether there is a field.
@@ -39,4 +41,18 @@ func (u *Use) Problem() error {
 		}
 	}
 	return nil
+}
+
+// Plugins returns what is known of the plugins: what those say of themselves that have run, in the
+// order in which they are asked, and the names of the sources whose plugin has not been started
+// yet.
+func (r *Registry) Plugins() (known []*sourceplugin.Description, silent []string) {
+	for _, e := range r.all() {
+		if d := e.describe(); d != nil {
+			known = append(known, d)
+		} else {
+			silent = append(silent, e.source.Name())
+		}
+	}
+	return known, silent
 }

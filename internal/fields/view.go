@@ -127,6 +127,10 @@ func (v Value) Len() int { return int(v.count) }
 // Text returns an element as people write it: times by RFC 3339, durations as 1.5s.
 func (v Value) Text(i int) string { return v.part.texts[v.index(i)] }
 
+// Raw returns an element as the plugin encodes it: a text or a network as such, an address as its
+// 4 or 16 bytes, a number or a time as 8 bytes, a bool as one.
+func (v Value) Raw(i int) string { return v.part.raw[v.index(i)] }
+
 // Number returns an element that is a number or a time; ok says that it is one.
 func (v Value) Number(i int) (n uint64, ok bool) {
 	raw := v.part.raw[v.index(i)]

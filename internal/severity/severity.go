@@ -32,6 +32,28 @@ func (s Severity) String() string {
 	return "unknown"
 }
 
+// Number returns the severity number of OpenTelemetry's data model of logs, which is also that of
+// the severity extension of CloudEvents, and its short name.
+func (s Severity) Number() (int, string) {
+	switch s {
+	case Emergency:
+		return 21, "FATAL"
+	case Alert:
+		return 19, "ERROR3"
+	case Critical:
+		return 18, "ERROR2"
+	case Error:
+		return 17, "ERROR"
+	case Warning:
+		return 13, "WARN"
+	case Notice:
+		return 10, "INFO2"
+	case Debug:
+		return 5, "DEBUG"
+	}
+	return 9, "INFO"
+}
+
 // Types of events that have a meaning here.
 const (
 	AlertTypes = "alert/"       // of alerts
@@ -41,6 +63,9 @@ const (
 // Keys of the metadata of alerts. The names are those of Falco.
 const (
 	MetadataPriority = "priority" // the name of a severity
+	MetadataRule     = "rule"     // its name
+	MetadataOutput   = "output"   // what has happened, for people
+	MetadataKey      = "key"      // whom the alert is about, if the rule tells them apart
 	MetadataState    = "state"    // "resolved" when it is over
 )
 

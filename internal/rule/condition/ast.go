@@ -62,6 +62,8 @@ type Check struct {
 	At   Pos
 	Left Operand // a *Field or a *Transformer
 	Op   Op
+	// Doubled says that Equal is written as ==, which means the same.
+	Doubled bool
 	// Modifier says how many of the values on the right side must fit; [None] for the operators
 	// that have no such choice.
 	Modifier Modifier
@@ -105,6 +107,7 @@ type Literal struct {
 	At     Pos
 	Text   string // without quotes and escapes
 	Quoted bool
+	Raw    string // as it is written, quotes and escapes included; empty if it was not read
 }
 
 // List is a list of values.
@@ -179,6 +182,8 @@ type Error struct {
 	At      Pos
 	Message string
 	Hint    string // what to do, for people; may be empty
+	// Code is that of Falco for a warning, if it is not the usual one: LOAD_UNSAFE_NA_CHECK.
+	Code string
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -5,16 +5,193 @@
 package load
 
 import (
+	"errors"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/rule/condition"
 	"github.com/tocsin-events/tocsin/internal/severity"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+	"github.com/tocsin-events/tocsin/internal/spelling"
 )
+
+// Bounds of what is loaded. What is beyond is an error.
+const (
+	MaxFileBytes = 16 << 20
+	// maxConditionBytes bounds a condition with all lists in it, and other texts.
+	maxConditionBytes = 1 << 20
+	// maxNodes bounds what is in a file, with what aliases stand for, and all items of lists.
+	maxNodes = 2_000_000
+	// maxWarnings bounds the warnings of a file.
+	maxWarnings = 5_000
+)
+
+// Compiler knows the fields of events. It is asked by one goroutine.
+type Compiler interface {
+	// Source says whether there are events of an event source.
+	Source(name string) bool
+	// Condition compiles a condition without macros. Warnings have a Code, or are about what the
+	// condition may not mean. The error is, or wraps, a [*condition.Error]. It wraps
+	// fieldtext.ErrUnknownField, or says "nonexistent field", if there is no such field.
+	Condition(source string, e condition.Expr) (warnings []*condition.Error, err error)
+	// Output compiles an output. It returns the fields and transformers in it as they are written,
+	// in order and as often as they are there. The error is as that of Condition, with an offset in the text.
+	Output(source, text string) (fields []string, err error)
+}
+
+// Options say how files are loaded.
+type Options struct {
+	Compiler Compiler
+	// Plugins are those that there are: for required_plugin_versions, and for what Describe
+	// says about the plugins that a rule uses.
+	Plugins []*sourceplugin.Description
+	// AnyPlugins does not ask for what required_plugin_versions says.
+	AnyPlugins bool
+	// Minimum is the least priority of rules that are loaded; nil: all are.
+	Minimum *severity.Severity
+	// Selections turn rules on and off, in this order.
+	Selections []Selection
+	// StrictLists leaves names of lists in quoted strings alone, where Falco replaces them.
+	StrictLists bool
+	// Sources are the names of event sources, for hints.
+	Sources []string
+}
+
+// Load reads files in this order and returns the rules in definition order, and what was wrong. If
+// there is an error there are no rules. It does not return those with an unknown source, those
+// that are skipped, and those with a priority that is too low; those that are turned off it does.
+func Load(files []File, o Options) ([]*Rule, *Report) {
+	l := load(files, o)
+	if !l.report.OK() || l.result == nil {
+		return nil, l.report
+	}
+	return l.rules(), l.report
+}
+
+// loader has the state of loading.
+type loader struct {
+	options   Options
+	compiler  Compiler
+	collector collector
+	parsed    map[string]parsedText
+	report    *Report
+	file      *FileReport // the one that is read
+	result    *compiled   // of the last file
+	compiling bool
+}
+
+func load(files []File, o Options) *loader {
+	l := &loader{options: o, compiler: o.Compiler, parsed: make(map[string]parsedText), report: &Report{}}
+	for _, f := range files {
+		l.load(f)
+	}
+	return l
+}
+
+// load reads a file and compiles everything that was collected so far, as the real engine does: a
+// rule may be wrong when it is read, whatever later files say.
+func (l *loader) load(f File) {
+	l.file = &FileReport{Name: f.Name}
+	l.report.Files = append(l.report.Files, l.file)
+	l.result = nil
+	fail := func(f *failure) { l.file.Errors = append(l.file.Errors, f.diagnostic()) }
+	src := newSource(f)
+	if f.Err != nil {
+		fail(&failure{ErrFileRead, f.Err.Error(), "", newContext(src)})
+		return
+	}
+	docs, err := src.parse()
+	if err != nil {
+		c := newContext(src)
+		if at, ok := errors.AsType[*yamlError](err); ok {
+			c = &context{src: src, up: c, kind: inValue, marked: true, mark: src.markAt(at.at)}
+		}
+		fail(&failure{ErrYAMLParse, err.Error(), "", c})
+		return
+	}
+	l.file.SchemaValid, l.file.SchemaWarnings = checkSchema(src, docs)
+	if f := l.read(src, docs); f != nil {
+		fail(f)
+		return
+	}
+	if f := l.checkPlugins(); f != nil {
+		fail(f)
+		return
+	}
+	l.compiling = true
+	c, failed := l.compile()
+	l.compiling = false
+	if failed != nil {
+		fail(failed)
+		return
+	}
+	l.result = c
+}
+
+// warn notes a warning. It returns nil if there are too many.
+func (l *loader) warn(code Code, message, hint string, at *context) *Diagnostic {
+	if len(l.file.Warnings) >= maxWarnings {
+		l.file.LeftOut++
+		return nil
+	}
+	d := at.diagnostic(code, message, hint)
+	d.Compiled = l.compiling
+	l.file.Warnings = append(l.file.Warnings, d)
+	return d
+}
+
+// ruleHint guesses which rule was meant.
+func (l *loader) ruleHint(name string) string {
+	names := make([]string, 0, len(l.collector.rules.list))
+	for _, r := range l.collector.rules.list {
+		names = append(names, r.name)
+	}
+	if near := spelling.Nearest(name, names); near != "" {
+		return `did you mean "` + near + `"?`
+	}
+	return "files are read in their order"
+}
+
+func (l *loader) sourceHint(name string) string {
+	if near := spelling.Nearest(name, l.options.Sources); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return "a plugin that has this source must be there"
+}
+
+// rules returns what was compiled.
+func (l *loader) rules() []*Rule {
+	list := make([]*Rule, 0, len(l.result.rules))
+	for _, c := range l.result.rules {
+		r := c.item
+		if l.options.Minimum != nil && r.priority > *l.options.Minimum {
+			continue
+		}
+		n := &Rule{
+			Name: r.name, Description: r.description, Source: r.source, Priority: r.priority,
+			Tags: slices.Clone(r.tags), Enabled: r.enabled,
+			ConditionText: r.condition.s, Condition: c.condition, Output: r.output.s,
+			At: r.context.src.place(r.context.place().offset),
+		}
+		if w := r.window; w != nil {
+			n.Window = &Window{Within: w.within, By: w.by, Count: w.count, Distinct: w.distinct, Then: c.then, New: w.new}
+		}
+		if t := r.throttle; t != nil {
+			n.Throttle = &Throttle{Every: t.every, By: t.by}
+		}
+		list = append(list, n)
+	}
+	applySelections(list, l.options.Selections)
+	return list
+}
 
 // File is a file of rules.
 type File struct {
 	Name    string // as people know it
 	Content []byte
+	// Err says that it could not be read.
+	Err error
 }
 
 // Rule is a rule, in definition order.
@@ -41,7 +218,15 @@ type Rule struct {
 type Place struct {
 	File         string
 	Line, Column int
-	Offset       int
+	Offset       int // in bytes, from 0
+}
+
+// String returns file:line:column, or the file alone if that is all that is known.
+func (p Place) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return p.File + ":" + strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column)
 }
 
 // Window makes a rule one about several events: Count of them within a time, or some that follow
@@ -65,4 +250,12 @@ type Window struct {
 type Throttle struct {
 	Every time.Duration // at most one alert in this time
 	By    []string      // for each value of these fields; empty: of the rule
+}
+
+// Selection enables or disables rules after all files are read, as "rules" of Falco's configuration
+// does. They are applied in order.
+type Selection struct {
+	Enable bool
+	// Rule is the name of a rule, in which * stands for any text; Tag is a tag. One of them is set.
+	Rule, Tag string
 }

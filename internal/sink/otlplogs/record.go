@@ -61,7 +61,7 @@ func newRecord(item deliver.Item, b *deliver.Batch) *record {
 	if r.observed == 0 {
 		r.observed = r.time
 	}
-	r.severity, r.severityText = number(severity.Of(e))
+	r.severity, r.severityText = severity.Of(e).Number()
 	if strings.HasPrefix(e.Type, severity.AlertTypes) {
 		if priority, ok := e.Metadata.Text(severity.MetadataPriority); ok {
 			r.severityText = clean(priority) // as its source calls it
@@ -124,28 +124,6 @@ func (r *record) fields(prefix string, fields event.Fields) {
 		}
 		r.attributes = append(r.attributes, a)
 	}
-}
-
-// number returns the severity number of a severity, and its short name, as the data model
-// of logs maps those of syslog.
-func number(s severity.Severity) (int, string) {
-	switch s {
-	case severity.Emergency:
-		return 21, "FATAL"
-	case severity.Alert:
-		return 19, "ERROR3"
-	case severity.Critical:
-		return 18, "ERROR2"
-	case severity.Error:
-		return 17, "ERROR"
-	case severity.Warning:
-		return 13, "WARN"
-	case severity.Notice:
-		return 10, "INFO2"
-	case severity.Debug:
-		return 5, "DEBUG"
-	}
-	return 9, "INFO"
 }
 
 // body returns the payload: JSON as its values, other text as a string, anything else as

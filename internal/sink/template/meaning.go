@@ -11,13 +11,6 @@ import (
 // What presets say of an event is found here, so that templates of one's own can say it,
 // too.
 
-// Keys of the metadata of alerts, besides those of package severity. The names are those of
-// Falco.
-const (
-	metadataRule   = "rule"
-	metadataOutput = "output" // what has happened, for people
-)
-
 // Severity is how bad it is, in the words of PagerDuty: critical, error, warning or info.
 func (v *view) Severity() string {
 	switch s := severity.Of(v.event); {
@@ -39,7 +32,7 @@ func (v *view) Resolved() bool { return severity.Resolved(v.event) }
 func (v *view) Subject() string {
 	switch {
 	case strings.HasPrefix(v.Type, severity.AlertTypes):
-		if rule := v.text(metadataRule); rule != "" {
+		if rule := v.text(severity.MetadataRule); rule != "" {
 			return rule
 		}
 		return strings.TrimPrefix(v.Type, severity.AlertTypes)
@@ -69,7 +62,7 @@ func (v *view) Actor() string {
 // Summary is one line that tells what has happened.
 func (v *view) Summary() string {
 	if strings.HasPrefix(v.Type, severity.AlertTypes) {
-		s := v.text(metadataOutput)
+		s := v.text(severity.MetadataOutput)
 		if s == "" {
 			s = v.Subject()
 		}
@@ -109,6 +102,9 @@ func (v *view) Key() string {
 	if strings.HasPrefix(v.Type, severity.SinkTypes) && (v.Resolved() || severity.Of(v.event) == severity.Error) {
 		parts = []string{severity.SinkTypes, v.Source, v.Subject()}
 	}
+	if key := v.text(severity.MetadataKey); key != "" && strings.HasPrefix(v.Type, severity.AlertTypes) {
+		parts = append(parts, key)
+	}
 	h := sha256.New()
 	for _, p := range parts {
 		h.Write(append([]byte(p), 0))
@@ -130,7 +126,7 @@ func (v *view) Facts() []any {
 	add("Source", v.Source)
 	add("By", v.Actor())
 	add("From", v.text("remote_address"))
-	seen := map[string]bool{"path": true, "data_path": true, "operation": true, "modified": true, "display_name": true, "remote_address": true, metadataOutput: true}
+	seen := map[string]bool{"path": true, "data_path": true, "operation": true, "modified": true, "display_name": true, "remote_address": true, severity.MetadataOutput: true}
 	for _, f := range v.event.Metadata {
 		if !seen[f.Key] && !strings.HasSuffix(f.Key, "_id") && !strings.HasSuffix(f.Key, "accessor") {
 			add(f.Key, f.Value)

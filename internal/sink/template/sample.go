@@ -33,7 +33,7 @@ func Sample(e *event.Event) *event.Event {
 		sample := *e
 		sample.Metadata = e.Metadata.Clone()
 		for _, key := range []struct{ name, value string }{
-			{severity.MetadataPriority, "Warning"}, {metadataRule, strings.TrimPrefix(e.Type, severity.AlertTypes)}, {metadataOutput, "what has happened"},
+			{severity.MetadataPriority, "Warning"}, {severity.MetadataRule, strings.TrimPrefix(e.Type, severity.AlertTypes)}, {severity.MetadataOutput, "what has happened"},
 		} {
 			if _, there := sample.Metadata.Get(key.name); !there {
 				sample.Metadata.Set(key.name, key.value)

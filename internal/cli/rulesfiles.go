@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-events/tocsin/internal/rule/load"
+)
+
+// maxRuleFiles bounds how many files of rules are read.
+const maxRuleFiles = 10_000
+
+// ruleFileArgs checks that there are FILES.
+func ruleFileArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usagef(cmd, "the FILES are missing: files of rules, directories of them, or '-' for standard input")
+	}
+	standard := 0
+	for _, a := range args {
+		if a == "-" {
+			standard++
+		}
+	}
+	if standard > 1 {
+		return usagef(cmd, "'-' is standard input, which can be read once")
+	}
+	return nil
+}
+
+// readRuleFiles reads files of rules in the order that is given. Of a directory they are the files
+// in it whose names end with .yaml or .yml, by name, as in Falco; "-" is standard input.
+func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
+	names, err := ruleFileNames(names)
+	if err != nil {
+		return nil, err
+	}
+	var files []load.File
+	for _, name := range names {
+		from, shown := in, "standard input"
+		if name != "-" {
+			f, err := os.Open(name)
+			if err != nil {
+				return nil, ruleFileError(name, err)
+			}
+			defer f.Close()
+			from, shown = f, name
+		}
+		content, err := io.ReadAll(io.LimitReader(from, load.MaxFileBytes+1))
+		switch {
+		case err != nil:
+			return nil, ruleFileError(shown, err)
+		case len(content) > load.MaxFileBytes:
+			return nil, fmt.Errorf("%s has more than %d bytes, which no file of rules may have", visible(shown), load.MaxFileBytes)
+		}
+		files = append(files, load.File{Name: shown, Content: content})
+	}
+	return files, nil
+}
+
+// ruleFileNames replaces directories by the files of rules in them.
+func ruleFileNames(names []string) (files []string, err error) {
+	for _, name := range names {
+		info, err := os.Stat(name)
+		switch {
+		case name == "-" || err != nil: // who opens it says what is wrong
+			files = append(files, name)
+			continue
+		case !info.IsDir():
+			files = append(files, name)
+			continue
+		}
+		entries, err := os.ReadDir(name)
+		if err != nil {
+			return nil, ruleFileError(name, err)
+		}
+		found := len(files)
+		for _, e := range entries {
+			path := filepath.Join(name, e.Name())
+			if ext := filepath.Ext(path); ext != ".yaml" && ext != ".yml" || strings.HasPrefix(e.Name(), ".") {
+				continue
+			}
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				continue
+			}
+			if isRuleTestFile(path) {
+				continue
+			}
+			files = append(files, path)
+		}
+		if len(files) == found {
+			return nil, fmt.Errorf("the directory %s has no files of rules: their names end with .yaml or .yml", visible(name))
+		}
+		if len(files) > maxRuleFiles {
+			return nil, fmt.Errorf("there are more than %d files of rules", maxRuleFiles)
+		}
+	}
+	return files, nil
+}
+
+// isRuleTestFile reports whether a file has tests of rules and no rules.
+func isRuleTestFile(name string) bool {
+	base := strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))
+	return strings.HasSuffix(base, ".test") || strings.HasSuffix(base, "_test")
+}
+
+func ruleFileError(name string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("the file of rules %s does not exist", visible(name))
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("the file of rules %s may not be read by this user", visible(name))
+	}
+	return fmt.Errorf("read %s: %w", visible(name), err)
+}

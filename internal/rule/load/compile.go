@@ -1,0 +1,434 @@
+package load
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tocsin-events/tocsin/internal/fieldtext"
+	"github.com/tocsin-events/tocsin/internal/rule/condition"
+	"github.com/tocsin-events/tocsin/internal/spelling"
+)
+
+// compiled is what became of everything that was collected.
+type compiled struct {
+	lists  []*compiledList
+	macros []*compiledMacro
+	rules  []*compiledRule
+	byName map[string]*compiledMacro
+}
+
+type compiledList struct {
+	item  *listItem
+	items []string // with those of lists that it names
+	used  bool
+}
+
+type compiledMacro struct {
+	item      *macroItem
+	condition condition.Expr
+	size      int
+	used      bool
+}
+
+type compiledRule struct {
+	item            *ruleItem
+	condition       condition.Expr
+	exceptionFields []string
+	outputFields    []string
+	then            []condition.Expr
+}
+
+// compile compiles everything that was collected. It ends at the first error.
+func (l *loader) compile() (*compiled, *failure) {
+	c := &compiled{byName: make(map[string]*compiledMacro)}
+	if f := l.compileLists(c); f != nil {
+		return nil, f
+	}
+	for _, m := range l.collector.macros.list {
+		e, _, f := l.parse(c, m.condition, m.conditionContext)
+		if f != nil {
+			return nil, f
+		}
+		n := &compiledMacro{item: m, condition: e}
+		c.macros = append(c.macros, n)
+		c.byName[m.name] = n
+	}
+	for _, m := range c.macros {
+		x := expander{compiled: c, visibility: m.item.visibility, limited: true}
+		e := x.expand(m.condition, nil)
+		if f := x.failure(m.item.condition, m.item.context); f != nil {
+			return nil, f
+		}
+		m.condition, m.size = e, x.size
+	}
+	for _, r := range l.collector.rules.list {
+		if r.unknownSource {
+			continue
+		}
+		n, f := l.compileRule(c, r)
+		if f != nil {
+			return nil, f
+		}
+		if n != nil {
+			c.rules = append(c.rules, n)
+		}
+	}
+	for _, m := range c.macros {
+		if !m.used {
+			l.warn(WarnUnusedMacro, "Macro not referred to by any other rule/macro", "", m.item.context)
+		}
+	}
+	for _, i := range c.lists {
+		if !i.used {
+			l.warn(WarnUnusedList, "List not referred to by any other rule/macro", "", i.item.context)
+		}
+	}
+	return c, nil
+}
+
+// compileLists puts the items of lists in the place of their names in later lists. That goes one
+// step deep, as in the real engine: what is in a list there stays as it is written.
+func (l *loader) compileLists(c *compiled) *failure {
+	used := make(map[string]bool)
+	total := 0
+	for _, i := range l.collector.lists.list {
+		n := &compiledList{item: i}
+		for _, text := range i.items {
+			other, ok := l.collector.lists.find(text)
+			if !ok || other.index >= i.visibility {
+				n.items = append(n.items, text)
+				total++
+				continue
+			}
+			used[text] = true
+			n.items = append(n.items, other.items...)
+			if total += len(other.items); total > maxNodes {
+				return &failure{ErrValidate, "the lists have too many items", "", i.context}
+			}
+		}
+		c.lists = append(c.lists, n)
+	}
+	for _, n := range c.lists {
+		n.used = used[n.item.name]
+	}
+	return nil
+}
+
+// parse puts lists in the place of their names, and parses what results.
+func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text, *failure) {
+	for _, i := range c.lists {
+		s := t.substitute(i.item.name, i.items, l.options.StrictLists)
+		if s != t {
+			i.used = true
+			t = s
+		}
+		if len(t.s) > maxConditionBytes {
+			return nil, nil, &failure{ErrCompileCondition, "the condition has more than " + strconv.Itoa(maxConditionBytes) + " bytes, with the lists in it", "", at}
+		}
+	}
+	p, ok := l.parsed[t.s]
+	if !ok || !sameOrigin(p.text, t) {
+		p.text = t
+		p.expr, p.err = condition.Parse(t.condition())
+		l.parsed[t.s] = p
+	}
+	if p.err != nil {
+		message, hint := errorText(p.err)
+		return nil, nil, &failure{ErrCompileCondition, message, hint, at.expression(t, errorOffset(p.err))}
+	}
+	return p.expr, t, nil
+}
+
+// parsedText is a condition that was parsed before.
+type parsedText struct {
+	text *text
+	expr condition.Expr
+	err  error
+}
+
+// sameOrigin says whether two texts come from the same scalars.
+func sameOrigin(a, b *text) bool {
+	return slices.EqualFunc(a.parts, b.parts, func(x, y part) bool {
+		if x.from == nil || y.from == nil {
+			return x.from == y.from
+		}
+		return x.at == y.at && x.from.node == y.from.node && x.off == y.off
+	})
+}
+
+// errorText returns the message and the hint of an error about a condition.
+func errorText(err error) (message, hint string) {
+	var e *condition.Error
+	if errors.As(err, &e) {
+		return e.Message, e.Hint
+	}
+	return err.Error(), ""
+}
+
+func errorOffset(err error) int {
+	var e *condition.Error
+	if errors.As(err, &e) {
+		return e.At.Offset
+	}
+	return 0
+}
+
+// unknownField says that an error is about a field that there is not.
+func unknownField(err error) bool {
+	return errors.Is(err, fieldtext.ErrUnknownField) || strings.Contains(err.Error(), "nonexistent field") ||
+		strings.Contains(err.Error(), "invalid formatting token")
+}
+
+// expander puts the conditions of macros in the place of their names.
+type expander struct {
+	compiled   *compiled
+	visibility int
+	limited    bool // by visibility
+	size       int
+	tooLarge   bool
+	loop       *condition.Macro
+	unknown    *condition.Macro
+	later      bool // the unknown one is defined, but later
+}
+
+// maxConditionNodes bounds a condition with all macros in it.
+const maxConditionNodes = 100_000
+
+func (x *expander) expand(e condition.Expr, path []string) condition.Expr {
+	if x.size++; x.size > maxConditionNodes {
+		x.tooLarge = true
+		return e
+	}
+	switch e := e.(type) {
+	case *condition.And:
+		if terms, changed := x.all(e.Terms, path); changed {
+			return &condition.And{At: e.At, Terms: terms}
+		}
+	case *condition.Or:
+		if terms, changed := x.all(e.Terms, path); changed {
+			return &condition.Or{At: e.At, Terms: terms}
+		}
+	case *condition.Not:
+		if term := x.expand(e.Term, path); term != e.Term {
+			return &condition.Not{At: e.At, Term: term}
+		}
+	case *condition.Macro:
+		m := x.compiled.byName[e.Name]
+		switch {
+		case m == nil || x.limited && m.item.index >= x.visibility:
+			if x.unknown == nil {
+				x.unknown, x.later = e, m != nil
+			}
+		case slices.Contains(path, e.Name):
+			if x.loop == nil {
+				x.loop = e
+			}
+		default:
+			m.used = true
+			if m.size > 0 && !x.limited {
+				// It has no macros in it any more.
+				if x.size += m.size; x.size > maxConditionNodes {
+					x.tooLarge = true
+				}
+				return m.condition
+			}
+			return x.expand(m.condition, append(slices.Clip(path), e.Name))
+		}
+	}
+	return e
+}
+
+func (x *expander) all(terms []condition.Expr, path []string) ([]condition.Expr, bool) {
+	result := make([]condition.Expr, len(terms))
+	changed := false
+	for i, t := range terms {
+		result[i] = x.expand(t, path)
+		changed = changed || result[i] != t
+	}
+	return result, changed
+}
+
+// failure returns what went wrong, about a condition of an item.
+func (x *expander) failure(t *text, at *context) *failure {
+	switch {
+	case x.loop != nil:
+		return &failure{ErrValidate, "reference loop in macro '" + x.loop.Name + "'", "", x.context(t, x.loop, at)}
+	case x.unknown != nil:
+		hint := ""
+		if x.later {
+			hint = "it is defined later; macros may only use those that are defined before them"
+		} else {
+			names := make([]string, 0, len(x.compiled.macros))
+			for _, m := range x.compiled.macros {
+				names = append(names, m.item.name)
+			}
+			if near := spelling.Nearest(x.unknown.Name, names); near != "" {
+				hint = "did you mean " + near + "?"
+			} else if slices.ContainsFunc(x.compiled.lists, func(i *compiledList) bool { return i.item.name == x.unknown.Name }) {
+				hint = "it is a list; write FIELD in (" + x.unknown.Name + ")"
+			}
+		}
+		return &failure{ErrValidate, "Undefined macro '" + x.unknown.Name + "' used in filter.", hint, x.context(t, x.unknown, at)}
+	case x.tooLarge:
+		return &failure{ErrValidate, "the condition is too large, with the macros in it", "", at}
+	}
+	return nil
+}
+
+// context returns where a macro is named. The snippet of the real engine shows the condition as it
+// is without its lists replaced.
+func (x *expander) context(t *text, m *condition.Macro, at *context) *context {
+	c := at.expression(t, m.At.Offset)
+	c.exact, c.exactAt = position(m.At)
+	return c
+}
+
+func (l *loader) compileRule(c *compiled, r *ruleItem) (*compiledRule, *failure) {
+	n := &compiledRule{item: r}
+	whole, fields, f := r.withExceptions()
+	if f != nil {
+		return nil, f
+	}
+	n.exceptionFields = fields
+	outputFields, err := l.compiler.Output(r.source, r.output.s)
+	if err != nil {
+		message, hint := errorText(err)
+		at := *r.outputContext
+		at.exact, at.exactAt = r.output, errorOffset(err)
+		if unknownField(err) && r.skipUnknown {
+			l.warn(WarnUnknownFilter, message, hint, &at)
+			return nil, nil
+		}
+		return nil, &failure{ErrCompileOutput, message, hint, &at}
+	}
+	n.outputFields = outputFields
+	e, f := l.compileCondition(c, r, whole, r.conditionContext)
+	if e == nil {
+		return nil, f
+	}
+	n.condition = e
+	if r.source == defaultSource && r.warnEventTypes && !restrictsEventType(e) {
+		l.warn(WarnNoEventType, "Rule matches too many evt.type values. This has a significant performance penalty.", "add evt.type = or evt.type in", r.context)
+	}
+	if r.window != nil {
+		for i := range r.window.then {
+			s := &r.window.then[i]
+			e, f := l.compileCondition(c, r, s.text, s.context)
+			if e == nil {
+				return nil, f
+			}
+			n.then = append(n.then, e)
+		}
+		if f := l.checkFields(r, r.window.context, r.window.by, r.window.new, []string{r.window.distinct}); f != nil {
+			return nil, f
+		}
+	}
+	if r.throttle != nil {
+		if f := l.checkFields(r, r.throttle.context, r.throttle.by); f != nil {
+			return nil, f
+		}
+	}
+	return n, nil
+}
+
+// compileCondition compiles a condition of a rule. It returns neither for a rule that is skipped.
+func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *context) (condition.Expr, *failure) {
+	e, _, f := l.parse(c, whole, at)
+	if f != nil {
+		return nil, f
+	}
+	x := expander{compiled: c}
+	e = x.expand(e, nil)
+	if f := x.failure(whole, r.context); f != nil {
+		return nil, f
+	}
+	inCondition := func(p condition.Pos) *context {
+		here := at.expression(whole, p.Offset)
+		here.exact, here.exactAt = position(p)
+		return here
+	}
+	warnings, err := l.compiler.Condition(r.source, e)
+	if err != nil {
+		message, hint := errorText(err)
+		here := at
+		if p, ok := errors.AsType[*condition.Error](err); ok {
+			here = inCondition(p.At)
+		}
+		if unknownField(err) && r.skipUnknown {
+			l.warn(WarnUnknownFilter, message, hint, here)
+			return nil, nil
+		}
+		return nil, &failure{ErrCompileCondition, message, hint, here}
+	}
+	l.conditionWarnings(warnings, at, inCondition)
+	return e, nil
+}
+
+func (l *loader) conditionWarnings(warnings []*condition.Error, at *context, in func(condition.Pos) *context) {
+	unsafe := false
+	for _, w := range warnings {
+		if Code(w.Code) != WarnUnsafeNACheck {
+			continue
+		}
+		if unsafe {
+			continue // the real engine tells it once
+		}
+		unsafe = true
+		message := w.Message
+		if message == "" {
+			message = "the condition compares a field with <NA>"
+		}
+		if d := l.warn(WarnUnsafeNACheck, message, w.Hint, at); d != nil {
+			exact := in(w.At).diagnostic(WarnUnsafeNACheck, message, w.Hint)
+			d.At, d.Line, d.Width = exact.At, exact.Line, exact.Width
+		}
+	}
+	for _, w := range warnings {
+		if Code(w.Code) != WarnUnsafeNACheck {
+			l.warn(WarnCompileCondition, w.Message, w.Hint, in(w.At))
+		}
+	}
+}
+
+// checkFields looks whether the fields that windows and throttles count by are there.
+func (l *loader) checkFields(r *ruleItem, at *context, lists ...[]string) *failure {
+	for _, list := range lists {
+		for _, name := range list {
+			if name == "" {
+				continue
+			}
+			t := &condition.Text{Content: name}
+			o, end, err := condition.ParseOperand(t, 0)
+			_, isField := o.(*condition.Field)
+			_, isTransformer := o.(*condition.Transformer)
+			switch {
+			case err == nil && end == len(name) && (isField || isTransformer):
+				_, err = l.compiler.Condition(r.source, &condition.Check{At: o.Position(), Left: o, Op: condition.Exists})
+				if err == nil {
+					continue
+				}
+			case err == nil:
+				err = errors.New("'" + name + "' is no field")
+			}
+			message, hint := errorText(err)
+			return &failure{ErrYAMLValidate, message, hint, at}
+		}
+	}
+	return nil
+}
+
+// restrictsEventType says whether a condition holds for few types of events of the kernel alone.
+func restrictsEventType(e condition.Expr) bool {
+	switch e := e.(type) {
+	case *condition.And:
+		return slices.ContainsFunc(e.Terms, restrictsEventType)
+	case *condition.Or:
+		return !slices.ContainsFunc(e.Terms, func(t condition.Expr) bool { return !restrictsEventType(t) })
+	case *condition.Check:
+		f, ok := e.Left.(*condition.Field)
+		return ok && f.Name == "evt.type" && (e.Op == condition.Equal || e.Op == condition.In)
+	}
+	return false
+}

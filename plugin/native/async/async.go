@@ -1,0 +1,3 @@
+// Package async gives a native plugin the functions of plugins that have asynchronous events: see
+// package native.
+package async

@@ -1,0 +1,3 @@
+// Package extract gives a native plugin the functions of plugins that have fields: see package
+// native.
+package extract
