@@ -42,6 +42,7 @@ func rows() []row {
 		{name: "native plugin, payloads of 700 B into the journal", against: "append of the same, one pipelined producer", unit: "/s", want: 0.6, measure: nativeDurable},
 		{name: "native plugin, 10 fields that are strings extracted, events", against: "wanted", unit: "/s", want: 1, measure: nativeExtract},
 		{name: "plugin of our SDK in the process, events of 16 B, counted", against: "wanted", unit: "/s", want: 1, measure: sdkCounted},
+		{name: "plugin for Falco in our host, history of a hub, 700 B", against: "wanted", unit: "/s", want: 1, measure: tocsinInFalco},
 		{name: "capture write, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureWrite},
 		{name: "capture read, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureRead},
 		{name: "policy decision, not cached, 1,000 rules", against: "allowed", unit: "µs", want: 1, most: true, measure: decide},
