@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -100,10 +102,75 @@ func startHistory(ctx context.Context, dir string, count int) (address string, s
 	}, nil
 }
 
-// tocsinInFalco measures how many events per second come out of the plugin for Falco, in the host
-// of native plugins, that reads the history of a hub. Each of these three is a process.
-func tocsinInFalco(ctx context.Context, s settings) (ours, against float64, err error) {
-	const count = 1_000_000
+// startFeeder serves frames as a hub writes them, each a CloudEvent of eventBytes bytes, without
+// end: nothing is done for an event but to count it up.
+func startFeeder() (address string, stop func(), err error) {
+	const inWrite = 128
+	const digits = "0000000000000000000000000"
+	e := notification(time.Now())
+	e.Metadata.Set("filler", "")
+	e.Metadata.Set("filler", string(noise(max(0, eventBytes-len(event.AppendCloudEvent(nil, e, digits))))))
+	frame := websocket.BeginFrame(nil)
+	frame = websocket.EndFrame(append(event.AppendCloudEvent(frame, e, digits), '\n'), 0, websocket.Text)
+	end := bytes.Index(frame, []byte(digits)) + len(digits)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	var serving sync.WaitGroup
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handshake, err := websocket.Check(r, websocket.Options{})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		conn, err := handshake.Accept(w)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		frames := bytes.Repeat(frame, inWrite)
+		for n := uint64(1); ; {
+			for i := end; i < len(frames); i += len(frame) {
+				for d, rest := i-1, n; rest > 0; d, rest = d-1, rest/10 {
+					frames[d] = '0' + byte(rest%10)
+				}
+				n++
+			}
+			if _, err := conn.Write(frames); err != nil {
+				return
+			}
+		}
+	})}
+	serving.Go(func() { server.Serve(ln) })
+	return "http://" + ln.Addr().String(), func() {
+		server.Close()
+		serving.Wait()
+	}, nil
+}
+
+// tocsinFed measures how many events per second come out of the plugin for Falco, in the host of
+// native plugins, when it gets as many as it can take.
+func tocsinFed(ctx context.Context, s settings) (ours, against float64, err error) {
+	address, done, err := startFeeder()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer done()
+	p, stop, err := tocsinPlugin(ctx, s, address)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	n, took, err := streamed(ctx, p, s.window, "")
+	return float64(n) / took.Seconds(), 500_000, err
+}
+
+// tocsinReads compares how many events per second come out of it when it reads the history of a
+// hub, with what somebody gets who reads the same and only counts. The plugin is a process of its
+// own.
+func tocsinReads(ctx context.Context, s settings) (ours, against float64, err error) {
+	const count = 300_000
 	address, done, err := startHistory(ctx, s.dir, count)
 	if err != nil {
 		return 0, 0, err
@@ -114,22 +181,35 @@ func tocsinInFalco(ctx context.Context, s settings) (ours, against float64, err 
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	stream, err := p.Open(ctx, sourceplugin.Open{Params: `{"since":"oldest"}`})
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, stream.Close(ctx)) }()
-	var b sourceplugin.Batch
-	n, start := 0, time.Time{}
-	for read := 0; read < count; read += b.Count {
-		if err := stream.Next(ctx, &b); err != nil {
-			return 0, 0, err
+	return alternate(s.window, func(time.Duration) (float64, error) {
+		stream, err := p.Open(ctx, sourceplugin.Open{Params: `{"since":"oldest"}`})
+		if err != nil {
+			return 0, err
 		}
-		if start.IsZero() && b.Count > 0 { // it is under way
-			start = time.Now()
-			continue
+		var b sourceplugin.Batch
+		for n := 0; n < count && err == nil; n += b.Count {
+			err = stream.Next(ctx, &b)
 		}
-		n += b.Count
-	}
-	return float64(n) / time.Since(start).Seconds(), 500_000, nil
+		return count, errors.Join(err, stream.Close(ctx))
+	}, func(time.Duration) (float64, error) {
+		conn, r, err := dialWebSocket(strings.TrimPrefix(address, "http://"), "/", nil)
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Close()
+		frames := frameReader{r}
+		for n := 0; n < count; {
+			op, size, err := frames.header()
+			if err == nil {
+				_, err = frames.r.Discard(size)
+			}
+			if err != nil {
+				return 0, err
+			}
+			if op <= 2 {
+				n++
+			}
+		}
+		return count, nil
+	})
 }
