@@ -83,7 +83,7 @@ func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
 // lines returns what is behind "condition:", and the lines below.
 func lines(e condition.Expr, appended bool, indent int, comment string) ([]string, bool) {
 	const key = "condition: "
-	if text, ok := write(e, appended, 1<<30); ok && indent+len(key)+utf8.RuneCountInString(text) <= Width && isPlain(text) {
+	if text, ok := write(e, appended, 1<<30); ok && indent+len(key)+utf8.RuneCountInString(text+comment) <= Width && isPlain(text) {
 		return []string{" " + text + comment}, true
 	}
 	text, ok := write(e, appended, Width-indent-2)
