@@ -29,6 +29,7 @@ func newRules(s *Streams) *cobra.Command {
 func rulesCommands(s *Streams) []*cobra.Command {
 	return []*cobra.Command{
 		newRulesFmt(s),
+		newRulesFields(s),
 		newRulesRun(s),
 		newRulesTry(s),
 	}
