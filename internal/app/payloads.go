@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -47,17 +46,5 @@ func (p payloads) Open(ctx context.Context, name string) (*api.Payload, error) {
 // payload returns the bytes that a reference in an event stands for. The error wraps
 // [fs.ErrNotExist] if they are not there, or not any more.
 func (a *App) payload(ctx context.Context, ref string) ([]byte, error) {
-	name, ok := strings.CutPrefix(ref, vaultaudit.PayloadPath)
-	if !ok || !payloadName.MatchString(name) {
-		return nil, fmt.Errorf("the bytes are not in the journal: %w", fs.ErrNotExist)
-	}
-	store, err := a.journal.Objects(ctx, vaultaudit.PayloadBucket)
-	if err != nil {
-		return nil, err
-	}
-	data, err := store.GetBytes(ctx, name)
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, fmt.Errorf("payload %q: %w", name, fs.ErrNotExist)
-	}
-	return data, err
+	return vaultaudit.Payload(ctx, a.journal, ref)
 }

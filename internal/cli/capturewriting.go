@@ -210,7 +210,7 @@ func (r *captureWriting) fetch(ctx context.Context, e *event.Event) error {
 		r.answer.Without++
 		return nil
 	}
-	data, err := r.payload(ctx, name)
+	data, err := r.connection.payload(ctx, name)
 	if err == nil {
 		if want, ok := e.Metadata.Text("sha256"); ok {
 			if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != want {
@@ -237,14 +237,15 @@ func (r *captureWriting) fetch(ctx context.Context, e *event.Event) error {
 // payloadTries is how often a payload is asked for while the hub does not answer as it should.
 const payloadTries = 5
 
-func (r *captureWriting) payload(ctx context.Context, name string) (data []byte, err error) {
+// payload gets bytes that were too large for the journal.
+func (c *connection) payload(ctx context.Context, name string) (data []byte, err error) {
 	// A payload does not depend on the namespace of the request.
-	c, err := vaultclient.New(vaultclient.Options{Address: r.connection.address, Token: r.connection.token, Transport: r.connection.transport})
+	v, err := vaultclient.New(vaultclient.Options{Address: c.address, Token: c.token, Transport: c.transport})
 	if err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		data, err = c.Payload(ctx, name, capture.DefaultMaxBlockBytes)
+		data, err = v.Payload(ctx, name, capture.DefaultMaxBlockBytes)
 		status, refused := errors.AsType[*client.StatusError](err)
 		if err == nil || try == payloadTries || errors.Is(err, vaultclient.ErrTooLarge) || refused && status.StatusCode < 500 && status.StatusCode != http.StatusTooManyRequests {
 			return data, err

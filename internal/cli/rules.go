@@ -27,5 +27,8 @@ func newRules(s *Streams) *cobra.Command {
 
 // rulesCommands returns the commands below "tocsin rules".
 func rulesCommands(s *Streams) []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newRulesRun(s),
+		newRulesTry(s),
+	}
 }

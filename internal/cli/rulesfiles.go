@@ -13,11 +13,8 @@ import (
 	"github.com/tocsin-events/tocsin/internal/rule/load"
 )
 
-const (
-	// maxRuleFileBytes bounds a file of rules, and maxRuleFiles how many there may be.
-	maxRuleFileBytes = 16 << 20
-	maxRuleFiles     = 10_000
-)
+// maxRuleFiles bounds how many files of rules are read.
+const maxRuleFiles = 10_000
 
 // ruleFileArgs checks that there are FILES.
 func ruleFileArgs(cmd *cobra.Command, args []string) error {
@@ -54,12 +51,12 @@ func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
 			defer f.Close()
 			from, shown = f, name
 		}
-		content, err := io.ReadAll(io.LimitReader(from, maxRuleFileBytes+1))
+		content, err := io.ReadAll(io.LimitReader(from, load.MaxFileBytes+1))
 		switch {
 		case err != nil:
 			return nil, ruleFileError(shown, err)
-		case len(content) > maxRuleFileBytes:
-			return nil, fmt.Errorf("%s has more than %d bytes, which no file of rules may have", visible(shown), maxRuleFileBytes)
+		case len(content) > load.MaxFileBytes:
+			return nil, fmt.Errorf("%s has more than %d bytes, which no file of rules may have", visible(shown), load.MaxFileBytes)
 		}
 		files = append(files, load.File{Name: shown, Content: content})
 	}

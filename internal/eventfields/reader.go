@@ -210,6 +210,9 @@ func (r *Reader) Missing() *fields.Missing {
 	return r.missing
 }
 
+// Told says whether a plugin has answered about an event of the record.
+func (r *Reader) Told() bool { return r.view != nil && len(r.view.Told()) > 0 }
+
 // ofPlugin answers a query for a field of a plugin.
 func ofPlugin(r *Reader, q *query) []field.Element {
 	v, err := r.view.Value(q.of)

@@ -64,3 +64,6 @@ func (c *Collector) Flush() error {
 	c.held, c.bytes = make([]*event.Event, 0, min(len(c.held), maxEvents)), 0
 	return c.emit(r)
 }
+
+// First returns a record of the first n events only.
+func (r *Record) First(n int) *Record { return &Record{seq: r.seq, events: r.events[:n]} }

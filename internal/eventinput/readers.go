@@ -89,10 +89,10 @@ func readLine(r *bufio.Reader) (line []byte, err error) {
 	}
 }
 
-// Capture reads a capture to its end, as replay makes events of it. bad is told about every event
-// that is none of the hub's, although it says so, and why; its error ends the reading. The error is
-// that of the reader, but for io.EOF, which is none, of ctx or of emit.
-func Capture(ctx context.Context, r *capture.Reader, replay *falcoevent.Replay, to *Collector, bad func(*capture.Record, error) error) error {
+// Capture reads a capture to its end, as replay makes events of it. Before every event next is
+// told about it, and bad about one that is none of the hub's, although it says so, and why. The
+// error is that of the reader, but for io.EOF, which is none, of ctx or of emit.
+func Capture(ctx context.Context, r *capture.Reader, replay *falcoevent.Replay, to *Collector, next func(*capture.Record), bad func(*capture.Record, error)) error {
 	for {
 		rec, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -101,13 +101,10 @@ func Capture(ctx context.Context, r *capture.Reader, replay *falcoevent.Replay, 
 		if err != nil {
 			return errors.Join(err, to.Flush())
 		}
-		e, err := replay.Event(rec.Event)
-		if err == nil {
-			err = to.Add(e)
-		} else {
-			err = bad(rec, err)
-		}
-		if err != nil {
+		next(rec)
+		if e, err := replay.Event(rec.Event); err != nil {
+			bad(rec, err)
+		} else if err := to.Add(e); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {

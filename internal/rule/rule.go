@@ -38,6 +38,9 @@ type Options struct {
 	// Plugins are what plugins offer. Rules may be about the event sources that they have or
 	// extract from, and about [falcoevent.EventSource].
 	Plugins []*sourceplugin.Description
+	// Incomplete says that there are plugins that are not known yet. Rules that ask for an event
+	// source or a field that there is not are no mistakes then, but wait: see [Set.Waiting].
+	Incomplete bool
 	// Matching is how many rules raise an alert; default [First].
 	Matching Matching
 	// Minimum is the least priority of rules that are loaded; nil: all are.

@@ -107,6 +107,7 @@ type Literal struct {
 	At     Pos
 	Text   string // without quotes and escapes
 	Quoted bool
+	Raw    string // as it is written, quotes and escapes included; empty if it was not read
 }
 
 // List is a list of values.

@@ -16,7 +16,12 @@ var signsOfOthers = map[string]string{
 	"starts_with": "startswith", "ends_with": "endswith", "not": "!=",
 }
 
-// next returns the word or sign that follows, and where it ends.
+var transformersOfOthers = map[string]string{
+	"lower": "tolower", "lowercase": "tolower", "upper": "toupper", "uppercase": "toupper", "base64": "b64", "base": "basename",
+	"length": "len", "size": "len", "count": "len",
+}
+
+// next returns the word or sign that follows.
 func (p *parser) next() string {
 	rest := strings.TrimLeft(p.src[p.pos:], " \t\b\r\n")
 	if end := identifierEnd(rest, 0); end > 0 {
@@ -74,16 +79,31 @@ func (p *parser) hintAfter() string {
 	case p.pos >= len(p.src):
 		return "a parenthesis is not closed"
 	case strings.HasPrefix(p.src[p.pos:], "("):
-		if near := spelling.Nearest(p.last, valAndTransformers()); near == "val" && p.last == "val" {
-			return "val(...) is for the right side of an operator only"
-		} else if near != "" && near != p.last {
-			return didYouMean(near + "(")
-		}
-		return "a string with parentheses in it is written in quotes"
+		return p.hintParenthesis()
+	case strings.HasPrefix(p.last, "~"):
+		return didYouMean(string(Regex))
 	case word != "" && spelling.Nearest(word, []string{"and", "or"}) != "":
 		return didYouMean(spelling.Nearest(word, []string{"and", "or"}))
 	}
 	return "a string with blanks, quotes, parentheses, commas or = in it is written in quotes"
+}
+
+// hintParenthesis is for a parenthesis behind what is no operator and no transformer.
+func (p *parser) hintParenthesis() string {
+	if p.last == "val" {
+		return "val(...) is for the right side of an operator only"
+	}
+	right, ok := transformersOfOthers[strings.ToLower(p.last)]
+	if !ok {
+		right = spelling.Nearest(p.last, transformers)
+	}
+	if right != "" && right != p.last {
+		return didYouMean(right + "(")
+	}
+	if right != "" {
+		return fmt.Sprintf("the parenthesis follows %s without a blank", right)
+	}
+	return "a string with parentheses in it is written in quotes"
 }
 
 // hintTerm is for a place where a check must begin.

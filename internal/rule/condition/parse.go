@@ -240,9 +240,9 @@ func (p *parser) transformerArgument(lists bool) (Operand, error) {
 	case err != nil:
 		return nil, err
 	case quoted:
-		return &Literal{At: at, Text: p.last, Quoted: true}, nil
+		return p.literalAt(at, true), nil
 	case p.number():
-		return &Literal{At: at, Text: p.last}, nil
+		return p.literalAt(at, false), nil
 	case p.fieldName():
 		return p.field(at)
 	case p.transformerName():
@@ -315,7 +315,7 @@ func (p *parser) numericValue() (Operand, error) {
 		return o, err
 	}
 	if p.number() {
-		return &Literal{At: at, Text: p.last}, nil
+		return p.literalAt(at, false), nil
 	}
 	return nil, p.fail("expected a number value or a field with a valid transformer: "+quotedList(valAndTransformers()), p.hintNumber())
 }
@@ -351,7 +351,7 @@ func (p *parser) listValue(op Op) (Operand, error) {
 		return o, err
 	}
 	if p.identifier() {
-		return &List{At: at, Items: []Operand{&Literal{At: at, Text: p.last}}, Bare: true}, nil
+		return &List{At: at, Items: []Operand{p.literalAt(at, false)}, Bare: true}, nil
 	}
 	return nil, p.fail("expected a list, an identifier, or a field with a valid transformer: "+quotedList(valAndTransformers()), fmt.Sprintf("write %s (...)", op))
 }
@@ -391,9 +391,14 @@ func (p *parser) literal() (*Literal, error) {
 		return nil, err
 	}
 	if quoted || p.bare() {
-		return &Literal{At: at, Text: p.last, Quoted: quoted}, nil
+		return p.literalAt(at, quoted), nil
 	}
 	return nil, nil
+}
+
+// literalAt makes a literal of the last token.
+func (p *parser) literalAt(at Pos, quoted bool) *Literal {
+	return &Literal{At: at, Text: p.last, Quoted: quoted, Raw: p.src[at.Offset:p.pos]}
 }
 
 // computed reads a transformer or a field in val() as the right side; nil if there is none.

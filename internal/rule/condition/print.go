@@ -7,146 +7,160 @@ import (
 )
 
 // String writes a condition on one line, in the form in which Falco shows conditions that are
-// compiled: every [And] and [Or] has its parentheses. [Parse] makes the same tree of it.
+// compiled: every [And] and [Or] has its parentheses, and quotes are where they must be. [Parse]
+// makes the same tree of it, but takes two "not" in a row for none.
 func String(e Expr) string {
-	var b strings.Builder
-	writeExpr(&b, e)
-	return b.String()
+	var p printer
+	p.expr(e)
+	return p.String()
 }
 
-// OperandString writes an operand as it is on the left side of a check, or on the right.
+// OperandString writes an operand as it is on a side of a check.
 func OperandString(o Operand) string {
-	var b strings.Builder
-	writeOperand(&b, o)
-	return b.String()
+	var p printer
+	p.operand(o)
+	return p.String()
 }
 
-func writeExpr(b *strings.Builder, e Expr) {
+// printer writes on one line.
+type printer struct {
+	strings.Builder
+	// asWritten keeps quotes that need not be, and how a literal was written.
+	asWritten bool
+}
+
+func (p *printer) expr(e Expr) {
 	switch e := e.(type) {
 	case *And:
-		writeTerms(b, " and ", e.Terms)
+		p.terms(" and ", e.Terms)
 	case *Or:
-		writeTerms(b, " or ", e.Terms)
+		p.terms(" or ", e.Terms)
 	case *Not:
-		b.WriteString("not ")
-		writeExpr(b, e.Term)
+		p.WriteString("not ")
+		p.expr(e.Term)
 	case *Macro:
-		b.WriteString(e.Name)
+		if e.Name == "not" {
+			p.WriteString("(not)") // before a blank it would be something else
+			return
+		}
+		p.WriteString(e.Name)
 	case *Check:
-		writeCheck(b, e)
+		p.check(e)
 	default:
 		panic(fmt.Sprintf("no such expression: %T", e))
 	}
 }
 
-func writeTerms(b *strings.Builder, between string, terms []Expr) {
-	b.WriteByte('(')
+func (p *printer) terms(between string, terms []Expr) {
+	p.WriteByte('(')
 	for i, t := range terms {
 		if i > 0 {
-			b.WriteString(between)
+			p.WriteString(between)
 		}
-		writeExpr(b, t)
+		p.expr(t)
 	}
-	b.WriteByte(')')
+	p.WriteByte(')')
 }
 
-func writeCheck(b *strings.Builder, c *Check) {
-	writeOperand(b, c.Left)
-	b.WriteByte(' ')
-	b.WriteString(string(c.Op))
+func (p *printer) check(c *Check) {
+	p.beforeRight(c)
+	if c.Right != nil {
+		p.WriteByte(' ')
+		p.operand(c.Right)
+	}
+}
+
+// beforeRight writes a check without its right side.
+func (p *printer) beforeRight(c *Check) {
+	p.operand(c.Left)
+	p.WriteByte(' ')
+	p.WriteString(string(c.Op))
 	if c.Doubled {
-		b.WriteByte('=')
+		p.WriteByte('=')
 	}
 	if c.Modifier != None {
-		b.WriteByte(' ')
-		b.WriteString(string(c.Modifier))
-	}
-	if c.Right != nil {
-		b.WriteByte(' ')
-		writeOperand(b, c.Right)
+		p.WriteByte(' ')
+		p.WriteString(string(c.Modifier))
 	}
 }
 
-func writeOperand(b *strings.Builder, o Operand) {
+func (p *printer) operand(o Operand) {
 	switch o := o.(type) {
 	case *Field:
 		if o.Val {
-			b.WriteString("val(")
+			p.WriteString("val(")
 		}
-		b.WriteString(o.Name)
-		writeArgument(b, o.Arg, o.ArgPresent)
+		p.WriteString(o.Name)
+		p.argument(o.Arg, o.ArgPresent, o.ArgQuoted)
 		if o.Val {
-			b.WriteByte(')')
+			p.WriteByte(')')
 		}
 	case *Transformer:
-		b.WriteString(o.Name)
-		b.WriteByte('(')
-		for i, a := range o.Args {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			writeInTransformer(b, a)
-		}
-		b.WriteByte(')')
-		writeArgument(b, o.Arg, o.ArgPresent)
+		p.WriteString(o.Name)
+		p.list(o.Args, p.inTransformer)
+		p.argument(o.Arg, o.ArgPresent, false)
 	case *Literal:
-		b.WriteString(Quote(o.Text))
+		p.literal(o, false)
 	case *List:
-		writeList(b, o)
+		if o.Bare && len(o.Items) == 1 {
+			p.operand(o.Items[0])
+			return
+		}
+		p.list(o.Items, p.operand)
 	default:
 		panic(fmt.Sprintf("no such operand: %T", o))
 	}
 }
 
-func writeList(b *strings.Builder, l *List) {
-	if l.Bare && len(l.Items) == 1 {
-		writeOperand(b, l.Items[0])
-		return
-	}
-	b.WriteByte('(')
-	for i, item := range l.Items {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		writeOperand(b, item)
-	}
-	b.WriteByte(')')
-}
-
-// writeInTransformer writes an argument of a transformer: there, a string is always in quotes.
-func writeInTransformer(b *strings.Builder, o Operand) {
+// inTransformer writes an argument of a transformer: there, a string is always in quotes.
+func (p *printer) inTransformer(o Operand) {
 	switch o := o.(type) {
 	case *Literal:
-		if o.Quoted {
-			b.WriteString(inQuotes(o.Text))
-		} else {
-			b.WriteString(o.Text)
-		}
+		p.literal(o, true)
 	case *List:
-		b.WriteByte('(')
-		for i, item := range o.Items {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			writeInTransformer(b, item)
-		}
-		b.WriteByte(')')
+		p.list(o.Items, p.inTransformer)
 	default:
-		writeOperand(b, o)
+		p.operand(o)
 	}
 }
 
-func writeArgument(b *strings.Builder, arg string, present bool) {
+func (p *printer) list(items []Operand, item func(Operand)) {
+	p.WriteByte('(')
+	for i, o := range items {
+		if i > 0 {
+			p.WriteString(", ")
+		}
+		item(o)
+	}
+	p.WriteByte(')')
+}
+
+func (p *printer) literal(l *Literal, inTransformer bool) {
+	switch {
+	case p.asWritten && l.Raw != "" && strings.IndexFunc(l.Raw, isControl) < 0:
+		p.WriteString(l.Raw)
+	case l.Quoted && (inTransformer || p.asWritten):
+		p.WriteString(inQuotes(l.Text))
+	case inTransformer:
+		p.WriteString(l.Text) // a number
+	default:
+		p.WriteString(Quote(l.Text))
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+func (p *printer) argument(arg string, present, quoted bool) {
 	if !present {
 		return
 	}
-	b.WriteByte('[')
-	if needsQuotes(arg, "[]\"'\\\b") {
-		b.WriteString(inQuotes(arg))
+	p.WriteByte('[')
+	if quoted && p.asWritten || needsQuotes(arg, "[]\"'\\\b") {
+		p.WriteString(inQuotes(arg))
 	} else {
-		b.WriteString(arg)
+		p.WriteString(arg)
 	}
-	b.WriteByte(']')
+	p.WriteByte(']')
 }
 
 // Quote writes a text as the right side of a check: as it is, if it can be without quotes.
@@ -191,7 +205,7 @@ func inQuotes(text string) string {
 			b.WriteString(`\r`)
 		case r == '\t':
 			b.WriteString(`\t`)
-		case r < ' ' || r == 0x7f || r == utf8.RuneError && size == 1:
+		case isControl(r) || r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, text[i])
 		default:
 			b.WriteString(text[i : i+size])

@@ -157,8 +157,15 @@ func (c *context) diagnostic(code Code, message, hint string) *Diagnostic {
 	}
 	switch {
 	case in != nil:
+		if end := len(strings.TrimRight(in.s, blanks)); inAt > 0 && inAt >= end {
+			// What is missing at the end is missed behind the last word.
+			if src, at = in.origin(end - 1); src != nil {
+				at++
+			}
+			break
+		}
 		src, at = in.origin(inAt)
-	case c.node != nil:
+	case c.node != nil, c.kind == inValue:
 		at = c.place().offset
 	}
 	if src == nil {

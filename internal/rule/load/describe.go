@@ -23,7 +23,7 @@ func Describe(files []File, o Options) (json.RawMessage, *Report) {
 	for _, m := range l.result.macros {
 		d.macros[m.item.name] = true
 	}
-	b, err := json.Marshal(d.all())
+	b, err := marshal(d.all())
 	if err != nil {
 		return nil, l.report
 	}

@@ -78,6 +78,7 @@ type loader struct {
 	report    *Report
 	file      *FileReport // the one that is read
 	result    *compiled   // of the last file
+	compiling bool
 }
 
 func load(files []File, o Options) *loader {
@@ -118,7 +119,9 @@ func (l *loader) load(f File) {
 		fail(f)
 		return
 	}
+	l.compiling = true
 	c, failed := l.compile()
+	l.compiling = false
 	if failed != nil {
 		fail(failed)
 		return
@@ -133,6 +136,7 @@ func (l *loader) warn(code Code, message, hint string, at *context) *Diagnostic 
 		return nil
 	}
 	d := at.diagnostic(code, message, hint)
+	d.Compiled = l.compiling
 	l.file.Warnings = append(l.file.Warnings, d)
 	return d
 }

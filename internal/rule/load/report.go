@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 )
@@ -108,6 +109,36 @@ func (r *Report) Warnings() int {
 	return n
 }
 
+// Final returns what people want to know: everything once, and of the warnings about what was
+// collected only those that are true after the last file.
+func (r *Report) Final() (errors, warnings []*Diagnostic) {
+	type key struct {
+		code    Code
+		at      Place
+		message string
+	}
+	seen := make(map[key]bool)
+	add := func(list []*Diagnostic, d *Diagnostic) []*Diagnostic {
+		k := key{d.Code, d.At, d.Message}
+		if seen[k] {
+			return list
+		}
+		seen[k] = true
+		return append(list, d)
+	}
+	for i, f := range r.Files {
+		for _, d := range f.Errors {
+			errors = add(errors, d)
+		}
+		for _, d := range f.Warnings {
+			if !d.Compiled || i == len(r.Files)-1 {
+				warnings = add(warnings, d)
+			}
+		}
+	}
+	return errors, warnings
+}
+
 // Err returns the first error, nil if there is none.
 func (r *Report) Err() error {
 	for _, f := range r.Files {
@@ -144,8 +175,10 @@ type Diagnostic struct {
 	// Line is the line of the file, Width how many characters of it are meant.
 	Line  string
 	Width int
-	// Item is what it is about: "rule 'X'"; may be empty.
+	// Item is what it is about: rule "X"; may be empty.
 	Item string
+	// Compiled says that it was found when all that was collected so far was compiled.
+	Compiled bool
 
 	// Locations and Snippet are where Falco says that it is: from the file down.
 	Locations []Location
@@ -194,7 +227,18 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 			"errors": diagnostics(f.Errors), "warnings": diagnostics(f.Warnings),
 		})
 	}
-	return json.Marshal(map[string]any{"falco_load_results": files})
+	return marshal(map[string]any{"falco_load_results": files})
+}
+
+// marshal writes JSON with its characters as they are.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
 }
 
 func diagnostics(list []*Diagnostic) []any {

@@ -54,7 +54,7 @@ func itemSchema() *schema {
 		"priority": {enum: prioritySet}, "capture": boolean, "capture_duration": integer, "source": anything,
 		"exceptions": {kind: "array", items: exceptions}, "override": overrides, "tags": {kind: "array"},
 		"warn_evttypes": boolean, "skip-if-unknown-filter": boolean,
-		"window": {kind: "object"}, "throttle": {kind: "object"},
+		"window": anything, "throttle": anything,
 	})
 }
 

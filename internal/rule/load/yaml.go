@@ -98,6 +98,8 @@ func (s *source) mark(n *yaml.Node) mark {
 
 var lineOfError = regexp.MustCompile(`^line (\d+): `)
 
+var anchorOfError = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
+
 // yamlError says where a file is not YAML.
 type yamlError struct {
 	at   int
@@ -119,12 +121,18 @@ func (s *source) parse() (docs []*yaml.Node, err error) {
 			return docs, nil
 		case err != nil:
 			text := strings.TrimPrefix(err.Error(), "yaml: ")
-			at := 0
+			at := -1
 			if m := lineOfError.FindStringSubmatch(text); m != nil {
 				text = text[len(m[0]):]
 				if line, err := strconv.Atoi(m[1]); err == nil && line >= 1 && line <= len(s.breaks) {
 					at = s.breaks[line-1]
 				}
+			}
+			if m := anchorOfError.FindStringSubmatch(text); m != nil {
+				at = strings.Index(s.content, "*"+m[1])
+			}
+			if at < 0 {
+				return nil, errors.New(text)
 			}
 			return nil, &yamlError{at: at, text: text}
 		}
