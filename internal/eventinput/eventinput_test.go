@@ -73,8 +73,12 @@ func TestCollector(t *testing.T) {
 	if a, b := k.records[0].Position(5), k.records[1].Position(0); a.Compare(b) >= 0 || a == k.records[1].Position(5) {
 		t.Errorf("positions %v, %v", a, b)
 	}
-	if first := k.records[0].First(2); first.Len() != 2 || first.Event(1).ID != "1" || k.records[0].Len() != maxEvents {
-		t.Error("not the first two")
+	var few kept
+	c = NewCollector(few.emit)
+	c.Limit(2)
+	one, two := c.Add(&event.Event{ID: "1"}), c.Add(&event.Event{ID: "2"})
+	if one != nil || !errors.Is(two, ErrEnough) || fmt.Sprint(few.ids()) != "[1 2]" {
+		t.Error(one, two, few.ids())
 	}
 	failed := errors.New("no")
 	c = NewCollector(func(*Record) error { return failed })
