@@ -30,5 +30,6 @@ func rulesCommands(s *Streams) []*cobra.Command {
 	return []*cobra.Command{
 		newRulesRun(s),
 		newRulesTry(s),
+		newRulesTest(s),
 	}
 }
