@@ -224,6 +224,9 @@ func New(o Options) *API {
 	if o.PluginSources != nil {
 		a.handlePluginSources()
 	}
+	if o.Fields != nil {
+		a.mux.Handle("/api/v1/rule-fields", getOnly(http.HandlerFunc(a.getRuleFields)))
+	}
 	if o.Health != nil {
 		a.mux.Handle("/api/v1/health", getOnly(o.Health.Handler()))
 		a.mux.Handle("/api/v1/health/live", getOnly(o.Health.LiveHandler()))

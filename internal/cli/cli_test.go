@@ -34,7 +34,7 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{"evnts", `unknown command "evnts"; did you mean "events"?`},
-		{"frobnicate", `unknown command "frobnicate"; known are audit, capture, config, dev, events, login, logout, plugin, policy, server, sink, status, token, version`},
+		{"frobnicate", `unknown command "frobnicate"; known are audit, capture, config, dev, events, login, logout, plugin, policy, rules, server, sink, status, token, version`},
 		{"events subscrib", `unknown command "subscrib"; did you mean "subscribe"?`},
 		{"events subscribe", `the event TYPE ("*" for all) is missing`},
 		{"events subscribe a b", `unexpected argument "b"`},

@@ -185,3 +185,15 @@ func TestFullNative(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }
+
+// Fields of a plugin are among those that rules may ask for.
+func TestRulesFieldsOfPlugin(t *testing.T) {
+	file := nativePlugin(t)
+	code, stdout, stderr := run(t, "rules", "fields", "--plugin", file, "--source", "test_source")
+	if code != exitOK || stderr != "" || !strings.Contains(stdout, "t.key[KEY] ") || !strings.Contains(stdout, "(testbed) key\n") || strings.Contains(stdout, "audit.type") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	if code, stdout, _ := run(t, "rules", "fields", "--plugin", file, "--source", "other"); code != exitOK || strings.Contains(stdout, "testbed") {
+		t.Errorf("exit %d\n%s", code, stdout)
+	}
+}

@@ -81,7 +81,7 @@ func eventFields() []definition {
 			func(r *Reader, q *query) []field.Element { return q.number(uint64(r.nanos)) }),
 		plain("event.time.hour", number, "The hour at which it happened, 0 to 23, in the time zone of the rules.",
 			func(r *Reader, q *query) []field.Element { return q.number(uint64(r.local().hour)) }),
-		plain("event.time.minute", number, "The minute of the day at which it happened, 0 to 1439, in the time zone of the rules: 510 is 08:30.",
+		plain("event.time.minute_of_day", number, "The minute of the day at which it happened, 0 to 1439, in the time zone of the rules: 510 is 08:30.",
 			func(r *Reader, q *query) []field.Element { return q.number(uint64(r.local().ofDay)) }),
 		plain("event.time.weekday", number, "The day of the week on which it happened, 1 (Monday) to 7 (Sunday), in the time zone of the rules.",
 			func(r *Reader, q *query) []field.Element { return q.number(uint64(r.local().day)) }),

@@ -11,6 +11,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/fieldtext"
 	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/rule/field"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 // ask returns a Reader for the hub's own fields of an event source.
@@ -82,3 +83,15 @@ func recorded(t testing.TB) (lines [][]byte) {
 
 // joined is the elements of a value in one text.
 func joined(elements []string) string { return strings.Join(elements, "|") }
+
+// describedPlugin is what a plugin says of itself.
+type describedPlugin = sourceplugin.Description
+
+// describe returns what a plugin says of itself that extracts texts from the events of sources.
+func describe(name string, sources []string, fields ...string) *describedPlugin {
+	d := &describedPlugin{Name: name, Capabilities: sourceplugin.Capabilities{Extract: true}, ExtractSources: sources}
+	for _, f := range fields {
+		d.Fields = append(d.Fields, sourceplugin.Field{Name: f, Type: sourceplugin.String})
+	}
+	return d
+}

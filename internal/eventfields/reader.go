@@ -36,8 +36,8 @@ type Options struct {
 	Payload func(ctx context.Context, ref string) ([]byte, error)
 	// Plugins has the fields of plugins extracted. It may be nil if no request is for one.
 	Plugins *fields.Registry
-	// Summary returns what the plugin of an event says of it (evt.plugininfo). Nil, and without
-	// ok: it is a shortened payload.
+	// Summary returns what the plugin of an event says of it (evt.plugininfo). Nil: Plugins are
+	// asked. Without ok it is a shortened payload.
 	Summary func(ctx context.Context, e *event.Event) (text string, ok bool)
 }
 
@@ -102,6 +102,9 @@ func NewReader(source string, requests []field.Request, o Options) (*Reader, err
 		if o.Hostname = os.Getenv(EnvHostname); o.Hostname == "" {
 			o.Hostname, _ = os.Hostname()
 		}
+	}
+	if o.Summary == nil && o.Plugins != nil {
+		o.Summary = o.Plugins.Summary
 	}
 	r := &Reader{o: o, source: source, queries: make([]query, len(requests)), pick: *newPicker()}
 	known := make(map[string]*definition)

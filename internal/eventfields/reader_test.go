@@ -74,7 +74,7 @@ func TestGenericFields(t *testing.T) {
 		"evt.rawtime", "2024-01-02T03:04:05.000000123Z", "evt.rawtime.s", "1970-01-01T00:00:01.704164645Z", "evt.rawtime.ns", "1970-01-01T00:00:00.000000123Z",
 		"evt.reltime", "0", "evt.reltime.s", "0", "evt.reltime.ns", "0", "evt.pluginname", "k8saudit", "evt.plugininfo", `datalen=7 data={"a":1}`,
 		"evt.source", "k8s_audit", "evt.is_async", "false", "evt.asynctype", none, "evt.hostname", "h",
-		"event.time.hour", "4", "event.time.minute", "244", "event.time.weekday", "2", "event.time.date", "2024-01-02")
+		"event.time.hour", "4", "event.time.minute_of_day", "244", "event.time.weekday", "2", "event.time.date", "2024-01-02")
 	check(t, "k8s_audit", Options{Summary: func(_ context.Context, e *event.Event) (string, bool) { return "said " + string(e.Data), true }},
 		plugins(scapevent.AppendAsync(nil, 1, nanos, "a b", []byte("x"))),
 		"evt.is_async", "true", "evt.asynctype", "a b", "evt.plugininfo", "said x")
@@ -121,7 +121,7 @@ func TestClock(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	texts := []string{"evt.datetime.s", "event.time.hour", "event.time.weekday", "event.time.minute", "event.time.date"}
+	texts := []string{"evt.datetime.s", "event.time.hour", "event.time.weekday", "event.time.minute_of_day", "event.time.date"}
 	r := ask(t, "tocsin", Options{Location: zone}, texts...)
 	for at := time.Date(2026, 3, 7, 0, 0, 0, 0, time.UTC); at.Day() < 10; at = at.Add(7*time.Minute + 13*time.Second) {
 		r.Event(t.Context(), &event.Event{Type: "a/b", Time: at})
@@ -318,17 +318,10 @@ func TestPlugins(t *testing.T) {
 
 func TestCombine(t *testing.T) {
 	t.Parallel()
-	about := func(name string, sources []string, fields ...string) *sourceplugin.Description {
-		d := &sourceplugin.Description{Name: name, Capabilities: sourceplugin.Capabilities{Extract: true}, ExtractSources: sources}
-		for _, f := range fields {
-			d.Fields = append(d.Fields, sourceplugin.Field{Name: f, Type: sourceplugin.String})
-		}
-		return d
-	}
-	own := about("own", nil, "own.a")
+	own := describe("own", nil, "own.a")
 	own.EventSource = "s"
 	list, problems := Combine("s", own, nil, &sourceplugin.Description{Fields: own.Fields},
-		about("all", nil, "all.a", "json.value", "own.a"), about("others", []string{"x"}, "others.a"), about("these", []string{"x", "s"}, "these.a"))
+		describe("all", nil, "all.a", "json.value", "own.a"), describe("others", []string{"x"}, "others.a"), describe("these", []string{"x", "s"}, "these.a"))
 	var of []string
 	for _, f := range list {
 		if f.Of != "" {

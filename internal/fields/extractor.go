@@ -31,6 +31,7 @@ type extractor struct {
 	rests    time.Time                 // until then
 	trouble  string                    // why
 	strays   int
+	hushed   time.Time // no summaries until then
 }
 
 // look returns the plugin if it runs, and notes what it says of itself.

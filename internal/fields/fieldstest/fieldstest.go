@@ -30,6 +30,8 @@ type Plugin struct {
 	About sourceplugin.Description
 	// Before, if not nil, is called first by Extract, which returns its error, if it has one.
 	Before func(ctx context.Context, events []sourceplugin.Event) error
+	// Say, if not nil, is Strings.
+	Say func(events []sourceplugin.Event) ([]string, error)
 	// Wrong, if not nil, changes an answer.
 	Wrong func(*sourceplugin.Values)
 
@@ -146,8 +148,11 @@ func (p *Plugin) Open(context.Context, sourceplugin.Open) (sourceplugin.Stream, 
 }
 
 // Strings implements [sourceplugin.Plugin].
-func (p *Plugin) Strings(context.Context, []sourceplugin.Event) ([]string, error) {
-	return nil, sourceplugin.ErrNotSupported
+func (p *Plugin) Strings(_ context.Context, events []sourceplugin.Event) ([]string, error) {
+	if p.Say == nil {
+		return nil, sourceplugin.ErrNotSupported
+	}
+	return p.Say(events)
 }
 
 // Metrics implements [sourceplugin.Plugin].
