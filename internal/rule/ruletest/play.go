@@ -18,7 +18,7 @@ type player struct {
 	ctx         context.Context
 	run         *rule.Run
 	plugins     []*sourceplugin.Description // whose captures are known
-	now         time.Time // zero until the first event or step of time, if the test has no start
+	now         time.Time                   // zero until the first event or step of time, if the test has no start
 	translators map[string]*vaultaudit.Translator
 	requests    int
 	ids         int
