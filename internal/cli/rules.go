@@ -32,5 +32,6 @@ func rulesCommands(s *Streams) []*cobra.Command {
 		newRulesFields(s),
 		newRulesRun(s),
 		newRulesTry(s),
+		newRulesTest(s),
 	}
 }
