@@ -29,8 +29,10 @@ func newRules(s *Streams) *cobra.Command {
 func rulesCommands(s *Streams) []*cobra.Command {
 	return []*cobra.Command{
 		newRulesFmt(s),
+		newRulesCheck(s),
 		newRulesFields(s),
 		newRulesRun(s),
 		newRulesTry(s),
+		newRulesTest(s),
 	}
 }
