@@ -29,6 +29,8 @@ func newRules(s *Streams) *cobra.Command {
 func rulesCommands(s *Streams) []*cobra.Command {
 	return []*cobra.Command{
 		newRulesFields(s),
+		newRulesList(s),
+		newRulesReload(s),
 		newRulesRun(s),
 		newRulesTry(s),
 	}
