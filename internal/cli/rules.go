@@ -33,5 +33,6 @@ func rulesCommands(s *Streams) []*cobra.Command {
 		newRulesReload(s),
 		newRulesRun(s),
 		newRulesTry(s),
+		newRulesTest(s),
 	}
 }
