@@ -38,7 +38,7 @@ that has not been started yet. With the SLUG of a rule, all of it is shown.`,
 			if len(args) == 1 {
 				page, right = page+"/"+url.PathEscape(args[0]), "read on sys/rules/"+args[0]
 			}
-			raw, err := c.own(cmd, http.MethodGet, page, right, `"tocsin rules list" shows which there are`)
+			raw, err := c.rulesRequest(cmd, http.MethodGet, page, right, `"tocsin rules list" shows which there are`)
 			switch {
 			case err != nil:
 				return err
@@ -72,7 +72,7 @@ seconds. If there are mistakes in them they are printed, and the rules from befo
 			if err != nil {
 				return err
 			}
-			raw, err := c.own(cmd, http.MethodPost, "rules/reload", "update on sys/rules/reload", "")
+			raw, err := c.rulesRequest(cmd, http.MethodPost, "rules/reload", "update on sys/rules/reload", "")
 			if refused, ok := errors.AsType[*client.StatusError](err); ok && refused.StatusCode == http.StatusBadRequest {
 				return fmt.Errorf("the rules are not loaded, those from before judge:\n  %s", visible(strings.Join(refused.Messages, "\n  ")))
 			}
@@ -105,8 +105,8 @@ seconds. If there are mistakes in them they are printed, and the rules from befo
 	return cmd
 }
 
-// own makes a request to the API of the hub. advice is what to do when there is no such thing.
-func (c *connection) own(cmd *cobra.Command, method, page, right, advice string) ([]byte, error) {
+// rulesRequest makes a request about rules. advice is what to do when there is no such thing.
+func (c *connection) rulesRequest(cmd *cobra.Command, method, page, right, advice string) ([]byte, error) {
 	v, err := c.client()
 	if err != nil {
 		return nil, err
