@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -30,6 +31,9 @@ func TestMain(m *testing.M) {
 		return
 	}
 	// The server waits half a second after the answer to a body that it has not read.
+	if err := flag.Set("test.parallel", "6"); err != nil { // they wait most of the time
+		panic(err)
+	}
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 

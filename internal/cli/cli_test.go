@@ -34,7 +34,7 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{"evnts", `unknown command "evnts"; did you mean "events"?`},
-		{"frobnicate", `unknown command "frobnicate"; known are audit, capture, config, dev, events, login, logout, plugin, policy, server, sink, status, token, version`},
+		{"frobnicate", `unknown command "frobnicate"; known are audit, capture, config, dev, events, login, logout, plugin, policy, rules, server, sink, status, token, version`},
 		{"events subscrib", `unknown command "subscrib"; did you mean "subscribe"?`},
 		{"events subscribe", `the event TYPE ("*" for all) is missing`},
 		{"events subscribe a b", `unexpected argument "b"`},
@@ -184,6 +184,7 @@ func TestConnectErrorsSayWhatToDo(t *testing.T) {
 		{"other name", fmt.Errorf("x: %w", x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}), true, "--tls-server-name"},
 		{"no certificate", errors.New("remote error: tls: certificate required"), true, "--client-cert and --client-key"},
 		{"reset", &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}, true, "--client-cert and --client-key"},
+		{"ended before HTTP/2", errors.New("http2: client conn could not be established"), true, "--client-cert and --client-key"},
 		{"other", errors.New("boom"), true, "boom"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -175,7 +175,8 @@ func (c *connection) advise(err error) error {
 		return advise("Use a name of the certificate in --address, or give it with --tls-server-name.")
 	case strings.Contains(err.Error(), "tls: certificate required"):
 		return advise("The hub asks for a certificate of the client: --client-cert and --client-key.")
-	case c.url != nil && c.url.Scheme == "https" && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+	case c.url != nil && c.url.Scheme == "https" && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "client conn could not be established")):
 		// The reason that a server gives can be lost when it does not read what we send.
 		return advise("The hub ended the connection. If it asks for a certificate of the client: --client-cert and --client-key.")
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):

@@ -411,7 +411,7 @@ func (p *alertPrinter) writeSummary(w io.Writer) error {
 		b.WriteString("Rule counts by severity:\n")
 		for level := severity.Emergency; level <= severity.Debug; level++ {
 			if n := s.Severities[level.String()]; n > 0 {
-				fmt.Fprintf(&b, "   %s: %d\n", strings.ToUpper(level.String()), n)
+				fmt.Fprintf(&b, "   %s: %d\n", shortPriority(level), n)
 			}
 		}
 		b.WriteString("Triggered rules by rule name:\n")
@@ -421,4 +421,12 @@ func (p *alertPrinter) writeSummary(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// shortPriority returns the name of a priority as Falco's summary has it.
+func shortPriority(s severity.Severity) string {
+	if s == severity.Informational {
+		return "INFO"
+	}
+	return strings.ToUpper(s.String())
 }

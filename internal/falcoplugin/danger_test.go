@@ -42,9 +42,10 @@ func TestDangerous(t *testing.T) {
 			_ = initPlugin(t, l, "").SetConfig(t.Context(), "")
 		}},
 		"hang in init": {false, func(t *testing.T) {
+			l := load(t) // which takes a while
 			ctx, cancel := short()
 			defer cancel()
-			_, err := load(t).Init(ctx, "init-hang", slog.New(slog.DiscardHandler))
+			_, err := l.Init(ctx, "init-hang", slog.New(slog.DiscardHandler))
 			wantError(t, err, "plugin testbed: plugin_init has not returned: context deadline exceeded")
 		}},
 		"hang in next_batch": {false, func(t *testing.T) {

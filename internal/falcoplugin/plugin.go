@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -286,21 +287,42 @@ func (p *Plugin) states() []*state {
 	return all
 }
 
+// ask runs f, which calls the library, with any state there is. One that a stream has may be
+// destroyed just now.
+func (p *Plugin) ask(ctx context.Context, what string, f func(*state)) error {
+	for {
+		var s *state
+		if all := p.states(); len(all) > 0 {
+			s = all[0]
+		} else {
+			var err error
+			if s, err = p.readerState(ctx); err != nil {
+				return err
+			}
+		}
+		if err := s.call(ctx, what, func() { f(s) }); err != errClosed || p.isClosed() {
+			return err
+		}
+		runtime.Gosched() // who destroys it is about to forget it
+	}
+}
+
+func (p *Plugin) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
 // OpenParams implements [sourceplugin.Plugin].
 func (p *Plugin) OpenParams(ctx context.Context) ([]sourceplugin.OpenParam, error) {
 	if p.library.fn.openParams == 0 {
 		return nil, sourceplugin.ErrNotSupported
 	}
-	states := p.states()
-	if len(states) == 0 {
-		return nil, errClosed
-	}
-	s := states[0]
 	var (
 		params []sourceplugin.OpenParam
 		failed error
 	)
-	err := s.call(ctx, "plugin_list_open_params", func() {
+	err := p.ask(ctx, "plugin_list_open_params", func(s *state) {
 		code := newMemory(8)
 		defer code.free()
 		addr, _, _ := purego.SyscallN(p.library.fn.openParams, s.handle, code.addr)
@@ -331,16 +353,11 @@ func (p *Plugin) Metrics(ctx context.Context) ([]sourceplugin.Metric, error) {
 	if p.library.fn.metrics == 0 {
 		return nil, nil
 	}
-	states := p.states()
-	if len(states) == 0 {
-		return nil, errClosed
-	}
-	s := states[0]
 	var (
 		metrics []sourceplugin.Metric
 		failed  error
 	)
-	err := s.call(ctx, "plugin_get_metrics", func() {
+	err := p.ask(ctx, "plugin_get_metrics", func(s *state) {
 		count := newMemory(8)
 		defer count.free()
 		addr, _, _ := purego.SyscallN(p.library.fn.metrics, s.handle, count.addr)
@@ -408,11 +425,12 @@ func (p *Plugin) SetConfig(ctx context.Context, config string) error {
 	old := p.config
 	p.mu.Unlock()
 	states := p.states()
-	if len(states) == 0 {
-		return errClosed
-	}
 	for i, s := range states {
-		if err := s.setConfig(ctx, config); err != nil {
+		err := s.setConfig(ctx, config)
+		if err == errClosed && !p.isClosed() {
+			continue // its stream has ended meanwhile
+		}
+		if err != nil {
 			for _, changed := range states[:i] {
 				err = errors.Join(err, changed.setConfig(ctx, old))
 			}
@@ -420,8 +438,11 @@ func (p *Plugin) SetConfig(ctx context.Context, config string) error {
 		}
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errClosed
+	}
 	p.config = config
-	p.mu.Unlock()
 	return nil
 }
 

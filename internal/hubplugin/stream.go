@@ -288,12 +288,13 @@ func (s *stream) read(subscription *client.Subscription) {
 			subscription.Close()
 			subscription = nil
 			s.connect(false)
+		} else {
+			failures = 0
 		}
 		switch {
 		case s.life.Err() != nil:
 			return
 		case err == nil:
-			failures = 0
 			continue
 		case err == io.EOF:
 			s.flush()

@@ -206,8 +206,8 @@ func (p *Process) failed(ctx context.Context, what string, err error) error {
 	switch {
 	case p.child.Dead():
 		return fmt.Errorf("plugin %s: %s: %w", p.options.Name, what, ErrExited)
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("plugin %s: %s: %w: %w", p.options.Name, what, ErrTimeout, ctx.Err())
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), (code == codes.Canceled || code == codes.DeadlineExceeded) && isOver(ctx):
+		return fmt.Errorf("plugin %s: %s: %w: %w", p.options.Name, what, ErrTimeout, context.DeadlineExceeded)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case code == codes.DeadlineExceeded, code == codes.Canceled, code == codes.Unavailable:
@@ -320,4 +320,11 @@ func (b *Backend) end() {
 		b.p.single = len(b.p.backends) > 0
 		b.p.mu.Unlock()
 	})
+}
+
+// isOver says whether the time of ctx is over, or all but: the other side has the same deadline,
+// and its clock may be the first to tell.
+func isOver(ctx context.Context) bool {
+	end, limited := ctx.Deadline()
+	return limited && time.Until(end) < 100*time.Millisecond
 }

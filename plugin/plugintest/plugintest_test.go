@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -153,6 +154,7 @@ func TestBadPlugins(t *testing.T) {
 		"too long positions":        {flaws{host: func(b *sourceplugin.Batch) { b.Position = make([]byte, 1<<17) }}, "events", "a resume position has 131072 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			launch := func(ctx context.Context, _ *slog.Logger, config string) (sourceplugin.Plugin, error) {
 				p, err := pluginlocal.Launch(ctx, newCounter(tt.flaws), config)
 				if err == nil && tt.flaws.host != nil {
@@ -264,6 +266,9 @@ func (r *recorder) Fatal(args ...any)                 { r.Error(args...); runtim
 func (r *recorder) Fatalf(format string, args ...any) { r.Errorf(format, args...); runtime.Goexit() }
 
 func TestMain(m *testing.M) {
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // stacks of the panics of bad plugins
+	slog.SetDefault(slog.New(slog.DiscardHandler))         // stacks of the panics of bad plugins
+	if err := flag.Set("test.parallel", "6"); err != nil { // they wait most of the time
+		panic(err)
+	}
 	os.Exit(m.Run())
 }

@@ -5,6 +5,7 @@ package acceptance
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -45,10 +46,16 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	programDir = dir
+	// They wait for programs most of the time.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 
 func TestStories(t *testing.T) {
+	t.Parallel()
 	receivers := receivers{all: make(map[string]*receiver)}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",

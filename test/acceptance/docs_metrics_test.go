@@ -71,6 +71,7 @@ func (talk) Close(context.Context) error { return nil }
 // TestDocumentedMetrics: the metrics that the documentation names, also in its alert rules,
 // are on /metrics of a hub that has a device of each kind, a source plugin, an exporter of spans and a sink.
 func TestDocumentedMetrics(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c := config.Default()
 	c.Listen.Address = "127.0.0.1:0"

@@ -19,6 +19,7 @@ var update = flag.Bool("update", false, "rewrite the copies of policies in the d
 // done, also by a token that has the policy "default" as usual, whose rules are more
 // specific.
 func TestAuditorSeesTheWholeTrail(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/policies/auditor.hcl")
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +59,7 @@ var included = regexp.MustCompile("(?s)(<!-- (policies/[a-z-]+\\.hcl) -->\n```hc
 // TestDocumentedPolicies: the policies that the documentation shows are those of
 // docs/policies, laid out as `tocsin policy fmt` does, and mean something.
 func TestDocumentedPolicies(t *testing.T) {
+	t.Parallel()
 	const page = "../../docs/teams.md"
 	old, err := os.ReadFile(page)
 	if err != nil {
@@ -131,6 +133,7 @@ func anchors(page string) map[string]bool {
 // TestLinks: every relative link of the documentation leads to a file, and to a heading in
 // it if it names one; every page can be reached from README.
 func TestLinks(t *testing.T) {
+	t.Parallel()
 	var pages []string
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/*/*.md"} {
 		found, err := filepath.Glob(pattern)
@@ -193,6 +196,7 @@ func TestLinks(t *testing.T) {
 
 // TestNamedTests: what the page with the guarantees names as evidence is there.
 func TestNamedTests(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/guarantees.md")
 	if err != nil {
 		t.Fatal(err)

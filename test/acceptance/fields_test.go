@@ -30,6 +30,7 @@ const fieldsPatience = 90 * time.Second
 // and kills it meanwhile. Both get exactly the events that have these fields, in order, and the
 // plugin is asked only for the fields that somebody uses.
 func TestFieldsWhileThePluginIsKilled(t *testing.T) {
+	t.Parallel()
 	k := newKilled(t)
 	library, asked := filepath.Join(k.dir, "plugin.so"), filepath.Join(k.dir, "asked")
 	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O1", "-o", library, "../../internal/falcoplugin/testdata/plugin.c", "-lpthread").CombinedOutput(); err != nil {

@@ -22,6 +22,7 @@ import (
 // TestKillDuringStream kills the hub while events come on a gRPC stream. Their producer
 // sends what was not acknowledged again; in the end each event is there once, in order.
 func TestKillDuringStream(t *testing.T) {
+	t.Parallel()
 	rounds := 4
 	if text := os.Getenv(faultRounds); text != "" {
 		var err error

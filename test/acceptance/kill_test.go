@@ -29,6 +29,7 @@ const faultRounds = "TOCSIN_FAULT_ROUNDS"
 // made is valid, one that was revoked is not, nor are those made with it, and a policy
 // has the text that was stored. In the end all of it is in the trail, once.
 func TestKillDuringChanges(t *testing.T) {
+	t.Parallel()
 	rounds := 4
 	if text := os.Getenv(faultRounds); text != "" {
 		var err error

@@ -18,6 +18,7 @@ import (
 
 // TestSendPage types what docs/send-to-slack-kafka-webhook.md shows, up to Kafka.
 func TestSendPage(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("SKIPPED: there is no Python for the receivers of the page")
 	}
@@ -28,6 +29,7 @@ func TestSendPage(t *testing.T) {
 
 // TestPluginPage types what docs/run-a-falco-plugin.md shows.
 func TestPluginPage(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("gcc"); err != nil {
 		t.Skip("SKIPPED: there is no C compiler for the plugin of the page")
 	}
@@ -36,6 +38,7 @@ func TestPluginPage(t *testing.T) {
 
 // TestWritePluginPage types what docs/write-a-source-plugin.md shows.
 func TestWritePluginPage(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"go", "openssl"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("SKIPPED: there is no %s for the plugin of the page", program)
@@ -62,6 +65,7 @@ func TestWritePluginPage(t *testing.T) {
 
 // TestCapturesPage types what docs/captures.md shows.
 func TestCapturesPage(t *testing.T) {
+	t.Parallel()
 	p := newPage(t)
 	for name, from := range map[string]string{"falco.scap": "../../internal/capture/testdata/falco-real.scap", "vault.log": "testdata/audit.jsonl"} {
 		content, err := os.ReadFile(from)
@@ -413,6 +417,7 @@ func masked(lines []string) []string {
 
 // TestMasks: what differs each time is the same, and what does not is not.
 func TestMasks(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		a, b string
 		same bool

@@ -18,6 +18,7 @@ import (
 // the end every event is in the journal, and their first occurrences are in the order in
 // which they were sent.
 func TestKillDuringPublishing(t *testing.T) {
+	t.Parallel()
 	const total = 50_000
 	k := newKilled(t)
 	k.start()

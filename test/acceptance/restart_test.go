@@ -37,6 +37,7 @@ const faultEvents = "TOCSIN_FAULT_EVENTS"
 // TestPublishOverRestarts: a producer of each kind publishes while the hub is stopped or
 // killed and started again three times. After that every event is in the journal, once.
 func TestPublishOverRestarts(t *testing.T) {
+	t.Parallel()
 	total := 20_000
 	if text := os.Getenv(faultEvents); text != "" {
 		var err error
@@ -48,6 +49,7 @@ func TestPublishOverRestarts(t *testing.T) {
 		"http": (*producer).overHTTP, "grpc": (*producer).overGRPC, "sdk": (*producer).withSDK, "cli": (*producer).withCLI,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := &producer{killed: newKilled(t), name: name, total: total}
 			p.listenOn(freeAddress(t))
 			p.start()

@@ -39,6 +39,7 @@ const (
 // Sockets and the connections of tcp are held by the service manager while the hub is
 // restarted again and again: no write fails, and no entry is lost.
 func TestRestarts(t *testing.T) {
+	t.Parallel()
 	h := newHub(t, t.TempDir(), spool, true)
 	h.start()
 	l := startLoad(h, rate, "unix", "tcp", "http")
@@ -61,6 +62,7 @@ const answered = time.Second
 
 // The hub is killed again and again: what it had in memory is lost, no more.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	h := newHub(t, t.TempDir(), spool, true)
 	h.start()
 	l := startLoad(h, rate, "unix", "tcp", "http")
@@ -84,6 +86,7 @@ func TestKills(t *testing.T) {
 // Without a service manager, senders are refused while the hub is gone. What a unix socket
 // or HTTP accepted is not lost.
 func TestRestartsWithoutSystemd(t *testing.T) {
+	t.Parallel()
 	h := newHub(t, t.TempDir(), spool, false)
 	h.start()
 	l := startLoad(h, rate, "unix", "http")
@@ -152,6 +155,7 @@ func freeze(t *testing.T, dir string) (thaw func()) {
 
 // The disk of the journal stands still, so that the journal does, too: nobody waits for it.
 func TestJournalStandsStill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	disk := filepath.Join(dir, "data")
 	fileSystem(t, disk, 512)
@@ -182,8 +186,10 @@ func TestJournalStandsStill(t *testing.T) {
 // The disk of journal and spool is full: the reserve keeps entries. When that is used,
 // too, entries are dropped and counted, and still nobody waits.
 func TestDiskFullOfDevices(t *testing.T) {
+	t.Parallel()
 	for name, more := range map[string]time.Duration{"the reserve is enough": 2 * time.Second, "the reserve is used up": 0} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			fileSystem(t, dir, 192)
 			reserve := "{memory_bytes: 1MiB, max_bytes: 32MiB, reserve_bytes: 16MiB}"

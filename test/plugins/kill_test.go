@@ -148,6 +148,7 @@ func pids(plugin string) (all []int) {
 // resume positions is in the journal, those that are there several times have one id, and no
 // process of a plugin is left behind, nor a directory of its sockets.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds programs and takes seconds")
 	}

@@ -100,6 +100,7 @@ type bad struct {
 // message that says what is wrong. A source that works beside them has all its events, the hub
 // ends in time, and no process is left.
 func TestMisbehaviour(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds programs and takes seconds")
 	}
@@ -299,6 +300,7 @@ func TestMisbehaviour(t *testing.T) {
 // Ctrl-C ends "tocsin plugin run", with what was captured, and leaves no process, whatever the
 // library does.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds programs and takes seconds")
 	}
@@ -309,6 +311,7 @@ func TestInterrupt(t *testing.T) {
 	plugin := library(t, "testbed")
 	for params, events := range map[string]int{"stay;count=3": 3, "idle": 0, "hang": 0, "stubborn": 0, "close-hang;count=3": 3} {
 		t.Run(params, func(t *testing.T) {
+			t.Parallel()
 			trace, capture := filepath.Join(t.TempDir(), "trace"), filepath.Join(t.TempDir(), "c.scap")
 			command := exec.Command(program, "plugin", "run", plugin, "--open", params, "--capture", capture, "--env", "TESTBED_TRACE="+trace)
 			out, log := new(safeBuffer), new(safeBuffer)

@@ -47,6 +47,7 @@ func fill(t *testing.T, dir string) (files []string) {
 // become one waits, and its path behind it; all else goes on, and the sink says what is
 // wrong. When there is room again nothing is lost, also when the hub was killed meanwhile.
 func TestDiskFullOfDeadLetters(t *testing.T) {
+	t.Parallel()
 	for name, killed := range map[string]bool{"goes on": false, "killed": true} {
 		t.Run(name, func(t *testing.T) {
 			data := filepath.Join(t.TempDir(), "small")

@@ -17,6 +17,7 @@ import (
 // that is written or reached, is refused, or sends nothing and says why. The events wait,
 // and no secret is told.
 func TestForbiddenAddresses(t *testing.T) {
+	t.Parallel()
 	var connections, requests atomic.Int64
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

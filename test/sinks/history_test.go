@@ -134,6 +134,7 @@ func (h history) repeats() (all, most int) {
 
 // The check finds whatever could be wrong.
 func TestHistoryCheck(t *testing.T) {
+	t.Parallel()
 	refused := func(id string) bool { return number(id) == 3 }
 	var ids []string
 	var good []arrival

@@ -18,6 +18,7 @@ import (
 // dead letter of the webhook that refused it, and nothing else is one; and dead letters that
 // are sent once more arrive.
 func TestKillDuringDelivery(t *testing.T) {
+	t.Parallel()
 	rounds := faultRounds(t, 6)
 	byPath := newReceiver(t, func(id string) bool { return number(id)%50 == 7 })
 	inOrder := newReceiver(t, func(id string) bool { return number(id)%50 == 31 })

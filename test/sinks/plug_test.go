@@ -27,6 +27,7 @@ type outlet struct {
 // published, in less than a second; when the endpoint is back, all that was published arrives
 // in order, and nothing has become a dead letter.
 func TestPlugPulled(t *testing.T) {
+	t.Parallel()
 	hook, b := newReceiver(t, refusesNothing), newBroker(t)
 	dir := t.TempDir()
 	log, away := filepath.Join(dir, "log"), filepath.Join(dir, "away")

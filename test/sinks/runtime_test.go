@@ -53,6 +53,7 @@ func (v *versioned) has(id string) bool {
 // before the change or after it, after it if that was answered; its secret is that of its
 // definition, and is nowhere in the data directory; and what was published arrives.
 func TestRunTimeSinksAreKilled(t *testing.T) {
+	t.Parallel()
 	rounds := faultRounds(t, 8)
 	v := &versioned{T: t, arrived: make(map[string][]string)}
 	server := httptest.NewServer(v)

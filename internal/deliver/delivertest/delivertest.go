@@ -20,6 +20,9 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,51 +143,88 @@ type check struct {
 	name string
 	mode Mode // the receiver must have it
 	run  func(*trial)
+	// alone says that it counts what there is in the process.
+	alone bool
 }
 
 // checks are the suite.
 func checks() []check {
 	return []check{
-		{"in order", Works, inOrder},
-		{"exactly once", Works, exactlyOnce},
-		{"sent again", Works, sentAgain},
-		{"hostile events", Works, hostile},
-		{"large events", Works, large},
-		{"too large", Works, tooLarge},
-		{"events are shared", Works, unchanged},
-		{"ended context", Works, endedContext},
-		{"close", Works, closing},
-		{"close while sending", Works, closeWhileSending},
-		{"sync and reopen", Works, syncAndReopen},
-		{"secrets", Works, secrets},
-		{"one is refused", RefusesOne, refusesOne},
-		{"receiver fails", Fails, failing(Fails)},
-		{"receiver refuses", Refuses, failing(Refuses)},
-		{"receiver closes", Closes, failing(Closes)},
-		{"receiver hangs", Hangs, hanging},
-		{"large to a receiver that hangs", Hangs, hangingLarge},
-		{"cancel", Hangs, cancel},
-		{"close while it hangs", Hangs, closeWhileHanging},
-		{"slow receiver", Slow, slow},
-		{"outages leave nothing behind", Works, outages},
-		{"a delivery recovers", Works, recovers},
+		{"in order", Works, inOrder, false},
+		{"exactly once", Works, exactlyOnce, false},
+		{"sent again", Works, sentAgain, false},
+		{"hostile events", Works, hostile, false},
+		{"large events", Works, large, false},
+		{"too large", Works, tooLarge, false},
+		{"events are shared", Works, unchanged, false},
+		{"ended context", Works, endedContext, false},
+		{"close", Works, closing, false},
+		{"close while sending", Works, closeWhileSending, false},
+		{"sync and reopen", Works, syncAndReopen, false},
+		{"secrets", Works, secrets, false},
+		{"one is refused", RefusesOne, refusesOne, false},
+		{"receiver fails", Fails, failing(Fails), false},
+		{"receiver refuses", Refuses, failing(Refuses), false},
+		{"receiver closes", Closes, failing(Closes), false},
+		{"receiver hangs", Hangs, hanging, false},
+		{"large to a receiver that hangs", Hangs, hangingLarge, false},
+		{"cancel", Hangs, cancel, false},
+		{"close while it hangs", Hangs, closeWhileHanging, false},
+		{"slow receiver", Slow, slow, false},
+		{"outages leave nothing behind", Works, outages, true},
+		{"a delivery recovers", Works, recovers, false},
 	}
 }
 
-// Run tries a kind of sink.
-func Run(t *testing.T, h Harness) {
-	known, err := h.modes()
-	if err != nil {
-		t.Fatal(err)
+// Run tries a kind of sink. Checks run beside each other, but for those that look at the whole
+// process, and so no other test may run meanwhile.
+func Run(t *testing.T, h Harness) { RunEach(t, map[string]Harness{"": h}) }
+
+// atOnce is how many checks run beside each other, because most of their time they wait.
+const atOnce = 8
+
+// RunEach is Run for variants of a sink, all beside each other. Their names lead those of
+// their checks, unless they are empty.
+func RunEach(t *testing.T, variants map[string]Harness) {
+	runEach(t, variants, func(name string, f func(testing.TB)) {
+		t.Run(name, func(t *testing.T) { f(t) })
+	})
+}
+
+// runEach is RunEach with what runs one check.
+func runEach(t testing.TB, variants map[string]Harness, sub func(name string, f func(testing.TB))) {
+	all := []goleak.Option{goleak.IgnoreCurrent()}
+	for _, h := range variants {
+		if _, err := h.modes(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, h.Leaks...)
 	}
-	for _, c := range checks() {
-		t.Run(c.name, func(t *testing.T) {
-			if !known[c.mode] {
-				t.Skipf("a receiver that %s: %s", c.mode, h.Without[c.mode])
+	defer func() {
+		if err := goleak.Find(all...); err != nil {
+			t.Errorf("goroutines are left behind: %v", err)
+		}
+	}()
+	each := func(alone bool, do func(name string, f func(testing.TB))) {
+		for _, c := range slices.Backward(checks()) { // those that wait longest are the last ones
+			for variant, h := range variants {
+				if c.alone == alone {
+					do(strings.TrimPrefix(variant+"/"+c.name, "/"), func(t testing.TB) { c.try(t, h) })
+				}
 			}
-			c.try(t, h)
-		})
+		}
 	}
+	slots := make(chan struct{}, atOnce)
+	var running sync.WaitGroup
+	each(false, func(name string, f func(testing.TB)) {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			sub(name, f)
+		})
+	})
+	running.Wait()
+	each(true, sub)
 }
 
 // modes returns those that the receiver has.
@@ -205,16 +245,13 @@ func (h *Harness) modes() (map[Mode]bool, error) {
 	return known, nil
 }
 
-// try runs the check, and looks at what is left when everything has ended.
+// try runs the check.
 func (c check) try(t testing.TB, h Harness) {
+	if known, _ := h.modes(); !known[c.mode] {
+		t.Skipf("a receiver that %s: %s", c.mode, h.Without[c.mode])
+	}
 	h.Parallel = cmp.Or(h.Parallel, defaultParallel)
 	h.LargestData = cmp.Or(h.LargestData, defaultLargestData)
 	h.soon, h.patient = cmp.Or(h.soon, defaultSoon), cmp.Or(h.patient, defaultPatient)
-	leaks := append([]goleak.Option{goleak.IgnoreCurrent()}, h.Leaks...)
-	t.Cleanup(func() { // the last one
-		if err := goleak.Find(leaks...); err != nil {
-			t.Errorf("goroutines are left behind: %v", err)
-		}
-	})
 	c.run(newTrial(t, h))
 }

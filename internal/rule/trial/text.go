@@ -130,12 +130,12 @@ func (r *Report) histogram(b *strings.Builder, in *time.Location) {
 		most = max(most, l.n)
 		digits = max(digits, len(fmt.Sprint(l.n)))
 	}
-	width := time.Duration(r.BinSeconds*int64(per)) * time.Second
+	width := r.BinSeconds * int64(per)
 	format := clockFormat
 	switch {
-	case width%(24*time.Hour) == 0:
+	case width%day == 0:
 		format = "2006-01-02"
-	case width%time.Minute == 0:
+	case width%minute == 0:
 		format = "2006-01-02 15:04"
 	}
 	fmt.Fprintf(b, "Alerts in each %s from\n", span(width))
@@ -148,20 +148,24 @@ func (r *Report) histogram(b *strings.Builder, in *time.Location) {
 	}
 }
 
-// span is a duration in words.
-func span(d time.Duration) string {
+// span is a number of seconds in words.
+func span(seconds int64) string {
 	for _, unit := range []struct {
-		d    time.Duration
-		name string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if n := d / unit.d; n > 0 && d%unit.d == 0 {
-			if n == 1 {
-				return unit.name
-			}
+		seconds int64
+		name    string
+	}{{day, "day"}, {hour, "hour"}, {minute, "minute"}} {
+		switch n := seconds / unit.seconds; {
+		case n == 0 || seconds%unit.seconds != 0:
+		case n == 1:
+			return unit.name
+		default:
 			return fmt.Sprintf("%d %ss", n, unit.name)
 		}
 	}
-	return d.String()
+	if seconds == 1 {
+		return "second"
+	}
+	return fmt.Sprintf("%d seconds", seconds)
 }
 
 // silent names the rules that raised nothing.

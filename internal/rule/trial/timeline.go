@@ -7,14 +7,17 @@ const maxBins = 60
 
 // widths are those that bins may have. Each is a multiple of the one before, so that bins can be
 // put together; behind the last one they double.
-var widths = []time.Duration{
-	time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second,
-	time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute,
-	time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour,
+var widths = []int64{
+	1, 5, 10, 30,
+	minute, 5 * minute, 10 * minute, 30 * minute,
+	hour, 3 * hour, 6 * hour, 12 * hour, day,
 }
 
+// Widths are in seconds: centuries are no [time.Duration].
+const minute, hour, day int64 = 60, 60 * minute, 24 * hour
+
 // wider returns the width that follows.
-func wider(w time.Duration) time.Duration {
+func wider(w int64) int64 {
 	for _, next := range widths {
 		if next > w {
 			return next
@@ -26,13 +29,13 @@ func wider(w time.Duration) time.Duration {
 // timeline divides a time into at most maxBins parts of a width that suits, whatever comes first:
 // where it begins and ends is known only at the end.
 type timeline struct {
-	width time.Duration
+	width int64
 	start int64 // of the first bin, in widths since 1970
 	bins  int
 }
 
 // at returns in which bin, counted from 1970, a time is.
-func (l *timeline) at(t time.Time) int64 { return floor(t.Unix(), int64(l.width/time.Second)) }
+func (l *timeline) at(t time.Time) int64 { return floor(t.Unix(), l.width) }
 
 func floor(n, by int64) int64 {
 	q := n / by
@@ -74,7 +77,7 @@ func (l *timeline) include(t time.Time, each func(func([]uint64) []uint64)) {
 // widen puts bins together.
 func (l *timeline) widen(each func(func([]uint64) []uint64)) {
 	next := wider(l.width)
-	factor := int64(next / l.width)
+	factor := next / l.width
 	start := floor(l.start, factor)
 	end := floor(l.start+int64(l.bins)-1, factor)
 	each(func(counts []uint64) []uint64 {
@@ -105,7 +108,7 @@ func (l *timeline) count(counts []uint64, t time.Time) []uint64 {
 func (l *timeline) starts() []time.Time {
 	list := make([]time.Time, l.bins)
 	for i := range list {
-		list[i] = time.Unix((l.start+int64(i))*int64(l.width/time.Second), 0).UTC()
+		list[i] = time.Unix((l.start+int64(i))*l.width, 0).UTC()
 	}
 	return list
 }

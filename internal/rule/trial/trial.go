@@ -197,7 +197,7 @@ type Sample struct {
 func (t *Trial) Report() *Report {
 	r := &Report{
 		Events: t.events, Alerts: t.alerts, From: moment(t.first), To: moment(t.last), Sources: t.bySource, Other: t.otherRun,
-		BinSeconds: int64(t.timeline.width / time.Second), Bins: t.timeline.starts(), TimeLine: make([]uint64, t.timeline.bins),
+		BinSeconds: t.timeline.width, Bins: t.timeline.starts(), TimeLine: make([]uint64, t.timeline.bins),
 		Rules: []Rule{},
 	}
 	for _, c := range t.rules {

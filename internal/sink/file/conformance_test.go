@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -29,6 +30,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
 		child(path)
 		return
+	}
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait most of the time
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -197,20 +201,20 @@ func (f *faulty) Sync() error {
 }
 
 func TestConformance(t *testing.T) {
+	variants := make(map[string]delivertest.Harness)
 	for name, o := range map[string]Options{
 		"plain":    {Sync: SyncProgress},
 		"rotating": {Sync: SyncAlways, RotateBytes: 8 << 10, Gzip: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			delivertest.Run(t, delivertest.Harness{
-				Receiver: func(t testing.TB) delivertest.Receiver {
-					d := newDisk(t, o)
-					t.Cleanup(func() { d.Set(delivertest.Works) }) // what hangs ends
-					return d
-				},
-				Modes:   []delivertest.Mode{delivertest.Fails, delivertest.Refuses, delivertest.Closes, delivertest.Hangs, delivertest.Slow},
-				Without: map[delivertest.Mode]string{delivertest.RefusesOne: "a file takes every event"},
-			})
-		})
+		variants[name] = delivertest.Harness{
+			Receiver: func(t testing.TB) delivertest.Receiver {
+				d := newDisk(t, o)
+				t.Cleanup(func() { d.Set(delivertest.Works) }) // what hangs ends
+				return d
+			},
+			Modes:   []delivertest.Mode{delivertest.Fails, delivertest.Refuses, delivertest.Closes, delivertest.Hangs, delivertest.Slow},
+			Without: map[delivertest.Mode]string{delivertest.RefusesOne: "a file takes every event"},
+		}
 	}
+	delivertest.RunEach(t, variants)
 }

@@ -151,16 +151,16 @@ func (r *receiver) Arrived() []delivertest.Arrival {
 }
 
 func TestConformance(t *testing.T) {
+	variants := make(map[string]delivertest.Harness)
 	for _, protocol := range []Protocol{HTTP, GRPC} {
-		t.Run(string(protocol), func(t *testing.T) {
-			delivertest.Run(t, delivertest.Harness{
-				Receiver: func(t testing.TB) delivertest.Receiver { return newReceiver(t, protocol) },
-				Modes: []delivertest.Mode{
-					delivertest.Fails, delivertest.Refuses, delivertest.Closes, delivertest.Hangs, delivertest.Slow, delivertest.RefusesOne,
-				},
-				Secrets: []string{secret},
-				Options: []any{Options{Headers: []telemetry.Header{{Name: "Api-Key", Value: func() (string, error) { return secret, nil }}}}},
-			})
-		})
+		variants[string(protocol)] = delivertest.Harness{
+			Receiver: func(t testing.TB) delivertest.Receiver { return newReceiver(t, protocol) },
+			Modes: []delivertest.Mode{
+				delivertest.Fails, delivertest.Refuses, delivertest.Closes, delivertest.Hangs, delivertest.Slow, delivertest.RefusesOne,
+			},
+			Secrets: []string{secret},
+			Options: []any{Options{Headers: []telemetry.Header{{Name: "Api-Key", Value: func() (string, error) { return secret, nil }}}}},
+		}
 	}
+	delivertest.RunEach(t, variants)
 }

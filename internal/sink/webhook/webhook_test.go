@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -36,7 +37,12 @@ import (
 	"github.com/tocsin-events/tocsin/internal/standardwebhooks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait most of the time
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var loopback, _ = outbound.NewGuard("127.0.0.0/8")
 
@@ -214,6 +220,7 @@ func read(t testing.TB, q *http.Request, body []byte) (arrivals []delivertest.Ar
 }
 
 func TestConformance(t *testing.T) {
+	variants := make(map[string]delivertest.Harness)
 	for name, o := range map[string]Options{
 		"event cloudevents gzip":      {Format: format.CloudEvents, Gzip: true},
 		"lines standard":              {Body: Lines},
@@ -223,32 +230,31 @@ func TestConformance(t *testing.T) {
 		if o.MaxBytes == 0 {
 			o.MaxBytes = 16 << 20
 		}
-		t.Run(name, func(t *testing.T) {
-			delivertest.Run(t, delivertest.Harness{
-				Receiver: func(t testing.TB) delivertest.Receiver { return newReceiver(t, o) },
-				Modes: []delivertest.Mode{
-					delivertest.Fails, delivertest.Refuses, delivertest.Closes, delivertest.Hangs, delivertest.Slow, delivertest.RefusesOne,
-				},
-				LargestData: 1 << 20, TooLargeData: 17 << 20,
-				Secrets: []string{secretKey, privateKey, fliptSecret, bearer},
-				Errors: func(t testing.TB) []error {
-					var errs []error
-					for _, change := range []func(*Options){
-						func(o *Options) { o.SigningKeys = []outbound.Secret{text(secretKey + "!")} },
-						func(o *Options) { o.URL = "http://user:" + bearer + "@127.0.0.1/" },
-						func(o *Options) { o.Connection.Bearer = text(bearer + "\n") },
-					} {
-						o := o
-						o.URL = "http://127.0.0.1:1/"
-						change(&o)
-						_, err := New(o)
-						errs = append(errs, err)
-					}
-					return errs
-				},
-			})
-		})
+		variants[name] = delivertest.Harness{
+			Receiver: func(t testing.TB) delivertest.Receiver { return newReceiver(t, o) },
+			Modes: []delivertest.Mode{
+				delivertest.Fails, delivertest.Refuses, delivertest.Closes, delivertest.Hangs, delivertest.Slow, delivertest.RefusesOne,
+			},
+			LargestData: 1 << 20, TooLargeData: 17 << 20,
+			Secrets: []string{secretKey, privateKey, fliptSecret, bearer},
+			Errors: func(t testing.TB) []error {
+				var errs []error
+				for _, change := range []func(*Options){
+					func(o *Options) { o.SigningKeys = []outbound.Secret{text(secretKey + "!")} },
+					func(o *Options) { o.URL = "http://user:" + bearer + "@127.0.0.1/" },
+					func(o *Options) { o.Connection.Bearer = text(bearer + "\n") },
+				} {
+					o := o
+					o.URL = "http://127.0.0.1:1/"
+					change(&o)
+					_, err := New(o)
+					errs = append(errs, err)
+				}
+				return errs
+			},
+		}
 	}
+	delivertest.RunEach(t, variants)
 }
 
 var at = time.Date(2026, 3, 4, 5, 6, 7, 890_000_000, time.UTC)

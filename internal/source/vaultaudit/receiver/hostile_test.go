@@ -46,7 +46,7 @@ func (s *silentAfter) Read(b []byte) (int, error) {
 // TestManyShortLines shows that a stream does not hold on to memory for as many lines as
 // it had at once: there may be a thousand connections.
 func TestManyShortLines(t *testing.T) {
-	const connections = 8
+	const connections = 4
 	text := bytes.Repeat([]byte("a\n"), 1<<20)
 	for name, open := range streams {
 		t.Run(name, func(t *testing.T) {

@@ -35,7 +35,7 @@ var Info = plugin.Info{
 		{Name: "e.nul", Type: plugin.Text, Description: "A text with a NUL in it"},
 		{Name: "e.none", Type: plugin.Text, Description: "Never there"},
 		{Name: "e.of", Type: plugin.Text, Description: "The name and the event source of an event"},
-		{Name: "e.bad", Type: plugin.Text, Description: "Panics for the number that is the argument", Arg: plugin.Arg{Key: true, Required: true}},
+		{Name: "e.bad", Type: plugin.Text, Description: "The argument; but a panic for \"panic\" and an error for \"error\"", Arg: plugin.Arg{Key: true, Required: true}},
 	},
 }
 
@@ -219,8 +219,11 @@ func (p *everything) Extract(_ context.Context, e *plugin.Event, fields []plugin
 		case "e.of":
 			f.SetText(e.Name + "@" + e.Source)
 		case "e.bad":
-			if f.Arg == digits {
+			switch f.Arg {
+			case "panic":
 				panic("told to panic")
+			case "error":
+				return errors.New("told to fail")
 			}
 			f.SetText(f.Arg)
 		}
