@@ -28,8 +28,10 @@ func newRules(s *Streams) *cobra.Command {
 // rulesCommands returns the commands below "tocsin rules".
 func rulesCommands(s *Streams) []*cobra.Command {
 	return []*cobra.Command{
+		newRulesCheck(s),
 		newRulesFields(s),
 		newRulesRun(s),
 		newRulesTry(s),
+		newRulesTest(s),
 	}
 }
