@@ -45,6 +45,8 @@ func rows() []row {
 		{name: "plugin of our SDK in the process, events of 16 B, counted", against: "wanted", unit: "/s", want: 1, measure: sdkCounted},
 		{name: "capture write, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureWrite},
 		{name: "capture read, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureRead},
+		{name: "50 typical rules over recorded audit events, per second of processor", against: "wanted", unit: "/s", want: 1, measure: judgeRate},
+		{name: "1,000 typical rules over recorded audit events, per event", against: "50 rules", unit: "µs", want: 4, most: true, measure: judgeMany},
 		{name: "policy decision, not cached, 1,000 rules", against: "allowed", unit: "µs", want: 1, most: true, measure: decide},
 		{name: "fan-out, 1,000 subscribers, 50 policy sets", against: "the same with root tokens", unit: "/s", want: 0.8, measure: fanOutPolicySets},
 		{name: "10,000 tokens revoked one by one: pause of others", against: "allowed", unit: "ms", want: 1, most: true, rounds: 1, measure: revocationPause},
