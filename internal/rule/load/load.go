@@ -36,7 +36,7 @@ type Compiler interface {
 	// fieldtext.ErrUnknownField, or says "nonexistent field", if there is no such field.
 	Condition(source string, e condition.Expr) (warnings []*condition.Error, err error)
 	// Output compiles an output. It returns the fields and transformers in it as they are written,
-	// in order and as often as they are there. The error is as that of Condition, with an offset in the text.
+	// in order and as often as they are there, those in a transformer in front of it. The error is as that of Condition, with an offset in the text.
 	Output(source, text string) (fields []string, err error)
 }
 
@@ -153,8 +153,11 @@ func (l *loader) ruleHint(name string) string {
 	return "files are read in their order"
 }
 
-func (l *loader) sourceHint(name string) string {
-	if near := spelling.Nearest(name, l.options.Sources); near != "" {
+func (l *loader) sourceHint(r *ruleItem) string {
+	if !r.sourceGiven {
+		return "a rule that does not say source is about system calls"
+	}
+	if near := spelling.Nearest(r.source, l.options.Sources); near != "" {
 		return "did you mean " + near + "?"
 	}
 	return "a plugin that has this source must be there"
