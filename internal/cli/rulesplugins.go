@@ -22,6 +22,8 @@ type rulePlugin struct {
 	file         string
 	config, open string
 	opened       bool // --open is given
+	args         []string
+	environment  map[string]string
 }
 
 // rulePlugins are the plugins that --plugin, --config and --open stand for, in their order.
@@ -154,7 +156,11 @@ func (p *rulePlugins) start(ctx context.Context, s *Streams) (started *startedPl
 		if err != nil {
 			return nil, err
 		}
-		l := &pluginLaunch{file: file, env: p.env.list(), log: log}
+		env := p.env.list()
+		for name, value := range one.environment {
+			env = append(env, name+"="+value)
+		}
+		l := &pluginLaunch{file: file, args: one.args, env: env, log: log}
 		program, err := l.start(ctx)
 		if err != nil {
 			return nil, err

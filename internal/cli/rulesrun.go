@@ -36,7 +36,7 @@ opened, unless --enable-source or --disable-source say otherwise. When one strea
 others go on.
 
 Rules with a window or a throttle, which Falco does not have, add the members "count",
-"suppressed", "key" and "events" to the JSON of their alerts. At the end a summary is written
+"suppressed", "key" and "event_ids" to the JSON of their alerts. At the end a summary is written
 to standard error, as by Falco; --summary json makes it JSON, --summary none leaves it out.
 
 Exit codes: 0 the end, --count events, or Ctrl-C; 1 the rules are not valid, a file cannot be
@@ -116,7 +116,7 @@ func newRulesRun(s *Streams) *cobra.Command {
 		Example: rulesRunExample,
 		Args:    ruleFileArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(f.rulePlugins.check(cmd)); err != nil {
+			if err := f.rulePlugins.check(cmd); err != nil {
 				return err
 			}
 			if err := f.ruleInput.check(cmd, args); err != nil {
@@ -170,6 +170,7 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 	p := &alertPrinter{flags: f, out: s.Out, notes: newNotes(s.Err, true), host: o.Hostname, summary: newRunSummary()}
 	p.judge = &ruleJudge{run: run, plugins: plugins, notes: p.notes, alert: p.alert}
 	collector := eventinput.NewCollector(func(rec *eventinput.Record) error { return p.record(ctx, rec) })
+	collector.Limit(f.count)
 	reading := &ruleReading{input: &f.ruleInput, s: s, plugins: plugins, to: collector, notes: p.notes}
 	stop := ruleTicker(p.notes, isTerminal(s.Err), func() string { return p.progress(reading) })
 	var failed []error
@@ -192,7 +193,7 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 		})
 	}
 	stop()
-	if errors.Is(err, errStopped) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+	if errors.Is(err, eventinput.ErrEnough) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil // the user wanted it
 	}
 	if isClosedOutput(err) {
@@ -201,8 +202,8 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 	if ended := p.end(); err == nil {
 		err = ended
 	}
-	if summaryErr := p.writeSummary(s.Err); err == nil {
-		err = summaryErr
+	if err == nil || p.events.Load() > 0 {
+		err = errors.Join(err, p.writeSummary(s.Err))
 	}
 	if err = errors.Join(append([]error{err}, failed...)...); err != nil {
 		return err
@@ -231,14 +232,8 @@ type alertPrinter struct {
 	events, alerts atomic.Uint64 // for the progress
 }
 
-// record judges a record, or what of it is wanted, and prints the alerts.
+// record judges a record and prints the alerts.
 func (p *alertPrinter) record(ctx context.Context, rec *eventinput.Record) error {
-	enough := false
-	if n := p.flags.count; n > 0 {
-		if left := n - p.events.Load(); uint64(rec.Len()) >= left {
-			rec, enough = rec.First(int(left)), true
-		}
-	}
 	p.buf = p.buf[:0]
 	err := p.judge.record(ctx, rec)
 	if err == nil {
@@ -252,9 +247,6 @@ func (p *alertPrinter) record(ctx context.Context, rec *eventinput.Record) error
 	}
 	if cap(p.buf) > 4<<20 {
 		p.buf = nil
-	}
-	if err == nil && enough {
-		return errStopped
 	}
 	return err
 }
@@ -320,7 +312,7 @@ func appendExtension(line []byte, a *rule.Alert) []byte {
 		line = append(jsontext.AppendString(line, k.Name), ':')
 		line = jsontext.AppendString(line, k.Value)
 	}
-	line = append(line, `},"events":`...)
+	line = append(line, `},"event_ids":`...)
 	if len(a.EventIDs) == 0 {
 		line = append(line, "[]"...)
 	} else {

@@ -94,7 +94,7 @@ func newRulesTry(s *Streams) *cobra.Command {
 	f.rulePlugins.register(flags)
 	f.ruleFlags.register(flags)
 	flags.IntVar(&f.samples, "samples", trial.DefaultSamples, "how many alerts of each rule are shown")
-	f.format.register(cmd)
+	flags.VarP(&f.format, "output", "o", "text (for people) or json (for scripts)")
 	return cmd
 }
 
@@ -190,7 +190,7 @@ func (f *rulesTryFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 	switch {
 	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 		t.incomplete = append(t.incomplete, "Stopped before the end.")
-	case err != nil && !errors.Is(err, errStopped):
+	case err != nil:
 		return err
 	}
 	if err := t.judge.end(); err != nil {

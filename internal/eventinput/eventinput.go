@@ -4,6 +4,8 @@
 package eventinput
 
 import (
+	"errors"
+
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/position"
 )
@@ -38,15 +40,30 @@ type Collector struct {
 	seq   uint64
 	bytes int
 	held  []*event.Event
+	left  uint64
 }
 
 // NewCollector returns a Collector that hands its records to emit, which may keep them.
 func NewCollector(emit func(*Record) error) *Collector { return &Collector{emit: emit} }
 
-// Add adds an event, which nobody may change afterwards. The error is that of emit.
+// ErrEnough is returned when there are as many events as were wanted.
+var ErrEnough = errors.New("there are enough events")
+
+// Limit has Add return ErrEnough with the n-th event from now on, when it is handed on.
+func (c *Collector) Limit(n uint64) { c.left = n }
+
+// Add adds an event, which nobody may change afterwards. The error is that of emit, or ErrEnough.
 func (c *Collector) Add(e *event.Event) error {
 	c.held = append(c.held, e)
 	c.bytes += len(e.Data)
+	if c.left > 0 {
+		if c.left--; c.left == 0 {
+			if err := c.Flush(); err != nil {
+				return err
+			}
+			return ErrEnough
+		}
+	}
 	if len(c.held) < maxEvents && c.bytes < maxBytes {
 		return nil
 	}
@@ -64,6 +81,3 @@ func (c *Collector) Flush() error {
 	c.held, c.bytes = make([]*event.Event, 0, min(len(c.held), maxEvents)), 0
 	return c.emit(r)
 }
-
-// First returns a record of the first n events only.
-func (r *Record) First(n int) *Record { return &Record{seq: r.seq, events: r.events[:n]} }

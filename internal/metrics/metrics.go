@@ -56,7 +56,7 @@ type Component struct {
 // Component returns the metrics of the component with these label values. The
 // same values give the same counters. A "source" has Received, Appended, Quarantined,
 // Duplicates and Lost, a "trail" or "publish" Received and Appended, a "journal" Appended,
-// a "hub" Delivered and the lags, a "traces" those and Received, "audit_metrics" the lags,
+// a "hub" Delivered and the lags, a "traces" those and Received, "audit_metrics" and "rules" the lags,
 // an "api" or "listener" none, any other component all but Duplicates and Lost; each can
 // refuse.
 func (m *Metrics) Component(component, name string) *Component {
@@ -64,7 +64,7 @@ func (m *Metrics) Component(component, name string) *Component {
 	source, journal, hub := component == "source", component == "journal", component == "hub"
 	trail := component == "trail" || component == "publish"
 	traces := component == "traces"
-	meter := component == "audit_metrics"
+	meter := component == "audit_metrics" || component == "rules"
 	other := !traces && !meter && !source && !trail && !journal && !hub && component != "api" && component != "listener"
 	if source || other {
 		c.Quarantined = m.quarantined.WithLabelValues(component, name)

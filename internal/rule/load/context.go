@@ -179,6 +179,11 @@ func (c *context) diagnostic(code Code, message, hint string) *Diagnostic {
 	line, start := src.lineAt(at)
 	d.Line = shorten(line, at-start)
 	d.Width = 1
+	if n := c.node; n != nil && in == nil && n.Kind == yaml.ScalarNode && n.Style == 0 {
+		if text, _, _ := strings.Cut(n.Value, "\n"); strings.HasPrefix(src.content[at:], text) {
+			d.Width = max(1, utf8.RuneCountInString(text))
+		}
+	}
 	if in != nil && inAt < len(in.s) {
 		d.Width = wordWidth(in.s[max(inAt, 0):])
 	}

@@ -79,10 +79,10 @@ func (d *describer) rule(c *compiledRule) document {
 	details := document{
 		"macros": written.macros.list(), "lists": written.lists.list(),
 		"condition_operators": operators.list(), "condition_fields": fields.list(),
-		"output_fields": outputFields(c.outputFields), "exception_fields": orEmpty(c.exceptionFields),
+		"output_fields": orEmpty(c.outputFields), "exception_fields": orEmpty(c.exceptionFields),
 		"exception_names": names.list(), "exception_operators": comps.list(),
 		"condition_compiled": condition.String(c.condition), "output_compiled": r.output.s,
-		"plugins": d.plugins(r.source, fields, outputFields(c.outputFields), events),
+		"plugins": d.plugins(r.source, fields, c.outputFields, events),
 	}
 	if r.source != defaultSource {
 		details["events"] = []string{"asyncevent", "pluginevent"}
@@ -250,37 +250,4 @@ func (d *describer) plugins(source string, fields nameSet, output, events []stri
 		}
 	}
 	return names.list()
-}
-
-// outputFields returns the fields of an output as the real engine lists them: those in a
-// transformer stand before it.
-func outputFields(list []string) []string {
-	result := []string{}
-	for _, text := range list {
-		if o, end, err := condition.ParseOperand(&condition.Text{Content: text}, 0); err == nil && end == len(text) {
-			if t, ok := o.(*condition.Transformer); ok {
-				result = appendFields(result, t.Args)
-			}
-		}
-		result = append(result, text)
-	}
-	return result
-}
-
-func appendFields(list []string, operands []condition.Operand) []string {
-	for _, o := range operands {
-		switch o := o.(type) {
-		case *condition.Field:
-			name := o.Name
-			if o.ArgPresent {
-				name += "[" + o.Arg + "]"
-			}
-			list = append(list, name)
-		case *condition.Transformer:
-			list = appendFields(list, o.Args)
-		case *condition.List:
-			list = appendFields(list, o.Items)
-		}
-	}
-	return list
 }

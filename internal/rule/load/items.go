@@ -36,6 +36,7 @@ type ruleItem struct {
 	outputContext    *context
 	description      string
 	source           string
+	sourceGiven      bool // it is not the default one
 	unknownSource    bool
 	priority         severity.Severity
 	tags             []string // sorted
@@ -197,7 +198,7 @@ func (l *loader) defineRule(r *ruleItem) *failure {
 	}
 	if !l.compiler.Source(r.source) {
 		r.unknownSource = true
-		l.warn(WarnUnknownSource, "Unknown source "+r.source+", skipping", l.sourceHint(r.source), r.context)
+		l.warn(WarnUnknownSource, "Unknown source "+r.source+", skipping", l.sourceHint(r), r.context)
 	}
 	for _, e := range r.exceptions {
 		if !e.fields.valid() {

@@ -74,6 +74,11 @@ func (k known) Output(source, text string) (fields []string, err error) {
 		if f, ok := o.(*condition.Field); ok && !slices.Contains(k[source], f.Name) {
 			return nil, &unknown{&condition.Error{At: f.At, Message: "there is no field " + f.Name}}
 		}
+		if tr, ok := o.(*condition.Transformer); ok {
+			for _, a := range tr.Args {
+				fields = append(fields, condition.OperandString(a))
+			}
+		}
 		fields = append(fields, text[i:end])
 		i = end - 1
 	}
@@ -133,11 +138,15 @@ func sameJSON(t *testing.T, got, want []byte) {
 func TestRecordedResults(t *testing.T) {
 	for _, name := range []string{"good", "bad"} {
 		_, r := Load([]File{{Name: name + ".yaml", Content: readTestdata(t, name+".rules.yaml")}}, options())
-		b, err := json.Marshal(r)
+		b, err := r.MarshalJSON()
 		if err != nil {
 			t.Fatal(err)
 		}
-		sameJSON(t, b, readTestdata(t, name+".validate.json"))
+		want := readTestdata(t, name+".validate.json")
+		sameJSON(t, b, want)
+		if !bytes.Equal(b, bytes.TrimSpace(want)) {
+			t.Errorf("%s is equal, but its bytes are not:\n%s", name, b)
+		}
 	}
 	b, _ := Describe([]File{{Name: "good.yaml", Content: readTestdata(t, "good.rules.yaml")}}, options())
 	sameJSON(t, b, readTestdata(t, "good.describe.json"))

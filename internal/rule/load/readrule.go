@@ -203,7 +203,7 @@ func (l *loader) readDefinition(n *yaml.Node, name string, c *context) *failure 
 		return f
 	}
 	if src != nil {
-		r.source = src.Value
+		r.source, r.sourceGiven = src.Value, true
 	}
 	for _, b := range []struct {
 		key string

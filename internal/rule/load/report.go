@@ -204,16 +204,16 @@ func (d *Diagnostic) Error() string {
 
 // Location is where something is, as Falco counts: from 0.
 type Location struct {
-	ItemType string   `json:"item_type"`
 	ItemName string   `json:"item_name"`
+	ItemType string   `json:"item_type"`
 	Position Position `json:"position"`
 }
 
 // Position is a place in a file, or in a condition, whose beginning is its name then.
 type Position struct {
-	Name   string `json:"name"`
-	Line   int    `json:"line"`
 	Column int    `json:"column"`
+	Line   int    `json:"line"`
+	Name   string `json:"name"`
 	Offset int    `json:"offset"`
 }
 

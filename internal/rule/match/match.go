@@ -21,6 +21,7 @@ type Builder struct {
 	nodes      []node
 	byKey      map[string]int32 // nodes
 	rules      []int32          // the nodes of the rules
+	plain      bool             // without indexes
 }
 
 // NewBuilder returns a Builder of conditions on these fields. The fields that conditions ask for
@@ -51,7 +52,9 @@ func (b *Builder) AddCondition(e condition.Expr) (c Condition, warnings []*condi
 
 // Build returns a Matcher of all that was added. The Builder must not be used any more.
 func (b *Builder) Build() *Matcher {
-	return &Matcher{operands: b.operands.list, predicates: b.predicates, nodes: b.nodes, rules: b.rules}
+	m := &Matcher{operands: b.operands.list, predicates: b.predicates, nodes: b.nodes, rules: b.rules}
+	m.indexes, m.unguarded = b.indexRules()
+	return m
 }
 
 // Matcher knows the conditions of the rules of an event source. It may be used by several
@@ -61,7 +64,12 @@ type Matcher struct {
 	predicates []predicate
 	nodes      []node
 	rules      []int32
+	indexes    []index
+	unguarded  bitset // the rules that no index tells about
 }
+
+// Rules returns how many rules there are.
+func (m *Matcher) Rules() int { return len(m.rules) }
 
 // State evaluates the conditions of a Matcher at one event after the other. It belongs to one
 // goroutine.
@@ -71,37 +79,56 @@ type State struct {
 	epoch  uint32
 	// results has for each node the epoch in which it was evaluated, and the result in the lowest
 	// bit.
-	results []uint32
-	next    int
+	results    []uint32
+	candidates bitset
+	next       int // the first rule that was not looked at; -1: candidates are of another event
 }
 
 // NewState returns a State that is at no event: Start comes first.
 func (m *Matcher) NewState() *State {
-	return &State{Matcher: m, values: *newValues(m.operands), results: make([]uint32, len(m.nodes))}
+	return &State{Matcher: m, values: *newValues(m.operands), results: make([]uint32, len(m.nodes)), candidates: make(bitset, len(m.unguarded))}
 }
 
 // Start begins with an event.
 func (s *State) Start(row field.Row) {
 	s.values.start(row)
-	s.epoch = (s.epoch + 2) &^ 1
+	s.epoch += 2
 	if s.epoch == 0 {
 		clear(s.results)
 		s.epoch = 2
 	}
-	s.next = 0
+	s.next = -1
 }
 
 // Next returns the next rule that fits the event, in the order in which they were added. It
-// evaluates no more than it must to know.
+// evaluates little more than it must to know.
 func (s *State) Next() (rule int, ok bool) {
-	for s.next < len(s.rules) {
-		n := s.next
-		s.next++
+	if s.next < 0 {
+		s.choose()
+	}
+	for {
+		n := s.candidates.from(s.next)
+		if n < 0 {
+			s.next = len(s.candidates) * 64
+			return 0, false
+		}
+		s.next = n + 1
 		if s.holds(s.rules[n]) {
 			return n, true
 		}
 	}
-	return 0, false
+}
+
+// choose finds the rules that must be looked at.
+func (s *State) choose() {
+	s.next = 0
+	copy(s.candidates, s.unguarded)
+	for i := range s.indexes {
+		ix := &s.indexes[i]
+		if elements, ok := s.values.get(ix.operand); ok {
+			ix.candidates(elements, s.candidates)
+		}
+	}
 }
 
 // Holds says whether a condition that was compiled for itself fits the event.

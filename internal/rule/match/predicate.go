@@ -17,7 +17,7 @@ type predicate struct {
 	list     bool                   // there may be several
 	left     int32                  // an operand
 	right    int32                  // an operand, or -1: constants are asked for
-	// never says that no value fits, as in Falco.
+	// never says that no element of a list fits, as in Falco.
 	never     bool
 	constants []constant
 	texts     []string
@@ -60,10 +60,12 @@ func (p *predicate) finish(left *operand) []string {
 // eval says whether the value fits. It does not if there is none.
 func (p *predicate) eval(v *values) bool {
 	left, ok := v.get(p.left)
-	if !ok || p.never {
+	if !ok {
 		return false
 	}
 	switch {
+	case p.never:
+		return p.op == condition.In && len(left) == 0
 	case p.op == condition.Exists:
 		return true
 	case p.right >= 0:
@@ -215,11 +217,9 @@ func containsFold(text, part string) bool {
 func (p *predicate) evalRight(left, right []field.Element, leftNUL, rightNUL bool) bool {
 	switch p.op {
 	case condition.In, condition.Intersects:
-		if rightNUL && p.typ == sourceplugin.String && !(p.list && leftNUL) || p.list && leftNUL && !rightNUL {
-			return false
-		}
+		same := (leftNUL && p.list) == rightNUL
 		for i := range left {
-			found := slices.ContainsFunc(right, func(e field.Element) bool {
+			found := same && slices.ContainsFunc(right, func(e field.Element) bool {
 				if p.typ == sourceplugin.String || p.typ == sourceplugin.IPAddr {
 					return e.Text == left[i].Text
 				}

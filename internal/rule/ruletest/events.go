@@ -350,6 +350,7 @@ func (p *player) capture(name, source string) error {
 		source = "capture"
 	}
 	replay := falcoevent.NewReplay(source, "", "", nil)
+	replay.Plugins(p.plugins...)
 	for {
 		rec, err := r.Next()
 		if errors.Is(err, io.EOF) {

@@ -10,13 +10,15 @@ import (
 	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 // player plays the steps of a test.
 type player struct {
 	ctx         context.Context
 	run         *rule.Run
-	now         time.Time // zero until the first event or step of time, if the test has no start
+	plugins     []*sourceplugin.Description // whose captures are known
+	now         time.Time                   // zero until the first event or step of time, if the test has no start
 	translators map[string]*vaultaudit.Translator
 	requests    int
 	ids         int
@@ -104,7 +106,7 @@ func (t *test) run(ctx context.Context, f *file, set *rule.Set, o Options) (Test
 		return res, f.errorf(t.at, "%w", err)
 	}
 	defer run.Close()
-	p := &player{ctx: ctx, run: run, now: t.start, translators: map[string]*vaultaudit.Translator{}}
+	p := &player{ctx: ctx, run: run, plugins: o.Compile.Plugins, now: t.start, translators: map[string]*vaultaudit.Translator{}}
 	for i := range t.steps {
 		s := &t.steps[i]
 		if err := t.step(p, s, &res, f); err != nil {

@@ -113,27 +113,30 @@ const (
 
 // histogram draws when the alerts were.
 func (r *Report) histogram(b *strings.Builder, in *time.Location) {
-	per := (len(r.Bins) + histogramLines - 1) / histogramLines
+	width := r.BinSeconds
+	first, last := r.Bins[0].Unix(), r.Bins[len(r.Bins)-1].Unix()
+	for floor(last, width)-floor(first, width) >= histogramLines {
+		width = wider(width)
+	}
 	type line struct {
 		start time.Time
 		n     uint64
 	}
-	var lines []line
+	lines := make([]line, floor(last, width)-floor(first, width)+1)
+	for i := range lines {
+		lines[i].start = time.Unix((floor(first, width)+int64(i))*width, 0)
+	}
 	for i, n := range r.TimeLine {
-		if i%per == 0 {
-			lines = append(lines, line{start: r.Bins[i]})
-		}
-		lines[len(lines)-1].n += n
+		lines[floor(r.Bins[i].Unix(), width)-floor(first, width)].n += n
 	}
 	most, digits := uint64(1), 1
 	for _, l := range lines {
 		most = max(most, l.n)
 		digits = max(digits, len(fmt.Sprint(l.n)))
 	}
-	width := r.BinSeconds * int64(per)
 	format := clockFormat
 	switch {
-	case width%day == 0:
+	case width%day == 0 && lines[0].start.In(in).Hour() == 0:
 		format = "2006-01-02"
 	case width%minute == 0:
 		format = "2006-01-02 15:04"

@@ -79,7 +79,7 @@ func (t *Trial) Event(e *event.Event) {
 
 // raised counts an alert that was raised then.
 func (t *Trial) raised(e *event.Event) {
-	name, ok := e.Metadata.Text(MetadataRule)
+	name, ok := e.Metadata.Text(severity.MetadataRule)
 	if !ok {
 		return
 	}
@@ -89,9 +89,6 @@ func (t *Trial) raised(e *event.Event) {
 		t.otherRun[name]++
 	}
 }
-
-// MetadataRule is the key under which an alert says by which rule it was raised.
-const MetadataRule = "rule"
 
 // Alert counts an alert, and keeps it as a sample if there are not enough of its rule. Summaries
 // are counted as what they are about.

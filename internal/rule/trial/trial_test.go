@@ -114,7 +114,7 @@ func TestBounded(t *testing.T) {
 		tr.Event(e)
 		live := at(noon)
 		live.Type = "alert/other"
-		live.Metadata.Set(MetadataRule, fmt.Sprintf("other %d", i))
+		live.Metadata.Set(severity.MetadataRule, fmt.Sprintf("other %d", i))
 		tr.Event(live)
 		tr.Alert(&rule.Alert{Rule: tr.rules[0].rule, Time: e.Time, Event: e, Output: strings.Repeat("x", 10_000), Count: 1})
 	}
@@ -147,7 +147,7 @@ func example() *Report {
 	for i, name := range []string{"Root token used", "Root token used", "Sealed", "Elsewhere"} {
 		live := at(noon.Add(time.Duration(i) * time.Hour))
 		live.Type = "alert/x"
-		live.Metadata.Set(MetadataRule, name)
+		live.Metadata.Set(severity.MetadataRule, name)
 		tr.Event(live)
 	}
 	return tr.Report()

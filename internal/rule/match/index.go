@@ -1,0 +1,517 @@
+package match
+
+import (
+	"cmp"
+	"math/bits"
+	"regexp/syntax"
+	"slices"
+	"strings"
+
+	"github.com/tocsin-events/tocsin/internal/rule/condition"
+	"github.com/tocsin-events/tocsin/internal/rule/field"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
+)
+
+// An atom is something that is quickly found out for many rules at once. Each rule is looked at
+// only if one of a few atoms is true, its guard, without which its condition cannot be.
+type atom struct {
+	operand int32
+	kind    atomKind
+	text    string
+	number  uint64
+}
+
+type atomKind uint8
+
+const (
+	present    atomKind = iota // there is a value
+	isText                     // an element is the text
+	isNumber                   // an element is the number
+	beginsWith                 // the first element begins with the text
+	has                        // the text is in the first element
+	hasFold                    // so, in either case; the text has none in upper case
+)
+
+// guard is a set of atoms: one of them is true whenever a condition is. A nil guard says that
+// nothing is known.
+type guard []atom
+
+// maxGuard bounds the atoms of a rule.
+const maxGuard = 1 << 12
+
+// indexer chooses guards.
+type indexer struct {
+	*Builder
+	guards [][]guard // of each predicate, all that would do
+	// constants counts how many texts and numbers an operand is compared with: the more there are,
+	// the less often each is what it is.
+	constants map[int32]map[atom]struct{}
+}
+
+func (x *indexer) prepare() {
+	x.guards = make([][]guard, len(x.predicates))
+	x.constants = make(map[int32]map[atom]struct{})
+	for i := range x.predicates {
+		x.guards[i] = x.ofPredicate(&x.predicates[i])
+		for _, g := range x.guards[i] {
+			for _, a := range g {
+				if a.kind == present {
+					continue
+				}
+				if x.constants[a.operand] == nil {
+					x.constants[a.operand] = make(map[atom]struct{})
+				}
+				x.constants[a.operand][a] = struct{}{}
+			}
+		}
+	}
+}
+
+// chance guesses how often one of the atoms is true.
+func (x *indexer) chance(g guard) float64 {
+	sum := 0.0
+	for _, a := range g {
+		each := 1 / (1 + float64(len(x.constants[a.operand])))
+		switch a.kind {
+		case present:
+			each = 0.6
+		case beginsWith:
+			each *= 1.5
+		case has, hasFold:
+			each *= 2 // and is more work
+		}
+		sum += each
+	}
+	return sum
+}
+
+// best returns the guard whose atoms are true least often.
+func (x *indexer) best(all []guard) guard {
+	if len(all) == 0 {
+		return nil
+	}
+	return slices.MinFunc(all, func(g, h guard) int { return cmp.Compare(x.chance(g), x.chance(h)) })
+}
+
+// of returns the guard of a node.
+func (x *indexer) of(n int32) guard {
+	nd := &x.nodes[n]
+	switch nd.kind {
+	case leaf:
+		return x.best(x.guards[nd.predicate])
+	case conjunction:
+		var all []guard
+		for _, t := range nd.terms {
+			if g := x.of(t); g != nil {
+				all = append(all, g)
+			}
+		}
+		return x.best(all)
+	case disjunction:
+		union := guard{}
+		for _, t := range nd.terms {
+			g := x.of(t)
+			if g == nil || len(union)+len(g) > maxGuard {
+				return nil
+			}
+			union = append(union, g...)
+		}
+		return union
+	}
+	return nil
+}
+
+// ofPredicate returns guards of a predicate.
+func (x *indexer) ofPredicate(p *predicate) []guard {
+	// All of none are in any set.
+	vacuous := p.op == condition.In && p.list && x.mayBeEmpty(p.left)
+	if p.never && !vacuous {
+		return []guard{{}}
+	}
+	guards := []guard{{{operand: p.left, kind: present}}}
+	if p.right >= 0 {
+		return append(guards, guard{{operand: p.right, kind: present}})
+	}
+	add := func(g guard) {
+		if g != nil && len(g) <= maxGuard {
+			guards = append(guards, g)
+		}
+	}
+	switch p.op {
+	case condition.In, condition.Intersects:
+		if p.typ != sourceplugin.IPNet && !vacuous {
+			add(each(p, func(c *constant) guard { return guard{exactly(p, c)} }))
+		}
+	case condition.PMatch:
+		add(ofPaths(p))
+	case condition.Equal:
+		if p.typ != sourceplugin.IPNet {
+			add(modifiedGuard(p, func(c *constant) guard { return guard{exactly(p, c)} }))
+		}
+	case condition.StartsWith:
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, beginsWith, c.text) }))
+	case condition.Contains, condition.EndsWith:
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, has, c.text) }))
+	case condition.IContains:
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, hasFold, lowerText(c.text)) }))
+	case condition.Glob:
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, beginsWith, literalBegin(c.text)) }))
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, has, longestLiteral(c.text)) }))
+	case condition.IGlob:
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, hasFold, lowerText(longestLiteral(c.text))) }))
+	case condition.Regex:
+		add(modifiedGuard(p, func(c *constant) guard { return ofRegex(p.left, c.text) }))
+	}
+	return guards
+}
+
+// mayBeEmpty says whether the value of a list may be no elements: getopt makes such ones.
+func (x *indexer) mayBeEmpty(n int32) bool {
+	switch o := &x.operands.list[n]; o.kind {
+	case getopt:
+		return true
+	case toLower, toUpper, base64Decoded, baseName:
+		return x.mayBeEmpty(o.args[0])
+	}
+	return false
+}
+
+func lowerText(text string) string {
+	b := []byte(text)
+	for i := range b {
+		b[i] = lower(b[i])
+	}
+	return string(b)
+}
+
+// exactly is true if an element is a constant.
+func exactly(p *predicate, c *constant) atom {
+	if p.typ == sourceplugin.String || p.typ == sourceplugin.IPAddr {
+		return atom{operand: p.left, kind: isText, text: c.text}
+	}
+	return atom{operand: p.left, kind: isNumber, number: c.number}
+}
+
+func textual(operand int32, kind atomKind, text string) guard {
+	if text == "" {
+		return nil
+	}
+	return guard{{operand: operand, kind: kind, text: text}}
+}
+
+// each is the union of the guards of all constants.
+func each(p *predicate, of func(*constant) guard) guard {
+	union := guard{}
+	for i := range p.constants {
+		g := of(&p.constants[i])
+		if g == nil {
+			return nil
+		}
+		union = append(union, g...)
+	}
+	return union
+}
+
+// modifiedGuard is that of one constant, of any of several, or of the first if all must fit.
+func modifiedGuard(p *predicate, of func(*constant) guard) guard {
+	if p.modifier == condition.AllOf {
+		if len(p.constants) == 0 {
+			return guard{}
+		}
+		return of(&p.constants[0])
+	}
+	return each(p, of)
+}
+
+// literalBegin is what a pattern of glob begins with before anything special.
+func literalBegin(pattern string) string {
+	if i := strings.IndexAny(pattern, `*?[\`); i >= 0 {
+		return pattern[:i]
+	}
+	return pattern
+}
+
+// longestLiteral is the longest part of a pattern of glob without anything special. There is none
+// in one with brackets, which may or may not be closed.
+func longestLiteral(pattern string) string {
+	longest := ""
+	if strings.ContainsAny(pattern, `[\\`) {
+		return ""
+	}
+	for part := range strings.FieldsFuncSeq(pattern, func(r rune) bool { return r == '*' || r == '?' }) {
+		if len(part) > len(longest) {
+			longest = part
+		}
+	}
+	return longest
+}
+
+// ofPaths is about the longest component without a pattern, of each path.
+func ofPaths(p *predicate) guard {
+	union := guard{}
+	for _, path := range p.paths {
+		longest := ""
+		for _, c := range path {
+			if len(c) > len(longest) && !strings.ContainsAny(c, "?*[") {
+				longest = c
+			}
+		}
+		if longest == "" {
+			return nil
+		}
+		union = append(union, atom{operand: p.left, kind: has, text: longest})
+	}
+	return union
+}
+
+// ofRegex is about texts that are in whatever a pattern fits.
+func ofRegex(operand int32, pattern string) guard {
+	tree, err := syntax.Parse(pattern, syntax.ClassNL)
+	if err != nil {
+		return nil
+	}
+	literals, ok := required(tree)
+	if !ok {
+		return nil
+	}
+	union := guard{}
+	for _, l := range literals {
+		kind := has
+		if l.first {
+			kind = beginsWith
+		}
+		union = append(union, atom{operand: operand, kind: kind, text: l.text})
+	}
+	return union
+}
+
+// literal is a text in what a pattern fits; first says that it begins with it.
+type literal struct {
+	text  string
+	first bool
+}
+
+// required returns texts, one of which is in whatever a pattern fits.
+func required(re *syntax.Regexp) ([]literal, bool) {
+	switch re.Op {
+	case syntax.OpLiteral:
+		text := string(re.Rune)
+		// U+FFFD may stand for a byte that is not UTF-8.
+		if re.Flags&syntax.FoldCase != 0 || strings.ContainsRune(text, 0xFFFD) {
+			return nil, false
+		}
+		return []literal{{text, true}}, true
+	case syntax.OpCapture, syntax.OpPlus:
+		return required(re.Sub[0])
+	case syntax.OpRepeat:
+		if re.Min > 0 {
+			return required(re.Sub[0])
+		}
+	case syntax.OpConcat:
+		var best []literal
+		for i, sub := range re.Sub {
+			all, ok := required(sub)
+			if !ok || best != nil && shortest(all) <= shortest(best) {
+				continue
+			}
+			if i > 0 {
+				for j := range all {
+					all[j].first = false
+				}
+			}
+			best = all
+		}
+		return best, best != nil
+	case syntax.OpAlternate:
+		var union []literal
+		for _, sub := range re.Sub {
+			all, ok := required(sub)
+			if !ok {
+				return nil, false
+			}
+			union = append(union, all...)
+		}
+		return union, len(union) > 0
+	}
+	return nil, false
+}
+
+func shortest(all []literal) int {
+	n := len(all[0].text)
+	for _, l := range all {
+		n = min(n, len(l.text))
+	}
+	return n
+}
+
+// bitset is a set of rules.
+type bitset []uint64
+
+func (b bitset) set(i int32) { b[i/64] |= 1 << (i % 64) }
+
+// from returns the first member that is not below i, or -1.
+func (b bitset) from(i int) int {
+	for word := i / 64; word < len(b); word++ {
+		rest := b[word]
+		if word == i/64 {
+			rest &= ^uint64(0) << (i % 64)
+		}
+		if rest != 0 {
+			return word*64 + bits.TrailingZeros64(rest)
+		}
+	}
+	return -1
+}
+
+// fewRules is up to how many rules are set one by one.
+const fewRules = 8
+
+// hits are the rules that an atom makes worth to be looked at.
+type hits struct {
+	rules []int32
+	set   bitset // instead, for many
+}
+
+func (h *hits) into(b bitset) {
+	for _, r := range h.rules {
+		b.set(r)
+	}
+	for i, word := range h.set {
+		b[i] |= word
+	}
+}
+
+// index has the atoms about one operand.
+type index struct {
+	operand  int32
+	list     bool
+	present  *hits
+	texts    map[string]*hits
+	numbers  map[uint64]*hits
+	searches []search
+}
+
+// search looks for texts in a value.
+type search struct {
+	automaton *automaton
+	hits      []*hits // of each text
+}
+
+// indexRules makes indexes, and returns the rules that have no guard.
+func (b *Builder) indexRules() (indexes []index, unguarded bitset) {
+	words := (len(b.rules) + 63) / 64
+	unguarded = make(bitset, words)
+	x := indexer{Builder: b}
+	x.prepare()
+	rules := make(map[atom][]int32)
+	var order []atom // for results that do not depend on the order of a map
+	for r, n := range b.rules {
+		var g guard
+		if !b.plain {
+			g = x.of(n)
+		}
+		if g == nil {
+			unguarded.set(int32(r))
+			continue
+		}
+		for _, a := range g {
+			if rules[a] == nil {
+				order = append(order, a)
+			}
+			if of := rules[a]; len(of) == 0 || of[len(of)-1] != int32(r) {
+				rules[a] = append(of, int32(r))
+			}
+		}
+	}
+	of := make(map[int32]int)
+	searches := make(map[int32]map[atomKind][]atom)
+	for _, a := range order {
+		at, ok := of[a.operand]
+		if !ok {
+			at = len(indexes)
+			of[a.operand] = at
+			indexes = append(indexes, index{operand: a.operand, list: b.operands.list[a.operand].list})
+			searches[a.operand] = make(map[atomKind][]atom)
+		}
+		ix := &indexes[at]
+		switch h := newHits(rules[a], words); a.kind {
+		case present:
+			ix.present = h
+		case isText:
+			if ix.texts == nil {
+				ix.texts = make(map[string]*hits)
+			}
+			ix.texts[a.text] = h
+		case isNumber:
+			if ix.numbers == nil {
+				ix.numbers = make(map[uint64]*hits)
+			}
+			ix.numbers[a.number] = h
+		default:
+			searches[a.operand][a.kind] = append(searches[a.operand][a.kind], a)
+		}
+	}
+	for i := range indexes {
+		ix := &indexes[i]
+		for _, kind := range []atomKind{beginsWith, has, hasFold} {
+			if all := searches[ix.operand][kind]; len(all) > 0 {
+				ix.add(kind, all, rules, words, unguarded)
+			}
+		}
+	}
+	return indexes, unguarded
+}
+
+// add adds a search for texts. Rules whose texts are too many for that are without a guard.
+func (ix *index) add(kind atomKind, all []atom, rules map[atom][]int32, words int, unguarded bitset) {
+	var texts []string
+	s := search{}
+	for _, a := range all {
+		texts = append(texts, a.text)
+		s.hits = append(s.hits, newHits(rules[a], words))
+	}
+	if s.automaton = newAutomaton(texts, kind == beginsWith, kind == hasFold); s.automaton == nil {
+		for _, h := range s.hits {
+			h.into(unguarded)
+		}
+		return
+	}
+	ix.searches = append(ix.searches, s)
+}
+
+func newHits(rules []int32, words int) *hits {
+	if len(rules) <= fewRules {
+		return &hits{rules: rules}
+	}
+	h := &hits{set: make(bitset, words)}
+	for _, r := range rules {
+		h.set.set(r)
+	}
+	return h
+}
+
+// candidates adds the rules whose guards are true.
+func (ix *index) candidates(elements []field.Element, into bitset) {
+	if ix.present != nil {
+		ix.present.into(into)
+	}
+	for i := range elements {
+		if i > 0 && !ix.list {
+			break
+		}
+		if ix.texts != nil {
+			if h := ix.texts[elements[i].Text]; h != nil {
+				h.into(into)
+			}
+		}
+		if ix.numbers != nil {
+			if h := ix.numbers[elements[i].Number]; h != nil {
+				h.into(into)
+			}
+		}
+		for j := range ix.searches {
+			s := &ix.searches[j]
+			s.automaton.find(elements[i].Text, func(n int32) { s.hits[n].into(into) })
+		}
+	}
+}
