@@ -85,6 +85,8 @@ func TestUsageErrors(t *testing.T) {
 		{"dev extra", `unexpected argument "extra"`},
 		{"policy write team", `the NAME of the policy and the FILE with it is missing`},
 		{"policy fmt", `the FILE is missing`},
+		{"rules fmt", `the FILES are missing`},
+		{"rules fmt - -", `'-' is standard input`},
 		{"policy read", `the NAME of the policy is missing`},
 		{"policy list --format yaml", `must be text or json`},
 		{"token create --ttl soon", `"soon" is not a duration`},
@@ -124,6 +126,7 @@ func TestRootTokenMustFitIntoAHeader(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range []string{
 		"", "dev", "server", "events", "events subscribe", "events publish", "events types", "events types show", "audit", "audit events", "audit spans", "config", "config show", "config check", "version",
+		"rules fmt",
 		"policy", "policy fmt", "policy test", "policy write", "policy read", "policy list", "policy delete",
 		"token", "token create", "token list", "token lookup", "token renew", "token revoke", "token capabilities", "login", "logout", "status",
 		"plugin", "plugin run", "plugin inspect", "plugin list", "plugin info", "plugin register", "plugin reload", "plugin deregister",

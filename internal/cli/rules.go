@@ -28,8 +28,11 @@ func newRules(s *Streams) *cobra.Command {
 // rulesCommands returns the commands below "tocsin rules".
 func rulesCommands(s *Streams) []*cobra.Command {
 	return []*cobra.Command{
+		newRulesFmt(s),
 		newRulesCheck(s),
 		newRulesFields(s),
+		newRulesList(s),
+		newRulesReload(s),
 		newRulesRun(s),
 		newRulesTry(s),
 		newRulesTest(s),

@@ -156,6 +156,9 @@ func (x *indexer) ofPredicate(p *predicate) []guard {
 		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, hasFold, lowerText(c.text)) }))
 	case condition.Glob:
 		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, beginsWith, literalBegin(c.text)) }))
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, has, longestLiteral(c.text)) }))
+	case condition.IGlob:
+		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, hasFold, lowerText(longestLiteral(c.text))) }))
 	case condition.Regex:
 		add(modifiedGuard(p, func(c *constant) guard { return ofRegex(p.left, c.text) }))
 	}
@@ -226,6 +229,21 @@ func literalBegin(pattern string) string {
 		return pattern[:i]
 	}
 	return pattern
+}
+
+// longestLiteral is the longest part of a pattern of glob without anything special. There is none
+// in one with brackets, which may or may not be closed.
+func longestLiteral(pattern string) string {
+	longest := ""
+	if strings.ContainsAny(pattern, `[\\`) {
+		return ""
+	}
+	for part := range strings.FieldsFuncSeq(pattern, func(r rune) bool { return r == '*' || r == '?' }) {
+		if len(part) > len(longest) {
+			longest = part
+		}
+	}
+	return longest
 }
 
 // ofPaths is about the longest component without a pattern, of each path.
