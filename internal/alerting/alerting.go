@@ -71,7 +71,7 @@ type Options struct {
 	// Payload returns a payload that is kept outside of its event.
 	Payload func(ctx context.Context, ref string) ([]byte, error)
 	// FromStart begins with the oldest event of the journal if nothing is stored, instead of with
-	// the next one.
+	// the first that comes after New.
 	FromStart bool
 	// Reload is how often the files are looked at; negative: never.
 	Reload time.Duration
@@ -96,8 +96,9 @@ type Alerting struct {
 	maker   maker
 	stats   stats
 	state   record
-	loading sync.Mutex // for who loads
-	looked  signature  // of the files before they were read first
+	loading sync.Mutex       // for who loads
+	looked  signature        // of the files before they were read first
+	end     journal.Position // of the journal before anything was judged
 
 	mu     sync.Mutex
 	status status
@@ -158,6 +159,7 @@ func New(o Options) (*Alerting, error) {
 		state: record{journal: o.Journal},
 	}
 	a.stats.init()
+	a.end = o.Journal.End()
 	if o.Registry != nil {
 		if err := o.Registry.Register(collector{a}); err != nil {
 			return nil, fmt.Errorf("register the metrics of rules: %w", err)

@@ -75,9 +75,10 @@ func digest(name string) string {
 }
 
 // slugs returns the slug of each rule, by its name. Of several that would have the same, those
-// defined later have a part that follows from their names.
+// defined later have a part that follows from their names; so has one that would be called as
+// something else below RulesPath.
 func slugs(rules []*load.Rule) map[string]string {
-	of, taken := make(map[string]string, len(rules)), make(map[string]bool, len(rules))
+	of, taken := make(map[string]string, len(rules)), map[string]bool{"reload": true}
 	for _, r := range rules {
 		s := slug(r.Name)
 		if taken[s] {

@@ -42,7 +42,7 @@ func (a *Alerting) begin(ctx context.Context) error {
 	}
 	if !known {
 		if !a.o.FromStart {
-			a.at = a.o.Journal.End()
+			a.at = a.end
 		}
 		err := a.retry(ctx, "store where the rules begin", func(ctx context.Context) error {
 			return a.state.save(ctx, a.at, nil)

@@ -106,7 +106,7 @@ func (a *Alerting) loadFor(reason Reason, who trail.Who) (c *compiled, fresh boo
 		return nil, false, a.refuse(reason, who, []string{err.Error()})
 	}
 	files = append(a.o.Builtin[:len(a.o.Builtin):len(a.o.Builtin)], files...)
-	known, silent := a.o.Fields.Descriptions()
+	known, silent := a.o.Fields.Plugins()
 	if now := a.newest(); now != nil && now.print == fingerprint(files) && reflect.DeepEqual(now.plugins, known) && reflect.DeepEqual(now.silent, silent) {
 		a.accept() // perhaps others were refused meanwhile
 		return now, false, nil
@@ -321,7 +321,7 @@ func (a *Alerting) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			known, silent := a.o.Fields.Descriptions()
+			known, silent := a.o.Fields.Plugins()
 			if c := a.newest(); c != nil && (!reflect.DeepEqual(c.plugins, known) || !reflect.DeepEqual(c.silent, silent)) {
 				a.loadUnless(ctx, reasonPlugins)
 			}

@@ -70,6 +70,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/access"
+	"github.com/tocsin-events/tocsin/internal/alerting"
 	"github.com/tocsin-events/tocsin/internal/catalog"
 	"github.com/tocsin-events/tocsin/internal/deliver/manager"
 	"github.com/tocsin-events/tocsin/internal/fields"
@@ -112,7 +113,9 @@ type Options struct {
 	PluginSources PluginSources
 	// Fields knows the fields of plugins that filters of subscriptions may have. It is that of
 	// the hub; nil: there are none.
-	Fields  *fields.Registry
+	Fields *fields.Registry
+	// Rules judge events; nil: there are none.
+	Rules   *alerting.Alerting
 	Health  *health.Registry
 	Metrics http.Handler
 	// GRPC serves gRPC calls; nil: there are none. Who made it shuts it down.
@@ -143,6 +146,7 @@ type API struct {
 	publisher publisher
 	unproven  *bodies          // of those who have not shown yet that they may send
 	fields    *fields.Registry // nil: filters have none of plugins
+	rules     *alerting.Alerting
 	plugins   *pluginhost.Host
 	payloads  Payloads
 	auditLogs AuditLogs
@@ -182,7 +186,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		hub: o.Hub, positions: o.Positions, authority: o.Authority, trail: o.Trail, logins: o.Logins,
-		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, pluginSources: o.PluginSources, health: o.Health, grpc: o.GRPC, fields: o.Fields,
+		plugins: o.Plugins, payloads: o.Payloads, auditLogs: o.AuditLogs, flipt: o.Flipt, types: o.EventTypes, sinks: o.Sinks, pluginSources: o.PluginSources, health: o.Health, grpc: o.GRPC, fields: o.Fields, rules: o.Rules,
 		websocket: websocket.Options{AllowedOrigins: o.AllowedOrigins},
 		known:     newKnown(),
 		version:   o.Version,
@@ -224,6 +228,7 @@ func New(o Options) *API {
 	if o.PluginSources != nil {
 		a.handlePluginSources()
 	}
+	a.handleRules()
 	if o.Fields != nil {
 		a.mux.Handle("/api/v1/rule-fields", getOnly(http.HandlerFunc(a.getRuleFields)))
 	}

@@ -92,6 +92,7 @@ type App struct {
 	fields    *fields.Registry
 	sinks     *manager.Manager
 	meter     auditMeter
+	rules     ruleJudge
 	systemd   *systemd.Service
 	stdout    *stdout.Output // of sinks
 
@@ -200,6 +201,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.makeFields(pluginSources)
+	if err := a.makeRules(common); err != nil {
+		return nil, err
+	}
+	a.onStop("rules", a.rules.stop)
 	if err := a.openSinks(ctx); err != nil {
 		return nil, err
 	}
@@ -265,6 +270,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Sinks:          a.sinks,
 		PluginSources:  pluginSources,
 		Fields:         a.fields,
+		Rules:          a.rules.alerting,
 		Health:         &a.health,
 		Metrics:        promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}),
 		AllowedOrigins: c.Listen.AllowedOrigins,

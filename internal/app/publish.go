@@ -14,7 +14,7 @@ import (
 // openCatalog opens the catalogue of event types. It is closed after everything that
 // publishes, and before the journal.
 func (a *App) openCatalog(ctx context.Context, types []config.EventType) (err error) {
-	c := catalog.Config{State: a.journal.State, Logger: component(a.log, "catalog")}
+	c := catalog.Config{State: a.journal.State, Alerts: a.alertTypes, Logger: component(a.log, "catalog")}
 	for _, t := range types {
 		c.Declared = append(c.Declared, catalog.Declared{
 			Type: t.Type, Description: t.Description, Metadata: t.Metadata, SchemaFile: t.SchemaFile, Mode: catalog.Mode(t.Mode),

@@ -83,6 +83,7 @@ func (a *App) Run(ctx context.Context) error {
 	})
 	a.traces.start(a)
 	a.meter.start(a)
+	a.rules.start(a)
 	a.sources.start(a.log)
 	if a.plugins != nil {
 		a.plugins.Start()

@@ -39,10 +39,12 @@ func (a *App) stopSinks(ctx context.Context) error {
 	return a.sinks.Stop(ctx)
 }
 
-// Reopen makes sinks begin anew what they write to, for somebody who has moved files away.
+// Reopen makes sinks begin anew what they write to, for somebody who has moved files away, and
+// loads the rules anew, for somebody who has changed them.
 func (a *App) Reopen() {
 	a.log.Info("Reopening what sinks write to.")
 	a.sinks.Reopen()
+	a.rules.reload(a)
 }
 
 // sampleEvent returns the example of an event type that is known to the hub.

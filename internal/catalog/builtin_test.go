@@ -134,7 +134,7 @@ func emitted(t *testing.T) map[string]bool {
 	for _, name := range []string{"delete", "undelete", "destroy"} {
 		all["kv-v2/"+name] = true
 	}
-	hub := sources(t, "../trail", "../api", "../app", "../pluginhost", "../source/plugin")
+	hub := sources(t, "../trail", "../api", "../app", "../pluginhost", "../source/plugin", "../alerting")
 	for name := range trailed(hub) {
 		all[name] = true
 	}
@@ -263,7 +263,7 @@ func TestTrailMetadata(t *testing.T) {
 		}
 	}
 	found := 0
-	for _, file := range sources(t, "../trail", "../api", "../app", "../pluginhost") {
+	for _, file := range sources(t, "../trail", "../api", "../app", "../pluginhost", "../alerting") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
 			if !ok || len(call.Args) < 2 {

@@ -99,6 +99,9 @@ type Config struct {
 	// Declared are the types that the configuration describes. An exact name counts before
 	// globs, and of globs the first that matches.
 	Declared []Declared
+	// Alerts returns the types of alerts that the rules of the moment may raise, and what they
+	// mean; nil: there are none.
+	Alerts func() map[string]string
 	// Logger gets what operators should know; nil discards it.
 	Logger *slog.Logger
 }
@@ -107,6 +110,7 @@ type Config struct {
 type Catalog struct {
 	exact map[string]*declaredType
 	globs []*declaredType // in the order of the configuration
+	rules func() map[string]string
 
 	clock atomic.Int64 // Unix time in seconds, of the current minute
 	stats counters
@@ -147,6 +151,7 @@ func Open(ctx context.Context, config Config) (*Catalog, error) {
 		exact:  make(map[string]*declaredType),
 		learnt: make(map[place]*seen),
 		room:   room{groups: make(map[string]*budget)},
+		rules:  config.Alerts,
 		log:    config.Logger,
 		done:   make(chan struct{}),
 	}
@@ -233,6 +238,9 @@ func (c *Catalog) List(q Query) (types []Type, more bool) {
 	for name := range seen {
 		add(name)
 	}
+	for name := range c.alerts() {
+		add(name)
+	}
 	sorted := make([]string, 0, len(names))
 	for name := range names {
 		sorted = append(sorted, name)
@@ -256,7 +264,8 @@ func (c *Catalog) List(q Query) (types []Type, more bool) {
 func (c *Catalog) Lookup(name string, sees func(namespace string) bool) (Type, bool) {
 	seen := c.seenBy(sees, func(n string) bool { return n == name })[name]
 	isGlob := slices.ContainsFunc(c.globs, func(d *declaredType) bool { return d.Type == name })
-	if knownTypes[name] == nil && c.exact[name] == nil && seen == nil && !isGlob {
+	_, isAlert := c.alerts()[name]
+	if knownTypes[name] == nil && c.exact[name] == nil && seen == nil && !isGlob && !isAlert {
 		return Type{}, false
 	}
 	t := c.describe(name, seen)
@@ -277,6 +286,10 @@ func (c *Catalog) describe(name string, seen *sight) Type {
 		t.Metadata = slices.Clone(known.Metadata)
 	case c.exact[name] != nil || d != nil && d.Type == name:
 		t.Origin = Configured
+	default:
+		if about, ok := c.alerts()[name]; ok {
+			t = alertType(name, about)
+		}
 	}
 	if d != nil {
 		d.describe(&t)

@@ -32,6 +32,10 @@ and what comes over several of them is taken once. --traces sends every request 
 to a tracing system (docs/traces.md). --plugin-dir allows Vault plugins to be mounted;
 "tocsin plugin run" is shorter for one of them.
 
+--rules raises alerts about the events by rules, which are looked at again when the files change;
+--demo does so by those that come with the program. Alerts are printed, and are events of the
+types alert/...: "tocsin rules list" counts them.
+
 --sink sends events on, from the oldest. More sinks can be added with "tocsin sink add"; they
 may send to this machine, which a hub otherwise does not, and write files below the
 directory that the command is started in.
@@ -41,6 +45,7 @@ For anything else use "tocsin server".`
 const devExample = `  tocsin dev --demo
   tocsin dev --audit-file /var/log/vault/audit.log
   tocsin dev --audit-socket /tmp/audit.sock
+  tocsin dev --audit-file /var/log/vault/audit.log --rules builtin:vault --rules own-rules/
   tocsin dev --audit-socket /tmp/audit.sock --traces zipkin=http://127.0.0.1:9411
   tocsin dev --demo --sink file:/tmp/events.jsonl --sink webhook:http://127.0.0.1:9000/hook --sink stdout
 
@@ -56,6 +61,7 @@ type devFlags struct {
 	auditSyslog string
 	traces      []string
 	sinks       []string
+	rules       []string
 	dataDir     string
 	pluginDir   string
 	rootToken   string
@@ -87,6 +93,7 @@ func newDev(s *Streams) *cobra.Command {
 	flags.StringVar(&f.auditSyslog, "audit-syslog", "", "receive syslog messages on this `address`: udp:HOST:PORT, tcp:HOST:PORT, or the path of a datagram socket such as /dev/log")
 	flags.StringArrayVar(&f.traces, "traces", nil, devTracesUsage)
 	flags.StringArrayVar(&f.sinks, "sink", nil, devSinksUsage)
+	flags.StringArrayVar(&f.rules, "rules", nil, devRulesUsage)
 	flags.StringVar(&f.dataDir, "data-dir", "", "keep the data in this `directory` instead of a temporary one")
 	flags.StringVar(&f.pluginDir, "plugin-dir", "", "`directory` with Vault plugins that can be registered and mounted")
 	flags.StringVar(&f.rootToken, "root-token", "", "`token` that may do everything, instead of a random one")
@@ -111,6 +118,9 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 		return usagef(cmd, "%w", err)
 	}
 	if _, err := devSinks(f.sinks).sinks(); err != nil {
+		return usagef(cmd, "%w", err)
+	}
+	if err := devRules(f.rules).check(); err != nil {
 		return usagef(cmd, "%w", err)
 	}
 	if info, err := os.Stat(f.pluginDir); f.pluginDir != "" && (err != nil || !info.IsDir()) {
@@ -277,6 +287,7 @@ func (f *devFlags) config(dir string) config.Config {
 	c.Traces.Exporters, _ = devTraces(f.traces).exporters() // checked before
 	c.Sinks, _ = devSinks(f.sinks).sinks()                  // as well
 	c.Delivery = devDelivery()
+	devRules(f.rules).configure(&c, f.demo)
 	return c
 }
 
@@ -372,6 +383,9 @@ func (f *devFlags) banner(s *Streams, a *app.App, dir, token string, shared bool
 		for _, sink := range sinks {
 			row("Sink", "%s: %s", sink.Name, describeSink(sink))
 		}
+	}
+	if c := f.config(dir).Rules; c.Enabled() {
+		row("Rules", "%s; alerts are printed here", describeRules(c))
 	}
 	for _, d := range f.devices() {
 		row("Source", "%s device, received on %s; to make a server send to it:", d.name, cmp.Or(a.SourceAddress(d.name), d.address+" (not yet, see the log)"))

@@ -31,6 +31,8 @@ func rulesCommands(s *Streams) []*cobra.Command {
 		newRulesFmt(s),
 		newRulesCheck(s),
 		newRulesFields(s),
+		newRulesList(s),
+		newRulesReload(s),
 		newRulesRun(s),
 		newRulesTry(s),
 		newRulesTest(s),

@@ -22,7 +22,7 @@ import (
 
 const serverLong = `Run the hub with a configuration file until SIGTERM or SIGINT. It then stops in good
 order within 10 seconds; a second signal ends it at once. SIGHUP makes sinks of type file
-begin their files anew, for those who have moved them away.
+begin their files anew, for those who have moved them away, and loads the files of rules.
 
 Under systemd, use Type=notify: readiness, stopping and the watchdog are announced.`
 

@@ -56,16 +56,3 @@ func (r *Registry) Plugins() (known []*sourceplugin.Description, silent []string
 	}
 	return known, silent
 }
-
-// Descriptions returns what the plugins say of themselves that have run, and the names of the
-// sources whose plugins have not.
-func (r *Registry) Descriptions() (known []*sourceplugin.Description, silent []string) {
-	for _, e := range r.all() {
-		if d := e.describe(); d != nil {
-			known = append(known, d)
-		} else {
-			silent = append(silent, e.source.Name())
-		}
-	}
-	return known, silent
-}

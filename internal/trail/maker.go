@@ -42,8 +42,11 @@ type maker struct {
 }
 
 func newMaker(node string, limits event.Limits) maker {
-	return maker{limits: limits, source: "tocsin://" + url.PathEscape(clean(node, maxNode))}
+	return maker{limits: limits, source: Source(node)}
 }
+
+// Source returns the source of the events of a hub with a name.
+func Source(node string) string { return "tocsin://" + url.PathEscape(clean(node, maxNode)) }
 
 // event makes the event of a record. The error is that of [event.Limits.Check].
 func (m *maker) event(r Record, now time.Time) (*event.Event, error) {

@@ -41,6 +41,7 @@ func rows() []row {
 		{name: "native plugin, events of 16 B through its process, counted", against: "wanted", unit: "/s", want: 1, measure: nativeCounted},
 		{name: "native plugin, payloads of 700 B into the journal", against: "append of the same, one pipelined producer", unit: "/s", want: 0.6, measure: nativeDurable},
 		{name: "native plugin, 10 fields that are strings extracted, events", against: "wanted", unit: "/s", want: 1, measure: nativeExtract},
+		{name: "10 rules that mix fields of two native plugins in Go, events", against: "wanted", unit: "/s", want: 1, measure: twoPlugins},
 		{name: "plugin of our SDK in the process, events of 16 B, counted", against: "wanted", unit: "/s", want: 1, measure: sdkCounted},
 		{name: "capture write, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureWrite},
 		{name: "capture read, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureRead},
