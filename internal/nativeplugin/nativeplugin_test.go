@@ -21,7 +21,7 @@ import (
 // libraries and a host in C are in test/plugins; these are for the race detector, which libraries
 // cannot have.
 func TestMain(m *testing.M) {
-	for _, p := range []nativeplugin.Part{nativeplugin.Source, nativeplugin.Extract, nativeplugin.Async, nativeplugin.SetConfig} {
+	for _, p := range []nativeplugin.Part{nativeplugin.Source, nativeplugin.Extract, nativeplugin.Async, nativeplugin.SetConfig, nativeplugin.Progressing} {
 		nativeplugin.Has(p)
 	}
 	nativeplugin.Register(everything.New(), nativeplugin.Options{API: "3.2.0"}) // no log, no offsets
