@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/tocsin-events/tocsin/internal/fieldtext"
 	"github.com/tocsin-events/tocsin/internal/rule/condition"
 	"github.com/tocsin-events/tocsin/internal/spelling"
@@ -56,12 +58,18 @@ func (l *loader) compile() (*compiled, *failure) {
 		c.byName[m.name] = n
 	}
 	for _, m := range c.macros {
+		key := memoKey{parsed: m.condition, visibility: m.item.visibility}
+		if before := l.macros[m.item.name]; before.same(key, c) {
+			m.condition, m.size = before.condition, before.size
+			continue
+		}
 		x := expander{compiled: c, visibility: m.item.visibility, limited: true}
 		e := x.expand(m.condition, nil)
 		if f := x.failure(m.item.condition, m.item.context); f != nil {
 			return nil, f
 		}
 		m.condition, m.size = e, x.size
+		l.macros[m.item.name] = &memo{key: key, used: x.used, condition: e, size: x.size}
 	}
 	for _, r := range l.collector.rules.list {
 		if r.unknownSource {
@@ -128,17 +136,70 @@ func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text
 			return nil, nil, &failure{ErrCompileCondition, "the condition has more than " + strconv.Itoa(maxConditionBytes) + " bytes, with the lists in it", "", at}
 		}
 	}
-	p, ok := l.parsed[t.s]
+	key := parsedKey{text: t.s}
+	if from := t.place(0).from; from != nil {
+		key.node = from.node
+	}
+	p, ok := l.parsed[key]
 	if !ok || !sameOrigin(p.text, t) {
 		p.text = t
 		p.expr, p.err = condition.Parse(t.condition())
-		l.parsed[t.s] = p
+		l.parsed[key] = p
 	}
 	if p.err != nil {
 		message, hint := errorText(p.err)
 		return nil, nil, &failure{ErrCompileCondition, message, hint, at.expression(t, errorOffset(p.err))}
 	}
 	return p.expr, t, nil
+}
+
+// memo is what became of a macro or a rule when the last file was compiled. As long as nothing has
+// changed that it depends on, it becomes the same again.
+type memo struct {
+	key       memoKey
+	used      []usedMacro
+	condition condition.Expr
+	size      int
+	rule      *compiledRule // nil if it was skipped
+	warnings  []*Diagnostic
+}
+
+// memoKey is what it depends on, next to macros. Texts and items that were changed are others.
+type memoKey struct {
+	parsed                      condition.Expr
+	visibility                  int
+	output                      *text
+	window                      *windowItem
+	throttle                    *throttleItem
+	skipUnknown, warnEventTypes bool
+}
+
+// usedMacro is a macro and what it was when it was used.
+type usedMacro struct {
+	name      string
+	condition condition.Expr
+}
+
+// same says whether m is still true, and notes then what it uses.
+func (m *memo) same(key memoKey, c *compiled) bool {
+	if m == nil || m.key != key {
+		return false
+	}
+	for _, u := range m.used {
+		if now := c.byName[u.name]; now == nil || now.condition != u.condition {
+			return false
+		}
+	}
+	for _, u := range m.used {
+		c.byName[u.name].used = true
+	}
+	return true
+}
+
+// parsedKey is a text and the scalar that it begins with.
+type parsedKey struct {
+	text string
+	node *yaml.Node
 }
 
 // parsedText is a condition that was parsed before.
@@ -191,6 +252,7 @@ type expander struct {
 	loop       *condition.Macro
 	unknown    *condition.Macro
 	later      bool // the unknown one is defined, but later
+	used       []usedMacro
 }
 
 // maxConditionNodes bounds a condition with all macros in it.
@@ -227,6 +289,7 @@ func (x *expander) expand(e condition.Expr, path []string) condition.Expr {
 			}
 		default:
 			m.used = true
+			x.used = append(x.used, usedMacro{e.Name, m.condition})
 			if m.size > 0 && !x.limited {
 				// It has no macros in it any more.
 				if x.size += m.size; x.size > maxConditionNodes {
@@ -285,13 +348,43 @@ func (x *expander) context(t *text, m *condition.Macro, at *context) *context {
 	return c
 }
 
+// compileRule compiles a rule. It returns neither for one that is skipped.
 func (l *loader) compileRule(c *compiled, r *ruleItem) (*compiledRule, *failure) {
-	n := &compiledRule{item: r}
 	whole, fields, f := r.withExceptions()
 	if f != nil {
 		return nil, f
 	}
-	n.exceptionFields = fields
+	// The output is looked at first, so what is wrong with the condition is told later.
+	key := memoKey{
+		output: r.output, window: r.window, throttle: r.throttle, skipUnknown: r.skipUnknown, warnEventTypes: r.warnEventTypes,
+	}
+	before := l.ruleMemos[r.name]
+	if r.window == nil { // whose conditions may have lists in them
+		key.parsed, _, _ = l.parse(c, whole, r.conditionContext)
+		if key.parsed != nil && before.same(key, c) {
+			l.again(before.warnings)
+			if before.rule == nil {
+				return nil, nil
+			}
+			n := *before.rule
+			n.item = r
+			return &n, nil
+		}
+	}
+	l.uses, l.noted = nil, nil
+	n, f := l.compileParts(c, r, whole)
+	if f != nil {
+		return nil, f
+	}
+	if n != nil {
+		n.exceptionFields = fields
+	}
+	l.ruleMemos[r.name] = &memo{key: key, used: l.uses, rule: n, warnings: l.noted}
+	return n, nil
+}
+
+func (l *loader) compileParts(c *compiled, r *ruleItem, whole *text) (*compiledRule, *failure) {
+	n := &compiledRule{item: r}
 	outputFields, err := l.compiler.Output(r.source, r.output.s)
 	if err != nil {
 		message, hint := errorText(err)
@@ -341,6 +434,7 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 	}
 	x := expander{compiled: c}
 	e = x.expand(e, nil)
+	l.uses = append(l.uses, x.used...)
 	if f := x.failure(whole, r.context); f != nil {
 		return nil, f
 	}

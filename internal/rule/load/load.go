@@ -74,19 +74,32 @@ type loader struct {
 	options   Options
 	compiler  Compiler
 	collector collector
-	parsed    map[string]parsedText
+	parsed    map[parsedKey]parsedText
 	report    *Report
 	file      *FileReport // the one that is read
 	result    *compiled   // of the last file
 	compiling bool
+
+	// What became of macros and rules when the file before was compiled, by name.
+	macros, ruleMemos map[string]*memo
+	// The macros that the rule uses that is compiled, and the warnings about it.
+	uses  []usedMacro
+	noted []*Diagnostic
 }
 
 func load(files []File, o Options) *loader {
-	l := &loader{options: o, compiler: o.Compiler, parsed: make(map[string]parsedText), report: &Report{}}
+	l := &loader{options: o, compiler: o.Compiler, report: &Report{}}
+	l.forget()
 	for _, f := range files {
 		l.load(f)
 	}
 	return l
+}
+
+// forget forgets what became of the files before.
+func (l *loader) forget() {
+	l.parsed = make(map[parsedKey]parsedText)
+	l.macros, l.ruleMemos = make(map[string]*memo), make(map[string]*memo)
 }
 
 // load reads a file and compiles everything that was collected so far, as the real engine does: a
@@ -138,7 +151,19 @@ func (l *loader) warn(code Code, message, hint string, at *context) *Diagnostic 
 	d := at.diagnostic(code, message, hint)
 	d.Compiled = l.compiling
 	l.file.Warnings = append(l.file.Warnings, d)
+	l.noted = append(l.noted, d)
 	return d
+}
+
+// again notes warnings of an earlier file again.
+func (l *loader) again(warnings []*Diagnostic) {
+	for _, d := range warnings {
+		if len(l.file.Warnings) >= maxWarnings {
+			l.file.LeftOut++
+			continue
+		}
+		l.file.Warnings = append(l.file.Warnings, d)
+	}
 }
 
 // ruleHint guesses which rule was meant.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -171,6 +172,55 @@ func TestSeveralFiles(t *testing.T) {
 	b, err := json.Marshal(r)
 	if err != nil || strings.Count(string(b), "Undefined macro") != 2 {
 		t.Errorf("%s %v", b, err)
+	}
+}
+
+// What is remembered from one file to the next changes nothing.
+func TestRemembered(t *testing.T) {
+	names, err := filepath.Glob("testdata/cases/*.yaml")
+	if err != nil || len(names) < 5 {
+		t.Fatal(names, err)
+	}
+	var files []File
+	for _, name := range append(names, "testdata/good.rules.yaml") {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, File{Name: filepath.Base(name), Content: b})
+	}
+	files = append(files,
+		file("list.yaml", "- list: readers\n  items: [other]\n"), file("macro.yaml", "- macro: first\n  condition: ka.uri exists\n"),
+		file("rule.yaml", "- rule: two levels\n  override: {output: replace, condition: append}\n  output: other\n  condition: and third\n"),
+		file("again.yaml", "- macro: first\n  append: true\n  condition: and ka.verb = x\n- rule: two levels\n  enabled: false\n"),
+	)
+	one := loader{options: options(), compiler: audit, report: &Report{}}
+	one.forget()
+	two := one
+	two.report = &Report{}
+	two.forget()
+	for _, f := range files {
+		one.load(f)
+		two.forget()
+		two.load(f)
+		a, b := describer{loader: &one}, describer{loader: &two}
+		if one.result == nil || two.result == nil {
+			t.Fatal(one.report.Err())
+		}
+		if !reflect.DeepEqual(a.all(), b.all()) {
+			t.Fatalf("%s: other rules", f.Name)
+		}
+	}
+	a, err := one.report.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := two.report.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(a) != string(b) {
+		t.Error("other reports")
 	}
 }
 
@@ -366,6 +416,23 @@ func BenchmarkLoad(b *testing.B) {
 		fmt.Fprintf(&text, "- rule: rule %d\n  desc: a rule\n  condition: >\n    macro_%d and not ka.user.name in (list_%d, root)\n    and (ka.uri startswith /api/v%d or ka.uri endswith log)\n  output: \"%%ka.user.name did %%ka.verb\"\n  priority: WARNING\n  source: k8s_audit\n  tags: [a, b]\n  exceptions:\n  - {name: e, fields: [ka.user.name, ka.verb], values: [[a, b], [c, d]]}\n", i, i%50, (i*7)%50, i)
 	}
 	files := []File{file("f", text.String())}
+	for b.Loop() {
+		if rules, r := Load(files, options()); len(rules) != 1000 {
+			b.Fatal(r.Err())
+		}
+	}
+}
+
+func BenchmarkLoadManyFiles(b *testing.B) {
+	var files []File
+	for f := range 50 {
+		var text strings.Builder
+		fmt.Fprintf(&text, "- list: list_%d\n  items: [one, two, \"three four\", five]\n- macro: macro_%d\n  condition: ka.verb in (list_%d) or ka.user.name startswith sys\n", f, f, f)
+		for i := range 20 {
+			fmt.Fprintf(&text, "- rule: rule %d %d\n  desc: a rule\n  condition: macro_%d and not ka.user.name in (list_%d, root) and ka.uri startswith /api/v%d\n  output: \"%%ka.user.name did %%ka.verb\"\n  priority: WARNING\n  source: k8s_audit\n", f, i, f, f, i)
+		}
+		files = append(files, file(fmt.Sprintf("f%d", f), text.String()))
+	}
 	for b.Loop() {
 		if rules, r := Load(files, options()); len(rules) != 1000 {
 			b.Fatal(r.Err())
