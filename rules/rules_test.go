@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/rule/load"
 	"github.com/tocsin-events/tocsin/internal/rule/ruletest"
@@ -78,6 +80,42 @@ func TestContent(t *testing.T) {
 	for _, name := range []string{"vault", "builtin:", "builtin:nothing", "builtin:../rules", ""} {
 		if _, ok := rules.Content(name); ok {
 			t.Errorf("there is content of %q", name)
+		}
+	}
+}
+
+// Falco ignores the keys window and throttle. Without them nothing is left that it would warn of, such
+// as a macro that nobody uses.
+func TestWithoutExtensions(t *testing.T) {
+	t.Parallel()
+	for _, name := range rules.Names() {
+		content, _ := rules.Content(name)
+		var items []map[string]any
+		if err := yaml.Unmarshal(content, &items); err != nil {
+			t.Fatal(err)
+		}
+		taken := 0
+		for _, item := range items {
+			for _, key := range []string{"window", "throttle"} {
+				if item[key] != nil {
+					delete(item, key)
+					taken++
+				}
+			}
+		}
+		if taken == 0 {
+			t.Errorf("%s has no extensions: the test tests nothing", name)
+		}
+		plain, err := yaml.Marshal(items)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, report := rule.Compile([]load.File{{Name: name, Content: plain}}, rule.Options{})
+		if err := report.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if n := report.Warnings(); n > 0 {
+			t.Errorf("%s: %d warnings, the first: %v", name, n, report.Files[0].Warnings)
 		}
 	}
 }

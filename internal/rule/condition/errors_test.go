@@ -103,7 +103,7 @@ func TestErrors(t *testing.T) {
 		{"join(',', (a.b, ^m)) = x", "expected transformer list argument: field, transformer, quoted string, or number", ""},
 		{"join(',', (a.b, ^(a.c))) = x", "expected transformer list argument: field, transformer, quoted string, or number", ""},
 		{"join(',', (a.b ^a.c)) = x", "expected ')'", ""},
-		{"tolower(a.b)^[x] exists", wantOp, ""},
+		{"tolower(a.b)[^] exists", "expected a valid field argument: a quoted string or a bare string", ""},
 		{"a.b = val(^m)", "expected a field within 'val' transformer", "one field"},
 		{"a.b = val(a.c^", "expected a ')' token closing the transformer", ""},
 	} {

@@ -224,12 +224,10 @@ func (p *parser) transformer(at Pos) (*Transformer, error) {
 	if !p.word(")") {
 		return nil, p.fail("expected a ')' token closing the transformer", "")
 	}
-	if t.Name == "getopt" {
-		var err error
-		t.Arg, t.ArgPresent, _, err = p.argument()
-		return t, err
-	}
-	return t, nil
+	// Only getopt has a use for an argument, which is for those who know what it does to say.
+	var err error
+	t.Arg, t.ArgPresent, _, err = p.argument()
+	return t, err
 }
 
 // transformerArgument reads one argument; lists are not in lists.

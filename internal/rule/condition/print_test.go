@@ -107,7 +107,7 @@ func (r trees) transformer(depth int) *Transformer {
 			t.Args = append(t.Args, r.field())
 		}
 	}
-	if t.Name == "getopt" && r.IntN(2) == 0 {
+	if r.IntN(5) == 0 {
 		t.Arg, t.ArgPresent = "x", true
 	}
 	return t

@@ -13,36 +13,55 @@ import (
 // stand is a macro that stands before a text that is appended to a condition.
 const stand = "m"
 
-// read parses a condition, or one that begins with "and" or "or" because it is appended to
-// another.
-func read(text string) (e condition.Expr, appended bool) {
-	e, err := condition.Parse(&condition.Text{Content: text})
+// parsed is the text of a condition that was read.
+type parsed struct {
+	condition.Expr
+	// appended says that it begins with "and" or "or", because it is appended to another.
+	appended bool
+	// enclosed says that there are parentheses around all of it. They matter to what is appended.
+	enclosed bool
+}
+
+// read parses a condition, or one that is appended to another; nil if that is not possible.
+func read(text string) *parsed {
+	trimmed := strings.TrimLeft(text, " \t\b\r\n")
+	e, err := condition.Parse(&condition.Text{Content: trimmed})
 	if err == nil {
-		return e, false
+		return &parsed{Expr: e, enclosed: strings.HasPrefix(trimmed, "(") && e.Position().Offset > 0}
 	}
-	trimmed := strings.TrimLeft(text, " \t\r\n")
 	if !strings.HasPrefix(trimmed, "and") && !strings.HasPrefix(trimmed, "or") {
-		return nil, false
+		return nil
 	}
 	e, err = condition.Parse(&condition.Text{Content: stand + " " + trimmed})
 	if err != nil {
-		return nil, false
+		return nil
 	}
-	return e, true
+	return &parsed{Expr: e, appended: true}
 }
 
-// write lays out a condition that was read; false if that is not possible.
-func write(e condition.Expr, appended bool, width int) (string, bool) {
-	text := condition.Format(e, width)
-	if appended {
+// same tells whether two texts mean the same, alone and where something is appended to them.
+func (p *parsed) same(o *parsed) bool {
+	return p.appended == o.appended && p.enclosed == o.enclosed && condition.Same(p.Expr, o.Expr)
+}
+
+// write lays out a condition; false if that is not possible.
+func (p *parsed) write(width int) (string, bool) {
+	text := condition.Format(p.Expr, width)
+	switch {
+	case p.appended:
 		rest, ok := strings.CutPrefix(text, stand)
 		if !ok {
 			return "", false // it changes what is before it
 		}
 		text = strings.TrimLeft(rest, " \n")
+	case p.enclosed && (strings.Contains(text, "\n") || utf8.RuneCountInString(text)+len("()") > width):
+		inner := strings.ReplaceAll(condition.Format(p.Expr, width-2), "\n", "\n  ")
+		text = "(\n  " + inner + "\n)"
+	case p.enclosed:
+		text = "(" + text + ")"
 	}
-	again, againAppended := read(text)
-	return text, again != nil && appended == againAppended && condition.Same(e, again)
+	again := read(text)
+	return text, again != nil && p.same(again)
 }
 
 // condition lays out the value of a key: false if it is left as it is. The key begins at an offset
@@ -52,8 +71,8 @@ func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
 	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 || valueRow != row {
 		return false
 	}
-	e, appended := read(n.Value)
-	if e == nil {
+	p := read(n.Value)
+	if p == nil {
 		return false
 	}
 	end := f.scalarEnd(n, row, at, keyAt)
@@ -68,7 +87,7 @@ func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
 		}
 		comment = " " + rest
 	}
-	replacement, ok := lines(e, appended, indent, comment)
+	replacement, ok := p.lines(indent, comment)
 	if !ok {
 		return false
 	}
@@ -81,12 +100,12 @@ func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
 }
 
 // lines returns what is behind "condition:", and the lines below.
-func lines(e condition.Expr, appended bool, indent int, comment string) ([]string, bool) {
+func (p *parsed) lines(indent int, comment string) ([]string, bool) {
 	const key = "condition: "
-	if text, ok := write(e, appended, 1<<30); ok && indent+len(key)+utf8.RuneCountInString(text+comment) <= Width && isPlain(text) {
+	if text, ok := p.write(1 << 30); ok && indent+len(key)+utf8.RuneCountInString(text+comment) <= Width && isPlain(text) {
 		return []string{" " + text + comment}, true
 	}
-	text, ok := write(e, appended, Width-indent-2)
+	text, ok := p.write(Width - indent - 2)
 	if !ok || strings.ContainsAny(text, "\u0085\u2028\u2029\uFEFF") {
 		return nil, false
 	}
@@ -125,9 +144,8 @@ func sameNode(a, b, item *yaml.Node, key string) bool {
 		if a.Kind != yaml.ScalarNode || item == nil || !isConditionOf(item, key) {
 			return false
 		}
-		x, xAppended := read(a.Value)
-		y, yAppended := read(b.Value)
-		return x != nil && y != nil && xAppended == yAppended && condition.Same(x, y)
+		x, y := read(a.Value), read(b.Value)
+		return x != nil && y != nil && x.same(y)
 	}
 	for i := range a.Content {
 		key, item := "", (*yaml.Node)(nil)

@@ -63,6 +63,8 @@ func TestFormatSmall(t *testing.T) {
 		"long":             {"- macro: m\n  condition: " + long + "\n", "- macro: m\n  condition: >\n    ka.verb = create\n" + strings.ReplaceAll(broken, "      and", "    and") + "    and m\n"},
 		"comment kept":     {"- macro: m\n  condition: > # why\n    a.b=c\n    and m\n", "- macro: m\n  condition: a.b = c and m # why\n"},
 		"appended":         {"- rule: r\n  condition:   or(a.b=c)\n  append: true\n", "- rule: r\n  condition: or a.b = c\n  append: true\n"},
+		"parentheses":      {"- macro: m\n  condition: ((( a.b=c or m )))\n", "- macro: m\n  condition: (a.b = c or m)\n"},
+		"no parentheses":   {"- macro: m\n  condition: (a.b=c) or (m)\n", "- macro: m\n  condition: a.b = c or m\n"},
 		"appended group":   {"- rule: r\n  condition: and( a.b=c or m )\n  append: true\n", "- rule: r\n  condition: and (a.b = c or m)\n  append: true\n"},
 		"appended to some": {"- rule: r\n  condition: and  a.b=c or m\n  append: true\n", "- rule: r\n  condition: and  a.b=c or m\n  append: true\n"},
 		"list names":       {"- macro: m\n  condition: a.b in (l1,\"l1\",'it l1')\n", "- macro: m\n  condition: a.b in (l1, \"l1\", 'it l1')\n"},

@@ -31,10 +31,10 @@ type throttleItem struct {
 	by      []string
 }
 
-// Bounds of windows.
+// Bounds of windows. Those of package window are not lower.
 const (
 	maxWindowTime  = 366 * 24 * time.Hour
-	maxWindowCount = 1_000_000
+	maxWindowCount = 10_000
 	maxWindowSteps = 16
 	maxWindowBy    = 8
 )

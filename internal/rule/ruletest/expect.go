@@ -189,8 +189,8 @@ func firstDifference(a, b string) int {
 	return len([]rune(a[:n])) + 1
 }
 
-// sameJSON compares a value of an alert with one of YAML: numbers by their value, and a text also
-// with what is not one, as it is written.
+// sameJSON compares a value of an alert with one of YAML, in which numbers need no quotes, whether
+// the field has a number or a text.
 func sameJSON(got []byte, want any) bool {
 	raw, err := json.Marshal(want)
 	if err != nil {
@@ -199,8 +199,12 @@ func sameJSON(got []byte, want any) bool {
 	if bytes.Equal(raw, got) {
 		return true
 	}
-	if text, ok := want.(string); ok && len(got) > 0 && got[0] != '"' {
-		return text == string(got)
+	var text string
+	switch w, isText := want.(string); {
+	case isText && json.Unmarshal(got, &text) != nil:
+		return w == string(got)
+	case !isText && json.Unmarshal(got, &text) == nil:
+		return text == string(raw)
 	}
 	return normal(raw) == normal(got)
 }

@@ -45,7 +45,7 @@ const (
 	// MaxCount bounds how many events or values a window may ask for.
 	MaxCount = 10_000
 	// MaxSteps bounds how many conditions may follow the first.
-	MaxSteps = 8
+	MaxSteps = 16
 	// MaxFields bounds the fields of a key, and those whose values are new.
 	MaxFields = 16
 	// MaxIDBytes bounds the ids that are kept. A longer one is cut and has a hash at its end.

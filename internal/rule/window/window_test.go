@@ -264,7 +264,7 @@ func TestRefusedSpecs(t *testing.T) {
 		"what is new": {Window: &load.Window{Within: 1, Count: 1, New: []string{"a"}}},
 		"a count of":  {Window: &load.Window{Within: 1, New: []string{"a"}, Distinct: "b"}},
 		"to 10000":    {Window: &load.Window{Within: 1, Count: 1e6}},
-		"at most 8":   {Window: &load.Window{Within: 1, Then: make([]condition.Expr, 9)}},
+		"at most 16":  {Window: &load.Window{Within: 1, Then: make([]condition.Expr, 17)}},
 		"16 fields":   {Window: &load.Window{Within: 1, Count: 1, By: make([]string, 17)}},
 		"a throttle":  {Throttle: &load.Throttle{}},
 	} {
