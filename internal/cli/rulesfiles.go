@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tocsin-events/tocsin/internal/rule/load"
+	"github.com/tocsin-events/tocsin/rules"
 )
 
 // maxRuleFiles bounds how many files of rules are read.
@@ -34,7 +35,8 @@ func ruleFileArgs(cmd *cobra.Command, args []string) error {
 }
 
 // readRuleFiles reads files of rules in the order that is given. Of a directory they are the files
-// in it whose names end with .yaml or .yml, by name, as in Falco; "-" is standard input.
+// in it whose names end with .yaml or .yml, by name, as in Falco; "-" is standard input, and
+// builtin:vault what comes with the program.
 func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
 	names, err := ruleFileNames(names)
 	if err != nil {
@@ -42,6 +44,10 @@ func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
 	}
 	var files []load.File
 	for _, name := range names {
+		if content, ok := rules.Content(name); ok {
+			files = append(files, load.File{Name: name, Content: content})
+			continue
+		}
 		from, shown := in, "standard input"
 		if name != "-" {
 			f, err := os.Open(name)
@@ -68,7 +74,7 @@ func ruleFileNames(names []string) (files []string, err error) {
 	for _, name := range names {
 		info, err := os.Stat(name)
 		switch {
-		case name == "-" || err != nil: // who opens it says what is wrong
+		case name == "-" || err != nil: // who opens it says what is wrong, unless it is built in
 			files = append(files, name)
 			continue
 		case !info.IsDir():
@@ -111,6 +117,8 @@ func isRuleTestFile(name string) bool {
 
 func ruleFileError(name string, err error) error {
 	switch {
+	case errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, rules.Prefix):
+		return fmt.Errorf("there are no rules %s in the program; there are %s", visible(name), strings.Join(rules.Names(), ", "))
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("the file of rules %s does not exist", visible(name))
 	case errors.Is(err, os.ErrPermission):
