@@ -3,8 +3,9 @@
 GO       ?= go
 BIN      ?= bin/tocsin
 FUZZTIME ?= 20s
+FALCO_PLUGIN ?= bin/libtocsin.so
 
-.PHONY: build build-static build-musl test lint proto bench fuzz fault compat
+.PHONY: build build-static build-musl falco-plugin test lint proto bench fuzz fault compat
 
 build: ## the hub; no cgo, but started by the dynamic linker and with the libc of most systems (glibc)
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/tocsin
@@ -16,6 +17,10 @@ build-static: ## the same, linked to nothing, without native plugins
 MUSL = $(if $(filter arm64,$(shell $(GO) env GOARCH)),aarch64,x86_64)
 build-musl: ## like build, with the libc of systems with musl (Alpine)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-I /lib/ld-musl-$(MUSL).so.1' -o $(BIN) ./cmd/tocsin
+
+falco-plugin: ## the plugin that brings events of a hub into Falco, with a C compiler and for the libc of this machine
+	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=c-shared -ldflags '-s -w' -o $(FALCO_PLUGIN) ./cmd/falco-plugin-tocsin
+	rm -f $(FALCO_PLUGIN:.so=.h)
 
 test: ## what the README says
 	$(GO) test ./...

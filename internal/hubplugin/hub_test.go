@@ -19,7 +19,11 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/app"
 	"github.com/tocsin-events/tocsin/internal/config"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
+	"github.com/tocsin-events/tocsin/internal/fieldtext"
 	"github.com/tocsin-events/tocsin/internal/pluginwire"
+	"github.com/tocsin-events/tocsin/internal/scapevent"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 func TestMain(m *testing.M) {
@@ -181,4 +185,25 @@ func (h *hub) send(e *event.Event) {
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// eventsOf makes events of the plugin of payloads.
+func eventsOf(payloads ...[]byte) (list []sourceplugin.Event) {
+	for i, b := range payloads {
+		list = append(list, sourceplugin.Event{Event: scapevent.Append(nil, falcoevent.PluginID, uint64(i), b), Number: uint64(i + 1), Source: falcoevent.EventSource})
+	}
+	return list
+}
+
+// requestsOf asks for fields.
+func requestsOf(t testing.TB, p sourceplugin.Plugin, texts ...string) (list []sourceplugin.FieldRequest) {
+	t.Helper()
+	for _, text := range texts {
+		q, err := fieldtext.Parse(text, p.Describe().Fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, q)
+	}
+	return list
 }

@@ -371,10 +371,10 @@ func TestSelection(t *testing.T) {
 	h.publish(0, 10)
 	p := launch(t, Config{Address: h.url(), Token: token, Since: "oldest"})
 	for params, want := range map[string]func(*event.Event) bool{
-		`{"types":["app/*","audit/request"],"follow":false}`:                                       func(e *event.Event) bool { return e.Type == "app/number" || e.Type == "audit/request" },
-		`{"types":["a*p/*"],"follow":false}`:                                                       func(e *event.Event) bool { return e.Type == "app/number" },
+		`{"types":["app/*","audit/request"],"follow":false}`: func(e *event.Event) bool { return e.Type == "app/number" || e.Type == "audit/request" },
+		`{"types":["a*p/*"],"follow":false}`:                 func(e *event.Event) bool { return e.Type == "app/number" },
 		`{"types":["app/*","kv-v2/data-write"],"filter":"operation == \"data-write\" or operation == x","follow":false}`: func(e *event.Event) bool { return e.Type == "kv-v2/data-write" },
-		h.url() + "?types=app/number,nothing/*&follow=false":                                       func(e *event.Event) bool { return e.Type == "app/number" },
+		h.url() + "?types=app/number,nothing/*&follow=false":                                                             func(e *event.Event) bool { return e.Type == "app/number" },
 	} {
 		r := &reader{t: t, stream: open(t, p, params)}
 		for {

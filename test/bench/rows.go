@@ -43,6 +43,8 @@ func rows() []row {
 		{name: "native plugin, 10 fields that are strings extracted, events", against: "wanted", unit: "/s", want: 1, measure: nativeExtract},
 		{name: "10 rules that mix fields of two native plugins in Go, events", against: "wanted", unit: "/s", want: 1, measure: twoPlugins},
 		{name: "plugin of our SDK in the process, events of 16 B, counted", against: "wanted", unit: "/s", want: 1, measure: sdkCounted},
+		{name: "plugin for Falco in our host, frames of 700 B", against: "wanted", unit: "/s", want: 1, measure: tocsinFed},
+		{name: "plugin for Falco in our host, history of a hub, 700 B", against: "counting the frames of the same", unit: "/s", want: 0.6, measure: tocsinReads},
 		{name: "capture write, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureWrite},
 		{name: "capture read, 700 B", against: "copy in the disk cache", unit: "B/s", want: 0.5, measure: captureRead},
 		{name: "50 typical rules over recorded audit events, per second of processor", against: "wanted", unit: "/s", want: 1, measure: judgeRate},

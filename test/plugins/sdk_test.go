@@ -3,12 +3,16 @@
 package plugins
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tocsin-events/tocsin/plugin"
 	"github.com/tocsin-events/tocsin/plugin/plugintest"
@@ -42,6 +46,9 @@ func buildGo(t testing.TB, from string, cgo bool, flags ...string) string {
 		return path
 	}
 	path := filepath.Join(programs.dir, fmt.Sprintf("program%d", len(programs.built)))
+	if cgo {
+		path += ".so"
+	}
 	command := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), from)...)
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if cgo {
@@ -105,4 +112,72 @@ func TestEverything(t *testing.T) {
 		plugintest.RunProgram(t, program, everythingOptions)
 	})
 	t.Run("portable", func(t *testing.T) { plugintest.Run(t, everything.New(), everythingOptions) })
+}
+
+// cHost compiles the host in C.
+func cHost(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "host")
+	if out, err := exec.Command("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", path, "testdata/host.c", "-lpthread", "-ldl").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
+// A host that knows nothing of ours gets what the API says, from eight threads at once, while
+// garbage is collected all the time.
+func TestHostInC(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs and takes seconds")
+	}
+	full := shared(t, nativeEverything, "-ldflags=-X main.api=3.11.0")
+	host := cHost(t)
+	for name, tc := range map[string]struct {
+		config, params, rounds string
+		want                   []string
+		times                  int // that the first is there
+	}{
+		"events":           {`{"prefix":"<"}`, `{"count":200,"note":70}`, "3", []string{"200 events\n", "\n48 notes, logged\n", "API 3.11.0\n"}, 24},
+		"many rounds":      {`{"prefix":"<"}`, `{"count":3}`, "40", []string{"3 events\n"}, 320},
+		"nothing comes":    {`{"prefix":"<"}`, `{"count":20,"end":"stay"}`, "1", []string{"20 events\n"}, 8},
+		"init fails":       {`{"fail":"init"}`, "", "3", []string{"told to fail: ää"}, 8},
+		"init panics":      {`{"fail":"panic"}`, "", "3", []string{"panic in New: told to panic\n"}, 8},
+		"large events":     {`{"prefix":"<"}`, `{"count":100,"size":60000}`, "1", []string{"100 events\n"}, 8},
+		"no events at all": {`{"prefix":"<"}`, `{"count":0}`, "2", []string{"0 events\n"}, 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			command := exec.CommandContext(ctx, host, full, tc.config, tc.params, "8", tc.rounds)
+			command.Env = append(os.Environ(), "GOGC=1", "GODEBUG=cgocheck=1,invalidptr=1")
+			var errs bytes.Buffer
+			command.Stderr = &errs
+			out, err := command.Output()
+			if err != nil {
+				t.Fatalf("%v\n%s\n%.2000s", err, out, &errs)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("%q is not in\n%s", want, out)
+				}
+			}
+			if n := strings.Count(string(out), tc.want[0]); n != tc.times {
+				t.Errorf("%q is there %d times instead of %d", tc.want[0], n, tc.times)
+			}
+		})
+	}
+}
+
+// Functions that the plugin needs and the library lacks are told, and so is a version that is none.
+func TestHalf(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs and takes seconds")
+	}
+	out, err := exec.Command(hubProgram(t), "plugin", "run", shared(t, nativeEverything+"/half"), "--open", `{"count":1}`).CombinedOutput()
+	for _, want := range []string{"does not import plugin/native/async,", "does not import plugin/native/setconfig,", `Options.API is "3"; it must be a version 3.x.y`} {
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
 }
