@@ -10,10 +10,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/eventinput"
+	"github.com/tocsin-events/tocsin/internal/falcoevent"
 	"github.com/tocsin-events/tocsin/internal/fields"
 	"github.com/tocsin-events/tocsin/internal/pluginprocess"
+	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -130,9 +133,9 @@ func (p startedPlugin) Name() string { return p.Describe().Name }
 func (p startedPlugin) Plugin() (sourceplugin.Plugin, bool) { return p.Process, true }
 
 // start starts the plugins and gives them their configs.
-func (p *rulePlugins) start(ctx context.Context, s *Streams) (started *startedPlugins, err error) {
+func (p *rulePlugins) start(ctx context.Context, s *Streams) (_ *startedPlugins, err error) {
 	log := newLogger(s.Err, config.Log{Level: config.LogLevel(p.level), Format: "text"})
-	started = new(startedPlugins)
+	started := new(startedPlugins)
 	started.registry = fields.New(fields.Options{Payload: func(ctx context.Context, ref string) ([]byte, error) {
 		if started.payload == nil {
 			return nil, fs.ErrNotExist
@@ -206,6 +209,27 @@ func (p *startedPlugins) descriptions() (list []*sourceplugin.Description) {
 		list = append(list, one.Describe())
 	}
 	return list
+}
+
+// summary returns what the plugin of an event says of it. It is for one goroutine.
+func (p *startedPlugins) summary(ctx context.Context, e *event.Event) (text string, ok bool) {
+	source := rule.SourceOf(e)
+	for _, one := range p.all {
+		d := one.Describe()
+		if !d.Capabilities.Strings || d.EventSource != source || source == "" {
+			continue
+		}
+		buf, err := falcoevent.Append(nil, e)
+		if err != nil {
+			return "", false
+		}
+		texts, err := one.Strings(ctx, []sourceplugin.Event{{Event: buf, Source: source}})
+		if err != nil || len(texts) != 1 {
+			return "", false
+		}
+		return texts[0], true
+	}
+	return "", false
 }
 
 // ended returns an error that says which plugin runs no more; nil if all do.

@@ -161,7 +161,7 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 	if err != nil {
 		return err
 	}
-	run, err := set.NewRun(rule.RunOptions{Fields: plugins.registry})
+	run, err := set.NewRun(rule.RunOptions{Fields: plugins.registry, Summary: plugins.summary})
 	if err != nil {
 		return err
 	}
@@ -180,9 +180,9 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 		err = eventinput.Streams(ctx, streams, collector, func(s eventinput.Stream, err error) {
 			switch {
 			case err != nil:
-				failed = append(failed, fmt.Errorf("plugin %s: %w", pluginName(s.Plugin), err))
+				failed = append(failed, err) // it has the name of the plugin
 				if len(streams) > 1 {
-					p.notes.say("The stream of the plugin %s has failed: %s", pluginName(s.Plugin), visible(err.Error()))
+					p.notes.say("A stream has failed: %s. The others go on.", visible(err.Error()))
 				}
 			case len(streams) > 1:
 				p.notes.say("The stream of the plugin %s has ended.", pluginName(s.Plugin))

@@ -42,6 +42,7 @@ func linesOf(t testing.TB, path string) (lines []string) {
 
 // What Falco has printed about a stream and about a capture, we print.
 func TestRulesRunLikeFalco(t *testing.T) {
+	t.Parallel()
 	plugin := kubernetesPlugin(t)
 	const (
 		rules   = "testdata/rules/falco-real.yaml"
@@ -86,5 +87,62 @@ func TestRulesRunLikeFalco(t *testing.T) {
 	}
 	if _, ours, _ := strings.Cut(stderr, summary); ours != counts {
 		t.Errorf("the summary:\n%s\nFalco:\n%s", stderr, counts)
+	}
+}
+
+// Several plugins: streams beside each other, one that only extracts, one whose stream fails.
+func TestRulesRunPlugins(t *testing.T) {
+	t.Parallel()
+	kubernetes, other := kubernetesPlugin(t), nativePlugin(t)
+	second := nativePlugin(t, `-DPLUGIN_NAME="second"`, "-DPLUGIN_ID=1073742002u", `-DPLUGIN_SOURCE="second_source"`, `-DSTATIC_FIELDS="[{\"type\":\"uint64\",\"name\":\"s.len\",\"desc\":\"x\"}]"`, `-DEXTRACT_SOURCES="[\"second_source\",\"k8s_audit\"]"`)
+	const input = "../capture/testdata/falco-real.input.jsonl"
+	rules := save(t, "rules.yaml", `
+- rule: Kubernetes
+  desc: mixes fields of two plugins
+  condition: ka.verb = create and s.len > 0
+  output: "%ka.user.name %s.len"
+  priority: NOTICE
+  source: k8s_audit
+- rule: Testbed
+  desc: x
+  condition: t.str exists and evt.num <= 3
+  output: "%evt.num %evt.plugininfo %evt.pluginname %t.str"
+  priority: ERROR
+  source: test_source
+`)
+	args := []string{"rules", "run", rules, "-o", "text", "--plugin", kubernetes, "--open", input, "--plugin", other, "--config", "x", "--open", "count;count=5"}
+	code, stdout, stderr := run(t, append(args, "--plugin", second, "--disable-source", "second_source")...)
+	if n, m := strings.Count(stdout, ": Notice "), strings.Count(stdout, ": Error "); code != exitOK || n != 6 || m != 3 || !strings.Contains(stderr, "Events read: 15\n") {
+		t.Errorf("exit %d, %d, %d\n%s%s", code, n, m, stdout, stderr)
+	}
+	for _, want := range []string{": Notice alice 8", ": Error 1 test_source #0: aaaaaaaaaaaaaaaa testbed aaaaaaaaaaaaaaaa\n"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("%q is missing:\n%s", want, stdout)
+		}
+	}
+	// The failure of a stream is told, and the other one goes on to its end.
+	code, stdout, stderr = run(t, append(args, "--plugin", second, "--open", "fail")...)
+	if n, m := strings.Count(stdout, ": Notice "), strings.Count(stdout, ": Error "); code != exitError || n != 6 || m != 3 || !strings.Contains(stderr, "Error: plugin second: plugin_next_batch: the stream broke") || !strings.Contains(stderr, "Events read: 15\n") {
+		t.Errorf("exit %d, %d, %d\n%s%s", code, n, m, stdout, stderr)
+	}
+	for _, tc := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--plugin", other, "--enable-source", "tset_source"}, exitUsage, `no plugin has the event source "tset_source"; did you mean "test_source"?`},
+		{[]string{"--plugin", other, "--disable-source", "test_source"}, exitUsage, "there is no stream of events to read"},
+		{[]string{"--plugin", other, "--open", "open-fail"}, exitError, "no such stream"},
+		{[]string{"--plugin", other, "--config", "init-fail"}, exitError, "told to fail"},
+		{[]string{"--plugin", other, "--plugin", other}, exitError, "there are two plugins of the name testbed"},
+		{[]string{"--plugin", "nowhere.so"}, exitError, "nowhere.so"},
+		{[]string{"--plugin", other, "--open", "@-", "--plugin", second, "--open", "@-"}, exitUsage, "only one of --config and --open can be standard input"},
+		{[]string{"--plugin", other, "--open", "crash"}, exitError, "the process of the plugin has ended"},
+	} {
+		plain := save(t, "plain.yaml", "- rule: X\n  desc: x\n  condition: evt.num > 0\n  output: x\n  priority: INFO\n  source: test_source\n")
+		code, _, stderr := run(t, append([]string{"rules", "run", plain}, tc.args...)...)
+		if code != tc.code || !strings.Contains(stderr, tc.want) {
+			t.Errorf("%v: exit %d: %s", tc.args, code, stderr)
+		}
 	}
 }

@@ -171,7 +171,7 @@ func (f *rulesTryFlags) run(cmd *cobra.Command, s *Streams, names []string) (err
 	}
 	t := &trying{flags: f, s: s, notes: newNotes(s.Err, true), trial: trial.New(set.Loaded(), f.samples)}
 	plugins.payloads(t.fetch)
-	run, err := set.NewRun(rule.RunOptions{Fields: plugins.registry, Payload: t.fetch})
+	run, err := set.NewRun(rule.RunOptions{Fields: plugins.registry, Summary: plugins.summary, Payload: t.fetch})
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,9 @@ type RunOptions struct {
 	Fields *fields.Registry
 	// Payload returns a payload that is kept outside of its event; nil: such events have none.
 	Payload func(ctx context.Context, ref string) ([]byte, error)
+	// Summary returns what the plugin of an event says of it, for evt.plugininfo. Nil, and without
+	// ok: it is a shortened payload.
+	Summary func(ctx context.Context, e *event.Event) (text string, ok bool)
 	// Limits bound the memory of windows and throttles.
 	Limits window.Limits
 }
@@ -113,7 +116,7 @@ func (s *Set) NewRun(o RunOptions) (_ *Run, err error) {
 	}
 	for name, source := range s.sources {
 		reader, err := eventfields.NewReader(name, source.requests, eventfields.Options{
-			Location: s.options.Location, Hostname: s.options.Hostname, Payload: o.Payload, Plugins: o.Fields,
+			Location: s.options.Location, Hostname: s.options.Hostname, Payload: o.Payload, Plugins: o.Fields, Summary: o.Summary,
 		})
 		if err != nil {
 			r.Close()

@@ -235,7 +235,7 @@ func literalBegin(pattern string) string {
 // in one with brackets, which may or may not be closed.
 func longestLiteral(pattern string) string {
 	longest := ""
-	if strings.ContainsAny(pattern, `[\\`) {
+	if strings.ContainsAny(pattern, `[\`) {
 		return ""
 	}
 	for part := range strings.FieldsFuncSeq(pattern, func(r rune) bool { return r == '*' || r == '?' }) {
