@@ -2,7 +2,9 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -109,8 +111,8 @@ func (r *Report) Warnings() int {
 	return n
 }
 
-// Final returns what people want to know: everything once, and of the warnings about what was
-// collected only those that are true after the last file.
+// Final returns what people want to know: everything once, in the order of the files, and of the
+// warnings about what was collected only those that are true after the last file.
 func (r *Report) Final() (errors, warnings []*Diagnostic) {
 	type key struct {
 		code    Code
@@ -136,7 +138,24 @@ func (r *Report) Final() (errors, warnings []*Diagnostic) {
 			}
 		}
 	}
+	files := make(map[string]int)
+	for i, f := range slices.Backward(r.Files) {
+		files[f.Name] = i
+	}
+	byPlace := func(a, b *Diagnostic) int {
+		return cmp.Or(cmp.Compare(files[a.At.File], files[b.At.File]), cmp.Compare(a.At.Offset, b.At.Offset))
+	}
+	slices.SortStableFunc(errors, byPlace)
+	slices.SortStableFunc(warnings, byPlace)
 	return errors, warnings
+}
+
+// Notes returns the notes about all files, each once.
+func (r *Report) Notes() []*Diagnostic {
+	if len(r.Files) == 0 {
+		return nil
+	}
+	return r.Files[len(r.Files)-1].Notes
 }
 
 // Err returns the first error, nil if there is none.
@@ -156,6 +175,9 @@ type FileReport struct {
 	Errors, Warnings []*Diagnostic
 	// LeftOut is how many warnings more there were.
 	LeftOut int
+	// Notes are about what is as Falco has it, but may not be what was meant. Falco does not tell
+	// them, so they have no code.
+	Notes []*Diagnostic
 	// SchemaValid says that the file fits the JSON Schema of files of rules; what does not is in
 	// SchemaWarnings.
 	SchemaValid    bool

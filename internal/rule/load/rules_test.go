@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +223,117 @@ func TestRemembered(t *testing.T) {
 	}
 	if string(a) != string(b) {
 		t.Error("other reports")
+	}
+}
+
+// With AllErrors each mistake is told, and nothing that only follows from one.
+func TestAllErrors(t *testing.T) {
+	rule := func(name, condition string) string {
+		return strings.NewReplacer("rule: r", "rule: "+name, "ka.verb = get", condition).Replace(good)
+	}
+	text := "- macro: bad\n  condition: ka.verb =\n" + // 1: error
+		"- macro: user\n  condition: bad or ka.verb = x\n" +
+		"- macro: lost\n  append: maybe\n  condition: ka.verb = x\n" + // 5: error
+		rule("a", "user and ka.verb = y") +
+		rule("b", "nothing") + // 14: error
+		strings.Replace(rule("c", "ka.verb = z"), "INFO", "INFOO", 1) + // 20: error
+		"- rule: c\n  override: {condition: append}\n  condition: and ka.uri exists\n" +
+		rule("d", "lost or ka.verb = wrong") +
+		rule("e", "ka.verb = wrong") + // 35: error
+		"- rule: nobody\n  enabled: false\n" + // 41: error
+		"- 5\n" // 43: error
+	o := options()
+	o.AllErrors = true
+	rules, r := Load([]File{file("f", text), file("g", good+"- macro: bad\n  condition: ka.verb = wrong\n")}, o)
+	if rules != nil {
+		t.Error("rules")
+	}
+	errs, _ := r.Final()
+	var got []string
+	for _, d := range errs {
+		got = append(got, d.At.String())
+	}
+	// The macro that the second file mends makes the rule a wrong, which could not be seen before.
+	if want := "f:2:23 f:6:11 f:16:14 f:24:13 f:37:24 f:41:3 f:43:3 g:8:24"; strings.Join(got, " ") != want {
+		t.Errorf("got  %v\nwant %s\n%v", got, want, errs)
+	}
+	// The first is the same as without.
+	_, one := Load([]File{file("f", text)}, options())
+	if len(one.Files[0].Errors) != 1 || one.Err().Error() != r.Err().Error() {
+		t.Errorf("%v, not %v", r.Err(), one.Err())
+	}
+	var many strings.Builder
+	for i := range 1000 {
+		many.WriteString(rule(fmt.Sprint("r", i), "nothing"))
+	}
+	if _, r := Load([]File{file("f", many.String())}, o); len(r.Files[0].Errors) != maxErrors {
+		t.Errorf("%d errors", len(r.Files[0].Errors))
+	}
+}
+
+// replaced replaces a list, one name after the other, in the text that has come out so far.
+func replaced(s, name string, items []string) string {
+	var quotedItems []string
+	for _, i := range items {
+		quotedItems = append(quotedItems, quote(i))
+	}
+	sub := strings.Join(quotedItems, ", ")
+	find := func(from int) int {
+		if from > len(s) {
+			return -1
+		}
+		if i := strings.Index(s[from:], name); i >= 0 {
+			return from + i
+		}
+		return -1
+	}
+	for start := find(0); start >= 0; start = find(start + 1) {
+		end := start + len(name)
+		if start > 0 && !strings.ContainsAny(s[start-1:start], delimiters) || end < len(s) && !strings.ContainsAny(s[end:end+1], delimiters) {
+			continue
+		}
+		for start > 0 && strings.ContainsAny(s[start-1:start], blanks) {
+			start--
+		}
+		for end < len(s) && strings.ContainsAny(s[end:end+1], blanks) {
+			end++
+		}
+		if sub == "" && start > 0 && s[start-1] == ',' {
+			start--
+		} else if sub == "" && end < len(s) && s[end] == ',' {
+			end++
+		}
+		before := s[:start]
+		if start > 0 {
+			before += " "
+		}
+		s = before + sub + " " + s[end:]
+		start += len(sub) + 1
+	}
+	return s
+}
+
+func TestSubstitute(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200_000 {
+		var b strings.Builder
+		for range random.IntN(12) {
+			b.WriteString([]string{"l", "l", " ", " ", ",", "(", ")", "=", "x", "\"", "ll", "l,l", "\n"}[random.IntN(13)])
+		}
+		items := [][]string{{}, {"a"}, {"l"}, {"a b", "l", "c"}, {"", ""}, {"l l"}}[random.IntN(6)]
+		if slices.Contains(items, "") {
+			items = []string{"(l)"}
+		}
+		whole := &text{s: b.String(), parts: []part{{}}}
+		got, _ := whole.substitute("l", items, false)
+		if want := replaced(b.String(), "l", items); got.s != want {
+			t.Fatalf("%q with %q: %q, want %q", b.String(), items, got.s, want)
+		}
+		for i, p := range got.parts {
+			if p.at > len(got.s) || i == 0 && p.at != 0 && got.s != "" || i > 0 && p.at <= got.parts[i-1].at {
+				t.Fatalf("%q: parts %+v", got.s, got.parts)
+			}
+		}
 	}
 }
 
