@@ -64,6 +64,14 @@ func TestWritePluginPage(t *testing.T) {
 	p.typed("../../docs/write-a-source-plugin.md", 15)
 }
 
+// TestWriteRulePage types what docs/write-a-rule.md shows.
+func TestWriteRulePage(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("SKIPPED: there is no openssl for the token of the page")
+	}
+	newPage(t).typed("../../docs/write-a-rule.md", 20)
+}
+
 // TestCapturesPage types what docs/captures.md shows.
 func TestCapturesPage(t *testing.T) {
 	t.Parallel()
@@ -368,7 +376,7 @@ func (p *page) session(block []string) (typed []string, commands int) {
 }
 
 // looking are commands that can be typed again until they show what they should.
-var looking = regexp.MustCompile(`^(tocsin (sink (list|show|attempts|dlq list)|login|plugin sources)|wc) `)
+var looking = regexp.MustCompile(`^(tocsin (sink (list|show|attempts|dlq list)|login|plugin sources|rules list)|wc) `)
 
 // run types a command. When it prints something else than is wanted that is an error, unless
 // the page is written anew.
