@@ -445,6 +445,7 @@ func TestDirectories(t *testing.T) {
 	write("b.yaml", ruleText("x", `event.type = "app/b"`, "tags: [b]"))
 	write("a.yml", ruleText("x", `event.type = "app/a"`, ""))
 	write(".hidden.yaml", "- [")
+	write("a.test.yaml", "tests: []")
 	write("c.yaml.bak", "- [")
 	a, _ := s.start()
 	eventually(t, "the rules judge", func() bool { return a.Status().State == "judging" })

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/tocsin-events/tocsin/internal/rule/load"
+	"github.com/tocsin-events/tocsin/internal/rule/ruletest"
 )
 
 // Bounds of files of rules.
@@ -22,7 +23,7 @@ const (
 )
 
 // expand returns the files that paths stand for: a directory for its .yaml and .yml files, in the
-// order of their names, without those that begin with a dot and without directories below it.
+// order of their names, without those that begin with a dot, tests of rules, and directories below it.
 func expand(paths []string) (list []string, err error) {
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -42,7 +43,7 @@ func expand(paths []string) (list []string, err error) {
 		}
 		for _, e := range entries {
 			name := e.Name()
-			if ext := filepath.Ext(name); strings.HasPrefix(name, ".") || ext != ".yaml" && ext != ".yml" {
+			if ext := filepath.Ext(name); strings.HasPrefix(name, ".") || ext != ".yaml" && ext != ".yml" || ruletest.IsTest(name) {
 				continue
 			}
 			file := filepath.Join(path, name)

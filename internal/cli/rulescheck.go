@@ -108,6 +108,7 @@ func (c *rulesCheck) run(cmd *cobra.Command, args []string, s *Streams) error {
 	}
 	o := load.Options{
 		Compiler: compiler, Plugins: known, AnyPlugins: fromFiles, StrictLists: c.strictLists, Sources: compiler.Sources(),
+		AllErrors: c.format == answerText, // Falco tells the first of each file
 	}
 	var described json.RawMessage
 	var report *load.Report

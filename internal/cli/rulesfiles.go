@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tocsin-events/tocsin/internal/rule/load"
+	"github.com/tocsin-events/tocsin/internal/rule/ruletest"
+	"github.com/tocsin-events/tocsin/rules"
 )
 
 // maxRuleFiles bounds how many files of rules are read.
@@ -34,7 +36,8 @@ func ruleFileArgs(cmd *cobra.Command, args []string) error {
 }
 
 // readRuleFiles reads files of rules in the order that is given. Of a directory they are the files
-// in it whose names end with .yaml or .yml, by name, as in Falco; "-" is standard input.
+// in it whose names end with .yaml or .yml, by name, as in Falco, but for those with tests; "-" is
+// standard input, and builtin:NAME a set of rules that comes with the program.
 func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
 	names, err := ruleFileNames(names)
 	if err != nil {
@@ -42,6 +45,14 @@ func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
 	}
 	var files []load.File
 	for _, name := range names {
+		if strings.HasPrefix(name, rules.Prefix) {
+			content, ok := rules.Content(name)
+			if !ok {
+				return nil, fmt.Errorf("there are no rules %s; there are %s", visible(name), strings.Join(rules.Names(), ", "))
+			}
+			files = append(files, load.File{Name: name, Content: content})
+			continue
+		}
 		from, shown := in, "standard input"
 		if name != "-" {
 			f, err := os.Open(name)
@@ -88,7 +99,7 @@ func ruleFileNames(names []string) (files []string, err error) {
 			if info, err := os.Stat(path); err == nil && info.IsDir() {
 				continue
 			}
-			if isRuleTestFile(path) {
+			if ruletest.IsTest(path) {
 				continue
 			}
 			files = append(files, path)
@@ -101,12 +112,6 @@ func ruleFileNames(names []string) (files []string, err error) {
 		}
 	}
 	return files, nil
-}
-
-// isRuleTestFile reports whether a file has tests of rules and no rules.
-func isRuleTestFile(name string) bool {
-	base := strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))
-	return strings.HasSuffix(base, ".test") || strings.HasSuffix(base, "_test")
 }
 
 func ruleFileError(name string, err error) error {

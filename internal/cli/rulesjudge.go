@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -28,7 +27,7 @@ type ruleFlags struct {
 	all         bool
 	strictLists bool
 	hostname    string
-	utc         bool
+	zone        string
 }
 
 func (f *ruleFlags) register(flags *pflag.FlagSet) {
@@ -40,7 +39,7 @@ func (f *ruleFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.all, "all", false, "raise an alert for every rule that fits an event, not only for the first")
 	flags.BoolVar(&f.strictLists, "strict-lists", false, "leave names of lists in quoted texts alone, where Falco replaces them")
 	flags.StringVar(&f.hostname, "hostname", "", "`name` of the machine in alerts and of evt.hostname (default $"+eventfields.EnvHostname+", or that of this machine)")
-	flags.BoolVar(&f.utc, "utc", false, "clock times in UTC, instead of the time zone of this machine")
+	flags.StringVar(&f.zone, "time-zone", "", "time `zone` of clock times such as evt.time and event.time.hour, for example UTC (default: that of this machine)")
 }
 
 // selectionFlag adds a selection for each use of a flag.
@@ -67,10 +66,14 @@ func (f selectionFlag) Set(v string) error {
 
 // location is that of clock times.
 func (f *ruleFlags) location() *time.Location {
-	if f.utc {
-		return time.UTC
+	if f.zone == "" {
+		return time.Local
 	}
-	return time.Local
+	l, err := time.LoadLocation(f.zone)
+	if err != nil {
+		return time.Local // which options refuses
+	}
+	return l
 }
 
 // host is the name of the machine.
@@ -90,6 +93,9 @@ func (f *ruleFlags) options(cmd *cobra.Command, p *startedPlugins) (rule.Options
 	o := rule.Options{
 		Plugins: p.descriptions(), Selections: f.selections, StrictLists: f.strictLists,
 		Location: f.location(), Hostname: f.host(),
+	}
+	if _, err := time.LoadLocation(f.zone); err != nil {
+		return o, usagef(cmd, "--time-zone: %q is no time zone that this machine knows; write for example Europe/Berlin or UTC", f.zone)
 	}
 	if f.all {
 		o.Matching = rule.All
@@ -126,30 +132,18 @@ func compileRules(s *Streams, names []string, o rule.Options) (*rule.Set, error)
 		return nil, err
 	}
 	set, report := rule.Compile(files, o)
-	if err := printRuleProblems(s.Err, report); err != nil {
-		return nil, err
-	}
-	if set == nil || !report.OK() {
-		return nil, &adviceError{errors.New("the rules are not valid, see above"), "\"tocsin rules check\" tells all that is wrong with them."}
+	errs, warnings := report.Final()
+	p := diagnosticPrinter{w: s.Err, colours: colours(s.Err)}
+	p.print(errs, warnings)
+	switch {
+	case p.err != nil:
+		return nil, p.err
+	case set == nil || len(errs) > 0:
+		return nil, fmt.Errorf("the rules are not valid: %s", countOf(len(errs), "error"))
+	case len(set.Loaded()) == 0:
+		return nil, &adviceError{errors.New("there is no rule to judge events by"), "All of them are turned off, of too low a priority, or about event sources that there are not."}
 	}
 	return set, nil
-}
-
-// printRuleProblems prints errors and warnings for people.
-func printRuleProblems(w io.Writer, report *load.Report) error {
-	for _, f := range report.Files {
-		for _, d := range f.Errors {
-			if _, err := fmt.Fprintln(w, visible(d.Error())); err != nil {
-				return err
-			}
-		}
-		for _, d := range f.Warnings {
-			if _, err := fmt.Fprintln(w, "Warning: "+visible(d.Error())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // ruleJudge judges records, for one goroutine.

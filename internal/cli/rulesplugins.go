@@ -142,9 +142,10 @@ func (p *rulePlugins) start(ctx context.Context, s *Streams) (_ *startedPlugins,
 		}
 		return started.payload(ctx, ref)
 	}})
+	running := started // which a return of nil does not change
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, started.Close(ctx))
+			err = errors.Join(err, running.Close(ctx))
 		}
 	}()
 	for _, one := range p.list {

@@ -51,7 +51,7 @@ func TestRulesRunLikeFalco(t *testing.T) {
 		replay  = "testdata/rules/falco-real.replay.txt"
 		summary = "Events detected: "
 	)
-	code, stdout, stderr := run(t, "rules", "run", rules, "--plugin", plugin, "--open", input, "--hostname", "vm", "--utc")
+	code, stdout, stderr := run(t, "rules", "run", rules, "--plugin", plugin, "--open", input, "--hostname", "vm", "--time-zone", "UTC")
 	if code != exitOK {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
@@ -73,7 +73,7 @@ func TestRulesRunLikeFalco(t *testing.T) {
 		}
 	}
 
-	code, stdout, stderr = run(t, "rules", "run", rules, "--capture", scap, "--plugin", plugin, "-o", "text", "--utc")
+	code, stdout, stderr = run(t, "rules", "run", rules, "--capture", scap, "--plugin", plugin, "-o", "text", "--time-zone", "UTC")
 	if code != exitOK {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}

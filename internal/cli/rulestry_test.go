@@ -92,7 +92,7 @@ func TestRulesTryFiles(t *testing.T) {
 		"":                                     "Order 9, Large order 0, Never 0",
 		"--all":                                "Order 9, Large order 2, Never 0",
 		"--disable O*":                         "Large order 2, Never 0",
-		"--disable * --enable Large?order":     "",
+		"--disable * --enable *arge*":          "Large order 2",
 		"--disable * --enable-tag shop":        "Order 9",
 		"--priority error":                     "Large order 2",
 		"--since 2026-11-20T12:08:00Z --all":   "Order 1, Large order 1, Never 0",
@@ -109,7 +109,7 @@ func TestRulesTryFiles(t *testing.T) {
 			t.Errorf("%s: %s, want %s", args, got, want)
 		}
 	}
-	code, stdout, stderr := run(t, "rules", "try", rules, "--events", events, "--all", "--samples", "1", "--utc")
+	code, stdout, stderr := run(t, "rules", "try", rules, "--events", events, "--all", "--samples", "1", "--time-zone", "UTC")
 	want := `9 events, from 2026-11-20 12:00:00 to 2026-11-20 12:08:00: 11 alerts.
 
 ALERTS  PRIORITY  RULE         LAST                 TIME LINE
@@ -235,7 +235,7 @@ func TestRulesInputs(t *testing.T) {
 		{"rules run RULES --capture nowhere.scap", exitError, "nowhere.scap"},
 		{"rules run RULES --capture EVENTS", exitError, "it is no capture"},
 		{"rules run RULES --capture CUT", exitIncomplete, "CUT"},
-		{"rules run BAD --events EVENTS", exitError, `"tocsin rules check" tells all`},
+		{"rules run BAD --events EVENTS", exitError, "the rules are not valid: 1 error"},
 		{"rules run RULES --events EVENTS", exitIncomplete, "1 lines of EVENTS are no CloudEvents."},
 		{"rules run RULES --events EVENTS", exitIncomplete, "EVENTS, line 4: "},
 		{"rules run RULES --events EVENTS -n 2", exitOK, "Events read: 2\nEvents detected: 2\nRule counts by severity:\n   NOTICE: 2\nTriggered rules by rule name:\n   Order: 2\n"},

@@ -10,7 +10,7 @@ import (
 // Rules is the section "rules".
 type Rules struct {
 	Builtin     []RuleSet       `yaml:"builtin" oneof:"vault" doc:"Sets of rules that come with the program, read before the files. vault: what is odd in the audit log of a Vault or OpenBao server. Empty: none."`
-	Files       []string        `yaml:"files" doc:"Files with rules, in the language of Falco, and directories, of which the .yaml and .yml files are read in the order of their names. Later files may append to and override what is in earlier ones. Without files and builtin there are no alerts."`
+	Files       []string        `yaml:"files" doc:"Files with rules, in the language of Falco, and directories, of which the .yaml and .yml files are read in the order of their names, but for tests of rules. Later files may append to and override what is in earlier ones. Without files and builtin there are no alerts."`
 	Priority    RulePriority    `yaml:"priority" oneof:"emergency,alert,critical,error,warning,notice,informational,debug" doc:"Rules of a lower priority are not used."`
 	Matching    RuleMatching    `yaml:"matching" oneof:"first,all" doc:"first: of the rules that fit an event, only the first raises an alert, as in Falco; all: every one does."`
 	Select      []RuleSelection `yaml:"select" doc:"Which rules are enabled, beyond what the files say, in this order. Each has one of:"`

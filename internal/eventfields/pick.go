@@ -16,6 +16,7 @@ import (
 // no harm.
 type picker struct {
 	nodes []node
+	ready bool   // the tables of the nodes are complete
 	turn  uint64 // of the text; a node with another turn has no value in it
 	s     string
 }
@@ -23,7 +24,7 @@ type picker struct {
 // node is a place in a text.
 type node struct {
 	edges   []edge
-	table   []int16 // of hashes of names: 1 + number of an edge
+	table   []int32 // of hashes of names: 1 + number of an edge
 	shift   uint8
 	indexed bool // there are edges that an array may have
 
@@ -36,7 +37,7 @@ type node struct {
 type edge struct {
 	name  string
 	key   uint64 // the first bytes of the name
-	next  int16  // 1 + number of the next with the same hash
+	next  int32  // 1 + number of the next with the same hash
 	index int64  // in an array; -1: none
 	to    int
 }
@@ -69,21 +70,21 @@ func (p *picker) child(from int, name string) int {
 		n.indexed = true
 	}
 	n.edges = append(n.edges, e)
-	n.arrange()
+	p.ready = false
 	return to
 }
 
-// arrange makes the table anew.
+// arrange makes the table.
 func (n *node) arrange() {
 	size := 4
 	for size < 4*len(n.edges) {
 		size *= 2
 	}
-	n.table, n.shift = make([]int16, size), uint8(64-bits.Len(uint(size-1)))
+	n.table, n.shift = make([]int32, size), uint8(64-bits.Len(uint(size-1)))
 	for i := range n.edges {
 		e := &n.edges[i]
 		h := hash(e.key, len(e.name), n.shift)
-		e.next, n.table[h] = n.table[h], int16(i+1)
+		e.next, n.table[h] = n.table[h], int32(i+1)
 	}
 }
 
@@ -112,6 +113,12 @@ func pointer(text string) []string {
 
 // read reads a text. It returns false if that is no JSON, which it finds out only where it looks.
 func (p *picker) read(s string) bool {
+	if !p.ready {
+		for i := range p.nodes {
+			p.nodes[i].arrange()
+		}
+		p.ready = true
+	}
 	p.turn++
 	p.s = s
 	if i := p.value(0, space(s, 0)); i >= 0 && space(s, i) == len(s) {
@@ -178,17 +185,22 @@ func (p *picker) repeat(node int) {
 // object reads what is behind the brace of an object.
 func (p *picker) object(n *node, i int) int {
 	s := p.s
-	b := unsafe.Slice(unsafe.StringData(s), len(s))
 	for {
-		i = space(s, i)
 		if i >= len(s) {
 			return -1
+		}
+		if s[i] <= ' ' {
+			if i = space(s, i); i >= len(s) {
+				return -1
+			}
 		}
 		switch s[i] {
 		case '}':
 			return i + 1
 		case ',':
-			i = space(s, i+1)
+			if i++; i < len(s) && s[i] != '"' {
+				i = space(s, i)
+			}
 			if i >= len(s) || s[i] != '"' {
 				return -1
 			}
@@ -200,10 +212,10 @@ func (p *picker) object(n *node, i int) int {
 		begin := i
 		var key uint64
 		escaped := false
-		if i+8 <= len(b) {
-			key = binary.LittleEndian.Uint64(b[i:])
+		if i <= len(s)-8 {
+			key = word(s, i)
 			if m := ends(key); m != 0 {
-				if n := bits.TrailingZeros64(m) >> 3; b[i+n] == '"' {
+				if n := bits.TrailingZeros64(m) >> 3; s[i+n] == '"' {
 					i += n
 					key &= 1<<(8*n) - 1
 					goto named
@@ -371,32 +383,40 @@ func ends(x uint64) uint64 {
 	return highs & ((quote-lows)&^quote | (slash-lows)&^slash)
 }
 
+// word returns the eight bytes of s from i on, the first one lowest. There must be that many.
+func word(s string, i int) uint64 {
+	return binary.LittleEndian.Uint64(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), i)), 8))
+}
+
 // textEnd returns where the quote is that ends the string whose inside begins at i, and whether it
 // has escapes; -1: it does not end.
 func textEnd(s string, i int) (end int, escaped bool) {
-	b := unsafe.Slice(unsafe.StringData(s), len(s))
 	for {
-		for i+8 <= len(b) {
-			m := ends(binary.LittleEndian.Uint64(b[i:]))
-			if m == 0 {
-				i += 8
+		for i <= len(s)-16 {
+			low, high := ends(word(s, i)), ends(word(s, i+8))
+			if low|high == 0 {
+				i += 16
 				continue
 			}
-			i += bits.TrailingZeros64(m) >> 3
-			break
+			if low == 0 {
+				low = high
+				i += 8
+			}
+			i += bits.TrailingZeros64(low) >> 3
+			goto found
 		}
-		if i >= len(b) {
-			return -1, escaped
-		}
-		switch b[i] {
-		case '"':
-			return i, escaped
-		case '\\':
-			escaped = true
-			i += 2
-		default:
+		for i < len(s) && s[i] != '"' && s[i] != '\\' {
 			i++
 		}
+		if i >= len(s) {
+			return -1, escaped
+		}
+	found:
+		if s[i] == '"' {
+			return i, escaped
+		}
+		escaped = true
+		i += 2
 	}
 }
 

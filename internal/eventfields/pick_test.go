@@ -3,6 +3,7 @@ package eventfields
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,12 +28,10 @@ func slow(text string, names []string) (raw string, times int) {
 			return
 		}
 		for i := 0; d.More(); i++ {
-			name := strconv.Itoa(i)
-			is := false
+			var is bool
 			if open == json.Delim('{') {
 				t, _ := d.Token()
-				name, _ = t.(string)
-				is = name == names[0]
+				is = t == names[0]
 			} else {
 				n, err := strconv.ParseUint(names[0], 10, 31)
 				is = err == nil && int(n) == i
@@ -151,6 +150,37 @@ func repeats(text string) bool {
 		}
 		top.names[name] = true
 		top.key = false
+	}
+}
+
+// Many places cost no more than few.
+func TestPickMany(t *testing.T) {
+	t.Parallel()
+	const count = 40_000
+	p := newPicker()
+	var text strings.Builder
+	var nodes []int
+	for i := range count {
+		sep := ","
+		if i == 0 {
+			sep = "{"
+		}
+		fmt.Fprintf(&text, `%s"member-%d":%d`, sep, i, i)
+		if i%100 == 0 || i > count-1000 {
+			nodes = append(nodes, p.want(0, fmt.Sprintf("member-%d", i)))
+		}
+	}
+	text.WriteString("}")
+	if !p.read(text.String()) {
+		t.Fatal("it was not read")
+	}
+	for _, n := range nodes {
+		if p.only(n) == "" {
+			t.Fatalf("node %d has no value", n)
+		}
+	}
+	if p.only(nodes[1]) != "100" || p.only(nodes[len(nodes)-1]) != "39999" {
+		t.Error(p.only(nodes[1]), p.only(nodes[len(nodes)-1]))
 	}
 }
 

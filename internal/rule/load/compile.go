@@ -32,6 +32,7 @@ type compiledMacro struct {
 	condition condition.Expr
 	size      int
 	used      bool
+	broken    bool // it has errors, or uses one that has
 }
 
 type compiledRule struct {
@@ -42,46 +43,41 @@ type compiledRule struct {
 	then            []condition.Expr
 }
 
-// compile compiles everything that was collected. It ends at the first error.
-func (l *loader) compile() (*compiled, *failure) {
+// compile compiles everything that was collected. It returns nil if there is an error.
+func (l *loader) compile() *compiled {
 	c := &compiled{byName: make(map[string]*compiledMacro)}
-	if f := l.compileLists(c); f != nil {
-		return nil, f
+	errors := len(l.file.Errors)
+	if f := l.compileLists(c); f != nil && !l.fail(f) {
+		return nil
 	}
 	for _, m := range l.collector.macros.list {
 		e, _, f := l.parse(c, m.condition, m.conditionContext)
-		if f != nil {
-			return nil, f
+		n := &compiledMacro{item: m, condition: e, broken: f != nil}
+		if f != nil && !l.fail(f) {
+			return nil
 		}
-		n := &compiledMacro{item: m, condition: e}
 		c.macros = append(c.macros, n)
 		c.byName[m.name] = n
 	}
 	for _, m := range c.macros {
-		key := memoKey{parsed: m.condition, visibility: m.item.visibility}
-		if before := l.macros[m.item.name]; before.same(key, c) {
-			m.condition, m.size = before.condition, before.size
-			continue
+		if f := l.expandMacro(c, m); f != nil && !l.fail(f) {
+			return nil
 		}
-		x := expander{compiled: c, visibility: m.item.visibility, limited: true}
-		e := x.expand(m.condition, nil)
-		if f := x.failure(m.item.condition, m.item.context); f != nil {
-			return nil, f
-		}
-		m.condition, m.size = e, x.size
-		l.macros[m.item.name] = &memo{key: key, used: x.used, condition: e, size: x.size}
 	}
 	for _, r := range l.collector.rules.list {
 		if r.unknownSource {
 			continue
 		}
 		n, f := l.compileRule(c, r)
-		if f != nil {
-			return nil, f
+		if f != nil && !l.fail(f) {
+			return nil
 		}
 		if n != nil {
 			c.rules = append(c.rules, n)
 		}
+	}
+	if len(l.file.Errors) > errors || errors > 0 {
+		return nil
 	}
 	for _, m := range c.macros {
 		if !m.used {
@@ -93,7 +89,28 @@ func (l *loader) compile() (*compiled, *failure) {
 			l.warn(WarnUnusedList, "List not referred to by any other rule/macro", "", i.item.context)
 		}
 	}
-	return c, nil
+	return c
+}
+
+// expandMacro puts macros into a macro. One that uses a broken one is broken, which is no failure.
+func (l *loader) expandMacro(c *compiled, m *compiledMacro) *failure {
+	if m.broken {
+		return nil
+	}
+	key := memoKey{parsed: m.condition, visibility: m.item.visibility}
+	if before := l.macros[m.item.name]; before.same(key, c) {
+		m.condition, m.size = before.condition, before.size
+		return nil
+	}
+	x := expander{loader: l, compiled: c, visibility: m.item.visibility, limited: true}
+	e := x.expand(m.condition, nil)
+	f := x.failure(m.item.condition, m.item.context)
+	if m.broken = f != nil || x.broken; m.broken {
+		return f
+	}
+	m.condition, m.size = e, x.size
+	l.macros[m.item.name] = &memo{key: key, used: x.used, condition: e, size: x.size}
+	return nil
 }
 
 // compileLists puts the items of lists in the place of their names in later lists. That goes one
@@ -113,7 +130,7 @@ func (l *loader) compileLists(c *compiled) *failure {
 			used[text] = true
 			n.items = append(n.items, other.items...)
 			if total += len(other.items); total > maxNodes {
-				return &failure{ErrValidate, "the lists have too many items", "", i.context}
+				return &failure{code: ErrValidate, message: "the lists have too many items", context: i.context}
 			}
 		}
 		c.lists = append(c.lists, n)
@@ -133,7 +150,7 @@ func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text
 			t = s
 		}
 		if len(t.s) > maxConditionBytes {
-			return nil, nil, &failure{ErrCompileCondition, "the condition has more than " + strconv.Itoa(maxConditionBytes) + " bytes, with the lists in it", "", at}
+			return nil, nil, &failure{code: ErrCompileCondition, message: "the condition has more than " + strconv.Itoa(maxConditionBytes) + " bytes, with the lists in it", context: at}
 		}
 	}
 	key := parsedKey{text: t.s}
@@ -148,7 +165,7 @@ func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text
 	}
 	if p.err != nil {
 		message, hint := errorText(p.err)
-		return nil, nil, &failure{ErrCompileCondition, message, hint, at.expression(t, errorOffset(p.err))}
+		return nil, nil, &failure{code: ErrCompileCondition, message: message, hint: hint, context: at.expression(t, errorOffset(p.err))}
 	}
 	return p.expr, t, nil
 }
@@ -244,6 +261,7 @@ func unknownField(err error) bool {
 
 // expander puts the conditions of macros in the place of their names.
 type expander struct {
+	*loader
 	compiled   *compiled
 	visibility int
 	limited    bool // by visibility
@@ -253,13 +271,14 @@ type expander struct {
 	unknown    *condition.Macro
 	later      bool // the unknown one is defined, but later
 	used       []usedMacro
+	broken     bool // something that is used has errors
 }
 
 // maxConditionNodes bounds a condition with all macros in it.
 const maxConditionNodes = 100_000
 
 func (x *expander) expand(e condition.Expr, path []string) condition.Expr {
-	if x.size++; x.size > maxConditionNodes {
+	if x.size++; x.size > maxConditionNodes || e == nil {
 		x.tooLarge = true
 		return e
 	}
@@ -279,6 +298,8 @@ func (x *expander) expand(e condition.Expr, path []string) condition.Expr {
 	case *condition.Macro:
 		m := x.compiled.byName[e.Name]
 		switch {
+		case m != nil && m.broken, m == nil && x.loader.broken[brokenItem{inMacro, e.Name}]:
+			x.broken = true
 		case m == nil || x.limited && m.item.index >= x.visibility:
 			if x.unknown == nil {
 				x.unknown, x.later = e, m != nil
@@ -317,7 +338,7 @@ func (x *expander) all(terms []condition.Expr, path []string) ([]condition.Expr,
 func (x *expander) failure(t *text, at *context) *failure {
 	switch {
 	case x.loop != nil:
-		return &failure{ErrValidate, "reference loop in macro '" + x.loop.Name + "'", "", x.context(t, x.loop, at)}
+		return &failure{code: ErrValidate, message: "reference loop in macro '" + x.loop.Name + "'", context: x.context(t, x.loop, at)}
 	case x.unknown != nil:
 		hint := ""
 		if x.later {
@@ -333,9 +354,9 @@ func (x *expander) failure(t *text, at *context) *failure {
 				hint = "it is a list; write FIELD in (" + x.unknown.Name + ")"
 			}
 		}
-		return &failure{ErrValidate, "Undefined macro '" + x.unknown.Name + "' used in filter.", hint, x.context(t, x.unknown, at)}
+		return &failure{code: ErrValidate, message: "Undefined macro '" + x.unknown.Name + "' used in filter.", hint: hint, context: x.context(t, x.unknown, at)}
 	case x.tooLarge:
-		return &failure{ErrValidate, "the condition is too large, with the macros in it", "", at}
+		return &failure{code: ErrValidate, message: "the condition is too large, with the macros in it", context: at}
 	}
 	return nil
 }
@@ -371,9 +392,9 @@ func (l *loader) compileRule(c *compiled, r *ruleItem) (*compiledRule, *failure)
 			return &n, nil
 		}
 	}
-	l.uses, l.noted = nil, nil
+	l.uses, l.noted, l.incomplete = nil, nil, false
 	n, f := l.compileParts(c, r, whole)
-	if f != nil {
+	if f != nil || l.incomplete {
 		return nil, f
 	}
 	if n != nil {
@@ -394,7 +415,7 @@ func (l *loader) compileParts(c *compiled, r *ruleItem, whole *text) (*compiledR
 			l.warn(WarnUnknownFilter, message, hint, &at)
 			return nil, nil
 		}
-		return nil, &failure{ErrCompileOutput, message, hint, &at}
+		return nil, &failure{code: ErrCompileOutput, message: message, hint: hint, context: &at}
 	}
 	n.outputFields = outputFields
 	e, f := l.compileCondition(c, r, whole, r.conditionContext)
@@ -432,10 +453,11 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 	if f != nil {
 		return nil, f
 	}
-	x := expander{compiled: c}
+	x := expander{loader: l, compiled: c}
 	e = x.expand(e, nil)
 	l.uses = append(l.uses, x.used...)
-	if f := x.failure(whole, r.context); f != nil {
+	if f := x.failure(whole, r.context); f != nil || x.broken {
+		l.incomplete = true
 		return nil, f
 	}
 	inCondition := func(p condition.Pos) *context {
@@ -454,7 +476,7 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 			l.warn(WarnUnknownFilter, message, hint, here)
 			return nil, nil
 		}
-		return nil, &failure{ErrCompileCondition, message, hint, here}
+		return nil, &failure{code: ErrCompileCondition, message: message, hint: hint, context: here}
 	}
 	l.conditionWarnings(warnings, at, inCondition)
 	return e, nil
@@ -507,7 +529,7 @@ func (l *loader) checkFields(r *ruleItem, at *context, lists ...[]string) *failu
 				err = errors.New("'" + name + "' is no field")
 			}
 			message, hint := errorText(err)
-			return &failure{ErrYAMLValidate, message, hint, at}
+			return &failure{code: ErrYAMLValidate, message: message, hint: hint, context: at}
 		}
 	}
 	return nil

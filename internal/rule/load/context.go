@@ -237,6 +237,14 @@ type failure struct {
 	code          Code
 	message, hint string
 	context       *context
+	// missing says that an earlier item is not there.
+	missing bool
+}
+
+// isMissing marks a failure.
+func (f *failure) isMissing() *failure {
+	f.missing = true
+	return f
 }
 
 func (f *failure) diagnostic() *Diagnostic { return f.context.diagnostic(f.code, f.message, f.hint) }

@@ -21,7 +21,7 @@ func (l *loader) readExceptions(n *yaml.Node, parent *context, appends bool) ([]
 	}
 	all := parent.enter(v, inExceptions, "")
 	if !isSequence(v) {
-		return nil, &failure{ErrYAMLValidate, "exceptions must be a list", "", all}
+		return nil, &failure{code: ErrYAMLValidate, message: "exceptions must be a list", context: all}
 	}
 	var list []*exception
 	for _, x := range v.Content {
@@ -29,7 +29,7 @@ func (l *loader) readExceptions(n *yaml.Node, parent *context, appends bool) ([]
 			continue
 		}
 		if !isMapping(x) {
-			return nil, &failure{ErrYAMLValidate, "an exception must be a map with name, fields, comps and values", "", all.enter(x, inException, "")}
+			return nil, &failure{code: ErrYAMLValidate, message: "an exception must be a map with name, fields, comps and values", context: all.enter(x, inException, "")}
 		}
 		name, f := scalarOf(x, "name", false, all.enter(x, inException, ""))
 		if f != nil {
@@ -41,7 +41,7 @@ func (l *loader) readExceptions(n *yaml.Node, parent *context, appends bool) ([]
 		}
 		fields := value(x, "fields")
 		if fields == nil && !appends {
-			return nil, &failure{ErrYAMLValidate, "there is no fields", missingKeyHint(x, "fields"), e.context}
+			return nil, &failure{code: ErrYAMLValidate, message: "there is no fields", hint: missingKeyHint(x, "fields"), context: e.context}
 		}
 		if e.fields, f = readEntry(fields, "fields", e.context, 0); f != nil {
 			return nil, f
@@ -54,7 +54,7 @@ func (l *loader) readExceptions(n *yaml.Node, parent *context, appends bool) ([]
 			l.warn(WarnAppendNoValues, "the exception has no values", "", e.context)
 		case values == nil:
 		case !isSequence(values):
-			return nil, &failure{ErrYAMLValidate, "the values of an exception must be a list", "", e.context.enter(values, inExceptionValues, "")}
+			return nil, &failure{code: ErrYAMLValidate, message: "the values of an exception must be a list", context: e.context.enter(values, inExceptionValues, "")}
 		default:
 			at := e.context.enter(values, inExceptionValues, "")
 			for _, row := range values.Content {
@@ -90,12 +90,12 @@ func readEntry(n *yaml.Node, key string, c *context, depth int) (entry, *failure
 	}
 	at := c.enter(n, inValue, key)
 	if c.src.budget -= 1 + len(n.Content); c.src.budget < 0 || depth > maxExceptionDepth {
-		return e, &failure{ErrYAMLValidate, "the exception has too much in it", "", at}
+		return e, &failure{code: ErrYAMLValidate, message: "the exception has too much in it", context: at}
 	}
 	switch {
 	case isScalar(n):
 		if n.Value == "" {
-			return e, &failure{ErrYAMLValidate, "a value of an exception must not be empty", "", at}
+			return e, &failure{code: ErrYAMLValidate, message: "a value of an exception must not be empty", context: at}
 		}
 		e.text = newText(c.src, n)
 	case isSequence(n):
@@ -156,7 +156,9 @@ func knownComp(comp string) bool {
 // checkException looks at the fields and comps of an exception of a rule, and puts in the comps
 // that it does not say.
 func (l *loader) checkException(r *ruleItem, e *exception) *failure {
-	fail := func(message, hint string, at *context) *failure { return &failure{ErrValidate, message, hint, at} }
+	fail := func(message, hint string, at *context) *failure {
+		return &failure{code: ErrValidate, message: message, hint: hint, context: at}
+	}
 	word := func(s string) entry { return entry{text: &text{s: s}} }
 	if !e.fields.list {
 		switch {
@@ -214,7 +216,7 @@ func (l *loader) checkExceptionField(r *ruleItem, e *exception, field *entry) *f
 		}
 		_, hint = errorText(err)
 	}
-	return &failure{ErrValidate, "there is no field '" + name + "' in the events of " + r.source, hint, e.context}
+	return &failure{code: ErrValidate, message: "there is no field '" + name + "' in the events of " + r.source, hint: hint, context: e.context}
 }
 
 // withExceptions returns the condition of a rule without what its exceptions leave out, and the
@@ -239,7 +241,7 @@ func (r *ruleItem) withExceptions() (*text, []string, *failure) {
 			b.put(" "+e.comps.string()+" (", here)
 			for i, v := range e.values {
 				if v.list {
-					return nil, nil, &failure{ErrValidate, "the values of an exception with one field must be texts, not lists", "", e.context}
+					return nil, nil, &failure{code: ErrValidate, message: "the values of an exception with one field must be texts, not lists", context: e.context}
 				}
 				if i > 0 {
 					b.put(", ", here)
@@ -253,7 +255,7 @@ func (r *ruleItem) withExceptions() (*text, []string, *failure) {
 		b.put(" and not (", here)
 		for i, row := range e.values {
 			if len(row.items) != len(e.fields.items) {
-				return nil, nil, &failure{ErrValidate, "each row of values must have as many elements as fields", "", e.context}
+				return nil, nil, &failure{code: ErrValidate, message: "each row of values must have as many elements as fields", context: e.context}
 			}
 			if i > 0 {
 				b.put(" or ", here)

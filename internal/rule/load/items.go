@@ -137,7 +137,7 @@ func (c *collector) defineList(l *listItem) {
 func (c *collector) appendList(l *listItem) *failure {
 	before, ok := c.lists.find(l.name)
 	if !ok {
-		return &failure{ErrValidate, "there is no list of this name before, to append to", "", l.context}
+		return (&failure{code: ErrValidate, message: "there is no list of this name before, to append to", context: l.context}).isMissing()
 	}
 	before.items = slices.Concat(before.items, l.items)
 	before.visibility = c.next
@@ -157,7 +157,7 @@ func (c *collector) defineMacro(m *macroItem) {
 func (c *collector) appendMacro(m *macroItem) *failure {
 	before, ok := c.macros.find(m.name)
 	if !ok {
-		return &failure{ErrValidate, "there is no macro of this name before, to append to", "", m.context}
+		return (&failure{code: ErrValidate, message: "there is no macro of this name before, to append to", context: m.context}).isMissing()
 	}
 	before.condition = join(before.condition, m.condition)
 	before.visibility = c.next
@@ -194,7 +194,7 @@ func (l *loader) defineRule(r *ruleItem) *failure {
 	c := &l.collector
 	before, again := c.rules.find(r.name)
 	if again && before.source != r.source {
-		return &failure{ErrValidate, "the rule was defined before with another source: " + before.source, "a rule keeps its source; use another name", r.context}
+		return &failure{code: ErrValidate, message: "the rule was defined before with another source: " + before.source, hint: "a rule keeps its source; use another name", context: r.context}
 	}
 	if !l.compiler.Source(r.source) {
 		r.unknownSource = true
@@ -202,7 +202,7 @@ func (l *loader) defineRule(r *ruleItem) *failure {
 	}
 	for _, e := range r.exceptions {
 		if !e.fields.valid() {
-			return &failure{ErrValidate, "an exception needs fields", "", e.context}
+			return &failure{code: ErrValidate, message: "an exception needs fields", context: e.context}
 		}
 		if f := l.checkException(r, e); f != nil {
 			return f
@@ -221,10 +221,10 @@ func (l *loader) appendRule(u *ruleUpdate) *failure {
 	c := &l.collector
 	r, ok := c.rules.find(u.name)
 	if !ok {
-		return &failure{ErrValidate, "there is no rule of this name before, to append to", l.ruleHint(u.name), u.context}
+		return (&failure{code: ErrValidate, message: "there is no rule of this name before, to append to", hint: l.ruleHint(u.name), context: u.context}).isMissing()
 	}
 	if u.empty() {
-		return &failure{ErrValidate, "there is nothing to append", "give a condition or exceptions", u.context}
+		return &failure{code: ErrValidate, message: "there is nothing to append", hint: "give a condition or exceptions", context: u.context}
 	}
 	if u.condition != nil && u.condition.s != "" {
 		r.condition = join(r.condition, u.condition)
@@ -243,18 +243,18 @@ func (l *loader) appendRule(u *ruleUpdate) *failure {
 			i := slices.IndexFunc(r.exceptions, func(o *exception) bool { return o.name == e.name })
 			switch {
 			case i < 0 && !e.fields.valid():
-				return &failure{ErrValidate, "a new exception needs fields", "", e.context}
+				return &failure{code: ErrValidate, message: "a new exception needs fields", context: e.context}
 			case i < 0 && len(e.values) == 0:
-				return &failure{ErrValidate, "an exception that is appended needs values", "", e.context}
+				return &failure{code: ErrValidate, message: "an exception that is appended needs values", context: e.context}
 			case i < 0:
 				if f := l.checkException(r, e); f != nil {
 					return f
 				}
 				r.exceptions = append(r.exceptions, e)
 			case e.fields.valid():
-				return &failure{ErrValidate, "the fields of an exception that there is cannot be changed, only values appended", "", e.context}
+				return &failure{code: ErrValidate, message: "the fields of an exception that there is cannot be changed, only values appended", context: e.context}
 			case e.comps.valid():
-				return &failure{ErrValidate, "the comps of an exception that there is cannot be changed, only values appended", "", e.context}
+				return &failure{code: ErrValidate, message: "the comps of an exception that there is cannot be changed, only values appended", context: e.context}
 			default:
 				o := *r.exceptions[i]
 				o.values = slices.Concat(o.values, e.values)
@@ -271,12 +271,12 @@ func (l *loader) replaceRule(u *ruleUpdate) *failure {
 	c := &l.collector
 	r, ok := c.rules.find(u.name)
 	if !ok {
-		return &failure{ErrValidate, "there is no rule of this name before, to replace something in", l.ruleHint(u.name), u.context}
+		return (&failure{code: ErrValidate, message: "there is no rule of this name before, to replace something in", hint: l.ruleHint(u.name), context: u.context}).isMissing()
 	}
 	if u.exceptions != nil {
 		for _, e := range *u.exceptions {
 			if !e.fields.valid() {
-				return &failure{ErrValidate, "an exception needs fields", "", e.context}
+				return &failure{code: ErrValidate, message: "an exception needs fields", context: e.context}
 			}
 			if f := l.checkException(r, e); f != nil {
 				return f

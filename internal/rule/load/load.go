@@ -25,6 +25,8 @@ const (
 	maxNodes = 2_000_000
 	// maxWarnings bounds the warnings of a file.
 	maxWarnings = 5_000
+	// maxErrors bounds the errors of a file, with Options.AllErrors.
+	maxErrors = 100
 )
 
 // Compiler knows the fields of events. It is asked by one goroutine.
@@ -54,6 +56,9 @@ type Options struct {
 	Selections []Selection
 	// StrictLists leaves names of lists in quoted strings alone, where Falco replaces them.
 	StrictLists bool
+	// AllErrors goes on behind errors, for people who want to mend them all at once. Without it
+	// the first one ends a file, as in Falco.
+	AllErrors bool
 	// Sources are the names of event sources, for hints.
 	Sources []string
 }
@@ -69,6 +74,9 @@ func Load(files []File, o Options) ([]*Rule, *Report) {
 	return l.rules(), l.report
 }
 
+// brokenItem is an item with errors.
+type brokenItem struct{ kind, name string }
+
 // loader has the state of loading.
 type loader struct {
 	options   Options
@@ -80,15 +88,21 @@ type loader struct {
 	result    *compiled   // of the last file
 	compiling bool
 
+	// Items that could not be read, and those that could not be compiled, by kind and name: what
+	// depends on them is not told as an error, too.
+	broken map[brokenItem]bool
+
 	// What became of macros and rules when the file before was compiled, by name.
 	macros, ruleMemos map[string]*memo
-	// The macros that the rule uses that is compiled, and the warnings about it.
-	uses  []usedMacro
-	noted []*Diagnostic
+	// The macros that the rule uses that is compiled, the warnings about it, and whether one of
+	// the macros has errors.
+	uses       []usedMacro
+	noted      []*Diagnostic
+	incomplete bool
 }
 
 func load(files []File, o Options) *loader {
-	l := &loader{options: o, compiler: o.Compiler, report: &Report{}}
+	l := &loader{options: o, compiler: o.Compiler, report: &Report{}, broken: make(map[brokenItem]bool)}
 	l.forget()
 	for _, f := range files {
 		l.load(f)
@@ -108,10 +122,9 @@ func (l *loader) load(f File) {
 	l.file = &FileReport{Name: f.Name}
 	l.report.Files = append(l.report.Files, l.file)
 	l.result = nil
-	fail := func(f *failure) { l.file.Errors = append(l.file.Errors, f.diagnostic()) }
 	src := newSource(f)
 	if f.Err != nil {
-		fail(&failure{ErrFileRead, f.Err.Error(), "", newContext(src)})
+		l.fail(&failure{code: ErrFileRead, message: f.Err.Error(), context: newContext(src)})
 		return
 	}
 	docs, err := src.parse()
@@ -120,26 +133,28 @@ func (l *loader) load(f File) {
 		if at, ok := errors.AsType[*yamlError](err); ok {
 			c = &context{src: src, up: c, kind: inValue, marked: true, mark: src.markAt(at.at)}
 		}
-		fail(&failure{ErrYAMLParse, err.Error(), "", c})
+		l.fail(&failure{code: ErrYAMLParse, message: err.Error(), context: c})
 		return
 	}
 	l.file.SchemaValid, l.file.SchemaWarnings = checkSchema(src, docs)
-	if f := l.read(src, docs); f != nil {
-		fail(f)
+	if !l.read(src, docs) {
 		return
 	}
 	if f := l.checkPlugins(); f != nil {
-		fail(f)
+		l.fail(f)
 		return
 	}
 	l.compiling = true
-	c, failed := l.compile()
+	l.result = l.compile()
 	l.compiling = false
-	if failed != nil {
-		fail(failed)
-		return
+}
+
+// fail notes an error and says whether to go on.
+func (l *loader) fail(f *failure) bool {
+	if len(l.file.Errors) < maxErrors {
+		l.file.Errors = append(l.file.Errors, f.diagnostic())
 	}
-	l.result = c
+	return l.options.AllErrors && len(l.file.Errors) < maxErrors
 }
 
 // warn notes a warning. It returns nil if there are too many.

@@ -25,34 +25,51 @@ var (
 	exceptionKeys = []string{"name", "fields", "comps", "values"}
 )
 
-// read collects what a file says. It ends at the first error.
-func (l *loader) read(src *source, docs []*yaml.Node) *failure {
+// read collects what a file says, and says whether to go on.
+func (l *loader) read(src *source, docs []*yaml.Node) bool {
 	file := newContext(src)
 	for _, doc := range docs {
 		if doc = resolve(doc); doc == nil || isNull(doc) {
 			continue
 		}
 		if !isSequence(doc) {
-			return &failure{ErrYAMLValidate, "a file of rules must be a list of items", `begin each item with "- "`, file}
+			if !l.fail(&failure{code: ErrYAMLValidate, message: "a file of rules must be a list of items", hint: `begin each item with "- "`, context: file}) {
+				return false
+			}
+			continue
 		}
 		for _, n := range doc.Content {
 			if n = resolve(n); n == nil || isNull(n) {
 				continue
 			}
-			if f := l.readItem(src, n, file); f != nil {
-				return f
+			f := l.readItem(src, n, file)
+			if f == nil {
+				continue
+			}
+			item := brokenItem{}
+			for _, kind := range []string{inList, inMacro, inRule} {
+				if v := value(n, kind); v != nil && item.kind == "" {
+					item = brokenItem{kind, v.Value}
+				}
+			}
+			if f.missing && l.broken[item] {
+				continue // it was told why
+			}
+			l.broken[item] = true
+			if !l.fail(f) {
+				return false
 			}
 		}
 	}
-	return nil
+	return true
 }
 
 func (l *loader) readItem(src *source, n *yaml.Node, file *context) *failure {
 	if !isMapping(n) {
-		return &failure{ErrYAMLValidate, "an item must be a map, like \"rule: NAME\"", "", file.enter(n, inItem, "")}
+		return &failure{code: ErrYAMLValidate, message: "an item must be a map, like \"rule: NAME\"", context: file.enter(n, inItem, "")}
 	}
 	if src.budget -= len(n.Content); src.budget < 0 {
-		return &failure{ErrYAMLValidate, "the file has too much in it", "", file.enter(n, inItem, "")}
+		return &failure{code: ErrYAMLValidate, message: "the file has too much in it", context: file.enter(n, inItem, "")}
 	}
 	switch {
 	case value(n, "required_engine_version") != nil:
@@ -84,18 +101,18 @@ func scalarOf(n *yaml.Node, key string, optional bool, c *context) (*yaml.Node, 
 	case v == nil && optional:
 		return nil, nil
 	case v == nil:
-		return nil, &failure{ErrYAMLValidate, "there is no " + key, "", c}
+		return nil, &failure{code: ErrYAMLValidate, message: "there is no " + key, context: c}
 	case isNull(v):
-		return nil, &failure{ErrYAMLValidate, "the value of " + key + " is empty", "", c}
+		return nil, &failure{code: ErrYAMLValidate, message: "the value of " + key + " is empty", context: c}
 	}
 	at := c.enter(v, inValue, key)
 	switch {
 	case v.Kind != yaml.ScalarNode:
-		return nil, &failure{ErrYAMLValidate, key + " must be a text", "", at}
+		return nil, &failure{code: ErrYAMLValidate, message: key + " must be a text", context: at}
 	case v.Value == "":
-		return nil, &failure{ErrYAMLValidate, key + " must not be empty", "", at}
+		return nil, &failure{code: ErrYAMLValidate, message: key + " must not be empty", context: at}
 	case len(v.Value) > maxConditionBytes:
-		return nil, &failure{ErrYAMLValidate, key + " is too long", "", at}
+		return nil, &failure{code: ErrYAMLValidate, message: key + " is too long", context: at}
 	}
 	return v, nil
 }
@@ -108,7 +125,7 @@ func boolOf(n *yaml.Node, key string, optional bool, c *context) (*bool, *failur
 	}
 	b, ok := parseBool(v.Value)
 	if !ok {
-		return nil, &failure{ErrYAMLValidate, key + " must be true or false", "", c.enter(v, inValue, key)}
+		return nil, &failure{code: ErrYAMLValidate, message: key + " must be true or false", context: c.enter(v, inValue, key)}
 	}
 	return &b, nil
 }
@@ -120,7 +137,7 @@ func uintOf(n *yaml.Node, key string, c *context) (*uint32, *failure) {
 	}
 	i, ok := parseUint(v.Value)
 	if !ok {
-		return nil, &failure{ErrYAMLValidate, key + " must be a number", "", c.enter(v, inValue, key)}
+		return nil, &failure{code: ErrYAMLValidate, message: key + " must be a number", context: c.enter(v, inValue, key)}
 	}
 	return &i, nil
 }
@@ -132,14 +149,14 @@ func (l *loader) textsOf(n *yaml.Node, key string, optional bool, c *context) ([
 		if optional {
 			return nil, nil
 		}
-		return nil, &failure{ErrYAMLValidate, "there is no " + key, "", c}
+		return nil, &failure{code: ErrYAMLValidate, message: "there is no " + key, context: c}
 	}
 	at := c.enter(v, inValue, key)
 	if !isSequence(v) {
-		return nil, &failure{ErrYAMLValidate, key + " must be a list", "", at}
+		return nil, &failure{code: ErrYAMLValidate, message: key + " must be a list", context: at}
 	}
 	if c.src.budget -= len(v.Content); c.src.budget < 0 {
-		return nil, &failure{ErrYAMLValidate, "the file has too much in it", "", at}
+		return nil, &failure{code: ErrYAMLValidate, message: "the file has too much in it", context: at}
 	}
 	list := make([]string, 0, len(v.Content))
 	for _, i := range v.Content {
@@ -147,7 +164,7 @@ func (l *loader) textsOf(n *yaml.Node, key string, optional bool, c *context) ([
 			if i == nil {
 				i = v
 			}
-			return nil, &failure{ErrYAMLValidate, "an element of " + key + " must be a text", "", at.enter(i, inListItem, "")}
+			return nil, &failure{code: ErrYAMLValidate, message: "an element of " + key + " must be a text", context: at.enter(i, inListItem, "")}
 		}
 		list = append(list, i.Value)
 	}
@@ -190,7 +207,7 @@ func readOverrides(n *yaml.Node, appendable, replaceable []string, c *context) (
 	}
 	at := c.enter(n, inOverride, "")
 	if isSequence(v) {
-		return nil, &failure{ErrValidate, "override must be a map of keys to append or replace", "", at}
+		return nil, &failure{code: ErrValidate, message: "override must be a map of keys to append or replace", context: at}
 	}
 	if !isMapping(v) {
 		return o, nil
@@ -198,7 +215,7 @@ func readOverrides(n *yaml.Node, appendable, replaceable []string, c *context) (
 	for i := 0; i+1 < len(v.Content); i += 2 {
 		k, op := resolve(v.Content[i]), resolve(v.Content[i+1])
 		if k == nil || op == nil || k.Kind != yaml.ScalarNode || op.Kind != yaml.ScalarNode {
-			return nil, &failure{ErrValidate, "override must be a map of keys to append or replace", "", at}
+			return nil, &failure{code: ErrValidate, message: "override must be a map of keys to append or replace", context: at}
 		}
 		key := k.Value
 		can := []string{}
@@ -217,23 +234,23 @@ func readOverrides(n *yaml.Node, appendable, replaceable []string, c *context) (
 		switch op.Value {
 		case "append":
 			if !slices.Contains(can, "append") {
-				return nil, &failure{ErrYAMLValidate, "nothing can be appended to '" + key + "'", hint, at.enter(k, inOverride, key)}
+				return nil, &failure{code: ErrYAMLValidate, message: "nothing can be appended to '" + key + "'", hint: hint, context: at.enter(k, inOverride, key)}
 			}
 			o.append[key] = true
 		case "replace":
 			if !slices.Contains(can, "replace") {
-				return nil, &failure{ErrYAMLValidate, "'" + key + "' cannot be replaced", hint, at.enter(k, inOverride, key)}
+				return nil, &failure{code: ErrYAMLValidate, message: "'" + key + "' cannot be replaced", hint: hint, context: at.enter(k, inOverride, key)}
 			}
 			o.replace[key] = true
 		default:
-			return nil, &failure{ErrYAMLValidate, "override knows no '" + op.Value + "'", hint, at.enter(op, inValue, key)}
+			return nil, &failure{code: ErrYAMLValidate, message: "override knows no '" + op.Value + "'", hint: hint, context: at.enter(op, inValue, key)}
 		}
 	}
 	return o, nil
 }
 
 func bothError(c *context) *failure {
-	return &failure{ErrYAMLValidate, "an item has either override or append: true", "say under override what is appended", c}
+	return &failure{code: ErrYAMLValidate, message: "an item has either override or append: true", hint: "say under override what is appended", context: c}
 }
 
 func (l *loader) readList(n *yaml.Node, file *context) *failure {
@@ -356,7 +373,7 @@ func readPriority(n *yaml.Node, c *context) (severity.Severity, *failure) {
 		} else if near := shortPriorities[strings.ToLower(v.Value)]; near != "" {
 			hint = "did you mean " + near + "?"
 		}
-		return 0, &failure{ErrYAMLValidate, "Invalid priority", hint, c.enter(v, inRulePriority, "")}
+		return 0, &failure{code: ErrYAMLValidate, message: "Invalid priority", hint: hint, context: c.enter(v, inRulePriority, "")}
 	}
 	return p, nil
 }

@@ -55,7 +55,7 @@ func (l *loader) readRule(n *yaml.Node, file *context) *failure {
 // readEnabled reads an item that does nothing but turn a rule on or off.
 func (l *loader) readEnabled(n *yaml.Node, name string, c *context) *failure {
 	if value(n, "enabled") == nil {
-		return &failure{ErrYAMLValidate, "there is no enabled", "a rule needs condition, output, desc and priority; an item without them turns an earlier rule on or off", c}
+		return &failure{code: ErrYAMLValidate, message: "there is no enabled", hint: "a rule needs condition, output, desc and priority; an item without them turns an earlier rule on or off", context: c}
 	}
 	enabled, f := boolOf(n, "enabled", false, c)
 	if f != nil {
@@ -64,7 +64,7 @@ func (l *loader) readEnabled(n *yaml.Node, name string, c *context) *failure {
 	l.warn(WarnDeprecatedItem, deprecatedEnabled, "", c)
 	r, ok := l.collector.rules.find(name)
 	if !ok {
-		return &failure{ErrValidate, "there is no rule of this name before, to turn on or off", l.ruleHint(name), c}
+		return (&failure{code: ErrValidate, message: "there is no rule of this name before, to turn on or off", hint: l.ruleHint(name), context: c}).isMissing()
 	}
 	r.enabled = *enabled
 	return nil
@@ -93,7 +93,7 @@ func (l *loader) readOverride(n *yaml.Node, name string, o *overrides, c *contex
 				continue
 			}
 			if !expected[key] {
-				return &failure{ErrYAMLValidate, "override says " + way.name + " for '" + key + "', but there is no '" + key + "'", "", c}
+				return &failure{code: ErrYAMLValidate, message: "override says " + way.name + " for '" + key + "', but there is no '" + key + "'", context: c}
 			}
 			delete(expected, key)
 			if f := l.readUpdate(u, n, key, way.appends, c); f != nil {
@@ -110,8 +110,7 @@ func (l *loader) readOverride(n *yaml.Node, name string, o *overrides, c *contex
 			keys = append(keys, key)
 		}
 		key := slices.Min(keys)
-		return &failure{ErrYAMLValidate, "nothing under override says what to do with '" + key + "'", "add '" + key + ": append' or '" + key + ": replace' there, as far as the key allows it",
-			c.enter(value(n, key), inOverride, key)}
+		return &failure{code: ErrYAMLValidate, message: "nothing under override says what to do with '" + key + "'", hint: "add '" + key + ": append' or '" + key + ": replace' there, as far as the key allows it", context: c.enter(value(n, key), inOverride, key)}
 	}
 	return nil
 }

@@ -2,7 +2,9 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -109,8 +111,8 @@ func (r *Report) Warnings() int {
 	return n
 }
 
-// Final returns what people want to know: everything once, and of the warnings about what was
-// collected only those that are true after the last file.
+// Final returns what people want to know: everything once, in the order of the files, and of the
+// warnings about what was collected only those that are true after the last file.
 func (r *Report) Final() (errors, warnings []*Diagnostic) {
 	type key struct {
 		code    Code
@@ -136,6 +138,15 @@ func (r *Report) Final() (errors, warnings []*Diagnostic) {
 			}
 		}
 	}
+	files := make(map[string]int)
+	for i, f := range slices.Backward(r.Files) {
+		files[f.Name] = i
+	}
+	byPlace := func(a, b *Diagnostic) int {
+		return cmp.Or(cmp.Compare(files[a.At.File], files[b.At.File]), cmp.Compare(a.At.Offset, b.At.Offset))
+	}
+	slices.SortStableFunc(errors, byPlace)
+	slices.SortStableFunc(warnings, byPlace)
 	return errors, warnings
 }
 

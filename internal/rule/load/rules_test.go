@@ -224,6 +224,51 @@ func TestRemembered(t *testing.T) {
 	}
 }
 
+// With AllErrors each mistake is told, and nothing that only follows from one.
+func TestAllErrors(t *testing.T) {
+	rule := func(name, condition string) string {
+		return strings.NewReplacer("rule: r", "rule: "+name, "ka.verb = get", condition).Replace(good)
+	}
+	text := "- macro: bad\n  condition: ka.verb =\n" + // 1: error
+		"- macro: user\n  condition: bad or ka.verb = x\n" +
+		"- macro: lost\n  append: maybe\n  condition: ka.verb = x\n" + // 5: error
+		rule("a", "user and ka.verb = y") +
+		rule("b", "nothing") + // 14: error
+		strings.Replace(rule("c", "ka.verb = z"), "INFO", "INFOO", 1) + // 20: error
+		"- rule: c\n  override: {condition: append}\n  condition: and ka.uri exists\n" +
+		rule("d", "lost or ka.verb = wrong") +
+		rule("e", "ka.verb = wrong") + // 35: error
+		"- rule: nobody\n  enabled: false\n" + // 41: error
+		"- 5\n" // 43: error
+	o := options()
+	o.AllErrors = true
+	rules, r := Load([]File{file("f", text), file("g", good+"- macro: bad\n  condition: ka.verb = wrong\n")}, o)
+	if rules != nil {
+		t.Error("rules")
+	}
+	errs, _ := r.Final()
+	var got []string
+	for _, d := range errs {
+		got = append(got, d.At.String())
+	}
+	// The macro that the second file mends makes the rule a wrong, which could not be seen before.
+	if want := "f:2:23 f:6:11 f:16:14 f:24:13 f:37:24 f:41:3 f:43:3 g:8:24"; strings.Join(got, " ") != want {
+		t.Errorf("got  %v\nwant %s\n%v", got, want, errs)
+	}
+	// The first is the same as without.
+	_, one := Load([]File{file("f", text)}, options())
+	if len(one.Files[0].Errors) != 1 || one.Err().Error() != r.Err().Error() {
+		t.Errorf("%v, not %v", r.Err(), one.Err())
+	}
+	var many strings.Builder
+	for i := range 1000 {
+		many.WriteString(rule(fmt.Sprint("r", i), "nothing"))
+	}
+	if _, r := Load([]File{file("f", many.String())}, o); len(r.Files[0].Errors) != maxErrors {
+		t.Errorf("%d errors", len(r.Files[0].Errors))
+	}
+}
+
 func TestStrictLists(t *testing.T) {
 	text := "- list: l\n  items: [a, b]\n" + strings.Replace(good, "ka.verb = get", `ka.verb in (l) and ka.uri = "x l y" and ka.uri = 'l' and ka.uri = "a\" l" and ka.verb in (l)`, 1)
 	for strict, want := range map[bool]string{

@@ -57,11 +57,11 @@ func (l *loader) readEngineVersion(n *yaml.Node, file *context) *failure {
 	if number, ok := parseUint(v.Value); ok {
 		required = version{0, number, 0}
 	} else if required, ok = parseVersion(v.Value); !ok {
-		return &failure{ErrYAMLValidate, "'" + v.Value + "' is no version of an engine", `write it as "x.y.z" or as a number`, c}
+		return &failure{code: ErrYAMLValidate, message: "'" + v.Value + "' is no version of an engine", hint: `write it as "x.y.z" or as a number`, context: c}
 	}
 	engine, _ := parseVersion(EngineVersion)
 	if !engine.fits(required) {
-		return &failure{ErrValidate, "the rules require the engine " + required.String() + ", and this is " + engine.String(), "", c}
+		return &failure{code: ErrValidate, message: "the rules require the engine " + required.String() + ", and this is " + engine.String(), context: c}
 	}
 	if l.collector.engine.less(required) {
 		l.collector.engine = required
@@ -73,17 +73,17 @@ func (l *loader) readPluginVersions(n *yaml.Node, file *context) *failure {
 	v := value(n, "required_plugin_versions")
 	c := file.enter(v, inPluginVersions, "")
 	if !isSequence(v) {
-		return &failure{ErrYAMLValidate, "required_plugin_versions must be a list", "", c}
+		return &failure{code: ErrYAMLValidate, message: "required_plugin_versions must be a list", context: c}
 	}
 	if c.src.budget -= len(v.Content); c.src.budget < 0 {
-		return &failure{ErrYAMLValidate, "the file has too much in it", "", c}
+		return &failure{code: ErrYAMLValidate, message: "the file has too much in it", context: c}
 	}
 	for _, p := range v.Content {
 		if p = resolve(p); p == nil || !isMapping(p) {
 			if p == nil {
 				p = v
 			}
-			return &failure{ErrYAMLValidate, "a required plugin must be a map with name and version", "", c.enter(p, inPluginVersion, "")}
+			return &failure{code: ErrYAMLValidate, message: "a required plugin must be a map with name and version", context: c.enter(p, inPluginVersion, "")}
 		}
 		first, at, f := readPluginVersion(p, c, inPluginVersion)
 		if f != nil {
@@ -92,17 +92,17 @@ func (l *loader) readPluginVersions(n *yaml.Node, file *context) *failure {
 		r := pluginRequirement{context: at, alternatives: []pluginVersion{first}}
 		if others := value(p, "alternatives"); others != nil {
 			if !isSequence(others) {
-				return &failure{ErrYAMLValidate, "alternatives must be a list", "", at}
+				return &failure{code: ErrYAMLValidate, message: "alternatives must be a list", context: at}
 			}
 			if c.src.budget -= len(others.Content); c.src.budget < 0 {
-				return &failure{ErrYAMLValidate, "the file has too much in it", "", at}
+				return &failure{code: ErrYAMLValidate, message: "the file has too much in it", context: at}
 			}
 			for _, o := range others.Content {
 				if o = resolve(o); o == nil || !isMapping(o) {
 					if o == nil {
 						o = others
 					}
-					return &failure{ErrYAMLValidate, "an alternative must be a map with name and version", "", at.enter(o, inPluginAlternative, "")}
+					return &failure{code: ErrYAMLValidate, message: "an alternative must be a map with name and version", context: at.enter(o, inPluginAlternative, "")}
 				}
 				other, _, f := readPluginVersion(o, at, inPluginAlternative)
 				if f != nil {
@@ -114,10 +114,10 @@ func (l *loader) readPluginVersions(n *yaml.Node, file *context) *failure {
 		seen := map[string]bool{}
 		for _, a := range r.alternatives {
 			if _, ok := parseVersion(a.version); !ok {
-				return &failure{ErrValidate, "'" + a.version + "' is no version of the plugin '" + a.name + "'", `write it as "x.y.z"`, at}
+				return &failure{code: ErrValidate, message: "'" + a.version + "' is no version of the plugin '" + a.name + "'", hint: `write it as "x.y.z"`, context: at}
 			}
 			if seen[a.name] {
-				return &failure{ErrValidate, "the plugin '" + a.name + "' is there several times", "", at}
+				return &failure{code: ErrValidate, message: "the plugin '" + a.name + "' is there several times", context: at}
 			}
 			seen[a.name] = true
 		}
@@ -161,8 +161,7 @@ next:
 			}
 			names = append(names, a.name+" "+a.version)
 		}
-		return &failure{ErrValidate, "the rules require a plugin that is not there: " + strings.Join(names, " or "),
-			"it must have the same major version, and be as new" + there, r.context}
+		return &failure{code: ErrValidate, message: "the rules require a plugin that is not there: " + strings.Join(names, " or "), hint: "it must have the same major version, and be as new" + there, context: r.context}
 	}
 	return nil
 }

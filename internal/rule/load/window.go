@@ -57,7 +57,7 @@ func (l *loader) readWindow(n *yaml.Node, parent *context) (*windowItem, *failur
 	}
 	c := parent.enter(v, inValue, "window")
 	bad := func(message, hint string, at *context) (*windowItem, *failure) {
-		return nil, &failure{ErrYAMLValidate, message, hint, at}
+		return nil, &failure{code: ErrYAMLValidate, message: message, hint: hint, context: at}
 	}
 	if !isMapping(v) {
 		return bad("window must be a map", "for example {count: 5, within: 1m, by: [FIELD]}", c)
@@ -135,7 +135,7 @@ func (l *loader) readThrottle(n *yaml.Node, parent *context) (*throttleItem, *fa
 	}
 	c := parent.enter(v, inValue, "throttle")
 	if !isMapping(v) {
-		return nil, &failure{ErrYAMLValidate, "throttle must be a map", "for example {every: 10m, by: [FIELD]}", c}
+		return nil, &failure{code: ErrYAMLValidate, message: "throttle must be a map", hint: "for example {every: 10m, by: [FIELD]}", context: c}
 	}
 	l.unknownKeys(v, throttleKeys, c)
 	t := &throttleItem{context: c}
@@ -164,7 +164,7 @@ func (l *loader) fieldsOf(n *yaml.Node, key string, c *context) ([]string, *fail
 		return nil, f
 	}
 	if len(list) == 0 || len(list) > maxWindowBy {
-		return nil, &failure{ErrYAMLValidate, key + " must be 1 to " + strconv.Itoa(maxWindowBy) + " fields", "", c.enter(v, inValue, key)}
+		return nil, &failure{code: ErrYAMLValidate, message: key + " must be 1 to " + strconv.Itoa(maxWindowBy) + " fields", context: c.enter(v, inValue, key)}
 	}
 	return list, nil
 }
@@ -176,7 +176,7 @@ func durationOf(n *yaml.Node, key string, c *context) (time.Duration, *failure) 
 	}
 	d, ok := parseDuration(v.Value)
 	if !ok || d < time.Millisecond || d > maxWindowTime {
-		return 0, &failure{ErrYAMLValidate, key + " must be a time from 1ms to 366d", "write it as 30s, 10m, 12h or 30d", c.enter(v, inValue, key)}
+		return 0, &failure{code: ErrYAMLValidate, message: key + " must be a time from 1ms to 366d", hint: "write it as 30s, 10m, 12h or 30d", context: c.enter(v, inValue, key)}
 	}
 	return d, nil
 }
