@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -137,4 +138,24 @@ func FuzzFormat(f *testing.F) {
 			t.Errorf("%q\nbecame %q\nand then %q %v", text, got, again, err)
 		}
 	})
+}
+
+// TestFormatIsFast: the time is about proportional to the size.
+func TestFormatIsFast(t *testing.T) {
+	for name, text := range map[string]string{
+		"comments":   "- macro: m\n" + strings.Repeat("  # c\n", 50_000),
+		"items":      strings.Repeat("# c\n- macro: m\n  condition: a.b=c\n", 8_000),
+		"blanks":     "- macro: m\n  condition: >\n    a.b = c" + strings.Repeat("\n", 125_000),
+		"conditions": "- macro: m\n  condition: a.b = c" + strings.Repeat(" and a.b = c", 12_000) + "\n",
+	} {
+		began := time.Now()
+		if _, err := Format([]byte(text)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := time.Since(began); d > 30*time.Second {
+			t.Errorf("%s: %v", name, d)
+		} else {
+			t.Logf("%s: %v", name, d)
+		}
+	}
 }
