@@ -46,22 +46,48 @@ func TestWritePluginPage(t *testing.T) {
 		}
 	}
 	p := newPage(t)
+	p.buildsGo()
+	p.typed("../../docs/write-a-source-plugin.md", 15)
+}
+
+// buildsGo lets the page build programs in Go, with this checkout as the directory tocsin.
+func (p *page) buildsGo() {
+	p.t.Helper()
 	for _, name := range []string{"GOMODCACHE", "GOCACHE"} { // the home of the page has none
 		value, err := exec.Command("go", "env", name).Output()
 		if err != nil {
-			t.Fatal(err)
+			p.t.Fatal(err)
 		}
 		p.env = append(p.env, name+"="+strings.TrimSpace(string(value)))
 	}
 	p.env = append(p.env, "GOWORK=off", "GOFLAGS=")
 	checkout, err := filepath.Abs("../..")
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	if err := os.Symlink(checkout, filepath.Join(p.dir, "tocsin")); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// TestFalcoPluginPage types what docs/falco-plugin.md shows.
+func TestFalcoPluginPage(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"go", "gcc", "make"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("SKIPPED: there is no %s to build the plugin of the page", program)
+		}
+	}
+	p := newPage(t)
+	p.buildsGo()
+	log, err := os.ReadFile("testdata/audit.jsonl")
+	if err != nil {
 		t.Fatal(err)
 	}
-	p.typed("../../docs/write-a-source-plugin.md", 15)
+	if err := os.WriteFile(filepath.Join(p.dir, "vault.log"), log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.typed("../../docs/falco-plugin.md", 7)
 }
 
 // TestWriteRulePage types what docs/write-a-rule.md shows.
