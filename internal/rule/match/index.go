@@ -2,6 +2,7 @@ package match
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"regexp/syntax"
 	"slices"
@@ -27,6 +28,8 @@ const (
 	present    atomKind = iota // there is a value
 	isText                     // an element is the text
 	isNumber                   // an element is the number
+	isAbove                    // the first element is more than the number
+	isBelow                    // it is less
 	beginsWith                 // the first element begins with the text
 	has                        // the text is in the first element
 	hasFold                    // so, in either case; the text has none in upper case
@@ -36,13 +39,18 @@ const (
 // nothing is known.
 type guard []atom
 
-// maxGuard bounds the atoms of a rule.
-const maxGuard = 1 << 12
+// Bounds of the atoms of a guard, and of those of all that are made of others.
+const (
+	maxGuard = 1 << 14
+	maxAtoms = 1 << 20
+)
 
 // indexer chooses guards.
 type indexer struct {
 	*Builder
 	guards [][]guard // of each predicate, all that would do
+	known  map[int32]guard
+	united int // atoms in guards that are made of others
 	// constants counts how many texts and numbers an operand is compared with: the more there are,
 	// the less often each is what it is.
 	constants map[int32]map[atom]struct{}
@@ -50,12 +58,13 @@ type indexer struct {
 
 func (x *indexer) prepare() {
 	x.guards = make([][]guard, len(x.predicates))
+	x.known = make(map[int32]guard)
 	x.constants = make(map[int32]map[atom]struct{})
 	for i := range x.predicates {
 		x.guards[i] = x.ofPredicate(&x.predicates[i])
 		for _, g := range x.guards[i] {
 			for _, a := range g {
-				if a.kind == present {
+				if a.kind == present || a.kind == isAbove || a.kind == isBelow {
 					continue
 				}
 				if x.constants[a.operand] == nil {
@@ -75,6 +84,8 @@ func (x *indexer) chance(g guard) float64 {
 		switch a.kind {
 		case present:
 			each = 0.6
+		case isAbove, isBelow:
+			each = 0.3
 		case beginsWith:
 			each *= 1.5
 		case has, hasFold:
@@ -95,6 +106,15 @@ func (x *indexer) best(all []guard) guard {
 
 // of returns the guard of a node.
 func (x *indexer) of(n int32) guard {
+	g, ok := x.known[n]
+	if !ok {
+		g = x.choose(n)
+		x.known[n] = g
+	}
+	return g
+}
+
+func (x *indexer) choose(n int32) guard {
 	nd := &x.nodes[n]
 	switch nd.kind {
 	case leaf:
@@ -111,9 +131,10 @@ func (x *indexer) of(n int32) guard {
 		union := guard{}
 		for _, t := range nd.terms {
 			g := x.of(t)
-			if g == nil || len(union)+len(g) > maxGuard {
+			if g == nil || len(union)+len(g) > maxGuard || x.united > maxAtoms {
 				return nil
 			}
+			x.united += len(g)
 			union = append(union, g...)
 		}
 		return union
@@ -147,6 +168,10 @@ func (x *indexer) ofPredicate(p *predicate) []guard {
 	case condition.Equal:
 		if p.typ != sourceplugin.IPNet {
 			add(modifiedGuard(p, func(c *constant) guard { return guard{exactly(p, c)} }))
+		}
+	case condition.Less, condition.LessEqual, condition.More, condition.MoreEqual:
+		if p.typ != sourceplugin.String {
+			add(modifiedGuard(p, func(c *constant) guard { return beyond(p, c.number) }))
 		}
 	case condition.StartsWith:
 		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, beginsWith, c.text) }))
@@ -190,6 +215,25 @@ func exactly(p *predicate, c *constant) atom {
 		return atom{operand: p.left, kind: isText, text: c.text}
 	}
 	return atom{operand: p.left, kind: isNumber, number: c.number}
+}
+
+// beyond is true if the element is on the wanted side of a number.
+func beyond(p *predicate, n uint64) guard {
+	switch p.op {
+	case condition.More:
+		return guard{{operand: p.left, kind: isAbove, number: n}}
+	case condition.Less:
+		return guard{{operand: p.left, kind: isBelow, number: n}}
+	case condition.MoreEqual:
+		if n > 0 {
+			return guard{{operand: p.left, kind: isAbove, number: n - 1}}
+		}
+	case condition.LessEqual:
+		if n < math.MaxUint64 {
+			return guard{{operand: p.left, kind: isBelow, number: n + 1}}
+		}
+	}
+	return nil
 }
 
 func textual(operand int32, kind atomKind, text string) guard {
@@ -388,7 +432,15 @@ type index struct {
 	present  *hits
 	texts    map[string]*hits
 	numbers  map[uint64]*hits
+	above    []bound // in ascending order
+	below    []bound // in descending order
 	searches []search
+}
+
+// bound is a number that a value is compared with.
+type bound struct {
+	number uint64
+	hits   *hits
 }
 
 // search looks for texts in a value.
@@ -447,12 +499,18 @@ func (b *Builder) indexRules() (indexes []index, unguarded bitset) {
 				ix.numbers = make(map[uint64]*hits)
 			}
 			ix.numbers[a.number] = h
+		case isAbove:
+			ix.above = append(ix.above, bound{a.number, h})
+		case isBelow:
+			ix.below = append(ix.below, bound{a.number, h})
 		default:
 			searches[a.operand][a.kind] = append(searches[a.operand][a.kind], a)
 		}
 	}
 	for i := range indexes {
 		ix := &indexes[i]
+		slices.SortFunc(ix.above, func(a, b bound) int { return cmp.Compare(a.number, b.number) })
+		slices.SortFunc(ix.below, func(a, b bound) int { return cmp.Compare(b.number, a.number) })
 		for _, kind := range []atomKind{beginsWith, has, hasFold} {
 			if all := searches[ix.operand][kind]; len(all) > 0 {
 				ix.add(kind, all, rules, words, unguarded)
@@ -494,6 +552,14 @@ func newHits(rules []int32, words int) *hits {
 func (ix *index) candidates(elements []field.Element, into bitset) {
 	if ix.present != nil {
 		ix.present.into(into)
+	}
+	if len(ix.above)+len(ix.below) > 0 && len(elements) > 0 {
+		for i, n := 0, elements[0].Number; i < len(ix.above) && ix.above[i].number < n; i++ {
+			ix.above[i].hits.into(into)
+		}
+		for i, n := 0, elements[0].Number; i < len(ix.below) && ix.below[i].number > n; i++ {
+			ix.below[i].hits.into(into)
+		}
 	}
 	for i := range elements {
 		if i > 0 && !ix.list {
