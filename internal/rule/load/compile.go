@@ -10,7 +10,6 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/fieldtext"
 	"github.com/tocsin-events/tocsin/internal/rule/condition"
-	"github.com/tocsin-events/tocsin/internal/spelling"
 )
 
 // compiled is what became of everything that was collected.
@@ -19,6 +18,12 @@ type compiled struct {
 	macros []*compiledMacro
 	rules  []*compiledRule
 	byName map[string]*compiledMacro
+	// listAt has the index of lists by name, but for the odd ones, which have delimiters in their
+	// names.
+	listAt map[string]int
+	odd    []int
+	// What was made of all texts: bytes with lists in them, nodes with macros in them.
+	bytes, nodes int
 }
 
 type compiledList struct {
@@ -45,7 +50,7 @@ type compiledRule struct {
 
 // compile compiles everything that was collected. It returns nil if there is an error.
 func (l *loader) compile() *compiled {
-	c := &compiled{byName: make(map[string]*compiledMacro)}
+	c := &compiled{byName: make(map[string]*compiledMacro), listAt: make(map[string]int)}
 	errors := len(l.file.Errors)
 	if f := l.compileLists(c); f != nil && !l.fail(f) {
 		return nil
@@ -139,6 +144,11 @@ func (l *loader) compileLists(c *compiled) *failure {
 				return &failure{code: ErrValidate, message: "the lists have too many items", context: i.context}
 			}
 		}
+		if strings.ContainsAny(i.name, delimiters) {
+			c.odd = append(c.odd, len(c.lists))
+		} else {
+			c.listAt[i.name] = len(c.lists)
+		}
 		c.lists = append(c.lists, n)
 	}
 	for _, n := range c.lists {
@@ -149,17 +159,30 @@ func (l *loader) compileLists(c *compiled) *failure {
 
 // parse puts lists in the place of their names, and parses what results.
 func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text, *failure) {
-	for _, i := range c.lists {
+	// Lists are put in in their order, so that the items of one may name those behind it.
+	pending := c.named(slices.Clone(c.odd), t.s, -1)
+	for len(pending) > 0 {
+		at0 := pending[0]
+		pending = pending[1:]
+		i := c.lists[at0]
 		s, inside := t.substitute(i.item.name, i.items, l.options.StrictLists)
-		if s != t {
-			i.used = true
-			if inside >= 0 {
-				l.note("the list '"+i.item.name+"' is put into a quoted text", "that is how Falco does it; give the list another name", at.expression(t, inside))
-			}
-			t = s
+		if s == t {
+			continue
 		}
-		if len(t.s) > maxConditionBytes {
+		i.used = true
+		if inside >= 0 {
+			l.note("the list '"+i.item.name+"' is put into a quoted text", "that is how Falco does it; give the list another name", at.expression(t, inside))
+		}
+		t = s
+		for _, item := range i.items {
+			pending = c.named(pending, item, at0)
+		}
+		c.bytes += len(t.s)
+		switch {
+		case len(t.s) > maxConditionBytes:
 			return nil, nil, &failure{code: ErrCompileCondition, message: "the condition has more than " + strconv.Itoa(maxConditionBytes) + " bytes, with the lists in it", context: at}
+		case c.bytes > maxSubstituted:
+			return nil, nil, &failure{code: ErrCompileCondition, message: "the conditions have more than " + strconv.Itoa(maxSubstituted) + " bytes, with the lists in them", context: at}
 		}
 	}
 	key := parsedKey{text: t.s}
@@ -179,47 +202,26 @@ func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text
 	return p.expr, t, nil
 }
 
-// memo is what became of a macro or a rule when the last file was compiled. As long as nothing has
-// changed that it depends on, it becomes the same again.
-type memo struct {
-	key       memoKey
-	used      []usedMacro
-	condition condition.Expr
-	size      int
-	rule      *compiledRule // nil if it was skipped
-	warnings  []*Diagnostic
-}
-
-// memoKey is what it depends on, next to macros. Texts and items that were changed are others.
-type memoKey struct {
-	parsed                      condition.Expr
-	visibility                  int
-	output                      *text
-	window                      *windowItem
-	throttle                    *throttleItem
-	skipUnknown, warnEventTypes bool
-}
-
-// usedMacro is a macro and what it was when it was used.
-type usedMacro struct {
-	name      string
-	condition condition.Expr
-}
-
-// same says whether m is still true, and notes then what it uses.
-func (m *memo) same(key memoKey, c *compiled) bool {
-	if m == nil || m.key != key {
-		return false
+// named adds the lists behind a place whose names stand between delimiters in a text to a sorted
+// list of lists.
+func (c *compiled) named(pending []int, text string, behind int) []int {
+	if len(c.listAt) == 0 {
+		return pending
 	}
-	for _, u := range m.used {
-		if now := c.byName[u.name]; now == nil || now.condition != u.condition {
-			return false
+	for len(text) > 0 {
+		word := text
+		if end := strings.IndexAny(text, delimiters); end >= 0 {
+			word, text = text[:end], text[end+1:]
+		} else {
+			text = ""
+		}
+		if i, ok := c.listAt[word]; ok && i > behind {
+			if at, there := slices.BinarySearch(pending, i); !there {
+				pending = slices.Insert(pending, at, i)
+			}
 		}
 	}
-	for _, u := range m.used {
-		c.byName[u.name].used = true
-	}
-	return true
+	return pending
 }
 
 // parsedKey is a text and the scalar that it begins with.
@@ -266,116 +268,6 @@ func errorOffset(err error) int {
 func unknownField(err error) bool {
 	return errors.Is(err, fieldtext.ErrUnknownField) || strings.Contains(err.Error(), "nonexistent field") ||
 		strings.Contains(err.Error(), "invalid formatting token")
-}
-
-// expander puts the conditions of macros in the place of their names.
-type expander struct {
-	*loader
-	compiled   *compiled
-	visibility int
-	limited    bool // by visibility
-	size       int
-	tooLarge   bool
-	loop       *condition.Macro
-	unknown    *condition.Macro
-	later      bool // the unknown one is defined, but later
-	used       []usedMacro
-	broken     bool // something that is used has errors
-}
-
-// maxConditionNodes bounds a condition with all macros in it.
-const maxConditionNodes = 100_000
-
-func (x *expander) expand(e condition.Expr, path []string) condition.Expr {
-	if x.size++; x.size > maxConditionNodes || e == nil {
-		x.tooLarge = true
-		return e
-	}
-	switch e := e.(type) {
-	case *condition.And:
-		if terms, changed := x.all(e.Terms, path); changed {
-			return &condition.And{At: e.At, Terms: terms}
-		}
-	case *condition.Or:
-		if terms, changed := x.all(e.Terms, path); changed {
-			return &condition.Or{At: e.At, Terms: terms}
-		}
-	case *condition.Not:
-		if term := x.expand(e.Term, path); term != e.Term {
-			return &condition.Not{At: e.At, Term: term}
-		}
-	case *condition.Macro:
-		m := x.compiled.byName[e.Name]
-		switch {
-		case m != nil && m.broken, m == nil && x.loader.broken[brokenItem{inMacro, e.Name}]:
-			x.broken = true
-		case m == nil || x.limited && m.item.index >= x.visibility:
-			if x.unknown == nil {
-				x.unknown, x.later = e, m != nil
-			}
-		case slices.Contains(path, e.Name):
-			if x.loop == nil {
-				x.loop = e
-			}
-		default:
-			m.used = true
-			x.used = append(x.used, usedMacro{e.Name, m.condition})
-			if m.size > 0 && !x.limited {
-				// It has no macros in it any more.
-				if x.size += m.size; x.size > maxConditionNodes {
-					x.tooLarge = true
-				}
-				return m.condition
-			}
-			return x.expand(m.condition, append(slices.Clip(path), e.Name))
-		}
-	}
-	return e
-}
-
-func (x *expander) all(terms []condition.Expr, path []string) ([]condition.Expr, bool) {
-	result := make([]condition.Expr, len(terms))
-	changed := false
-	for i, t := range terms {
-		result[i] = x.expand(t, path)
-		changed = changed || result[i] != t
-	}
-	return result, changed
-}
-
-// failure returns what went wrong, about a condition of an item.
-func (x *expander) failure(t *text, at *context) *failure {
-	switch {
-	case x.loop != nil:
-		return &failure{code: ErrValidate, message: "reference loop in macro '" + x.loop.Name + "'", context: x.context(t, x.loop, at)}
-	case x.unknown != nil:
-		hint := ""
-		if x.later {
-			hint = "it is defined later; macros may only use those that are defined before them"
-		} else {
-			names := make([]string, 0, len(x.compiled.macros))
-			for _, m := range x.compiled.macros {
-				names = append(names, m.item.name)
-			}
-			if near := spelling.Nearest(x.unknown.Name, names); near != "" {
-				hint = "did you mean " + near + "?"
-			} else if slices.ContainsFunc(x.compiled.lists, func(i *compiledList) bool { return i.item.name == x.unknown.Name }) {
-				hint = "it is a list; write FIELD in (" + x.unknown.Name + ")"
-			}
-		}
-		return &failure{code: ErrValidate, message: "Undefined macro '" + x.unknown.Name + "' used in filter.", hint: hint, context: x.context(t, x.unknown, at)}
-	case x.tooLarge:
-		return &failure{code: ErrValidate, message: "the condition is too large, with the macros in it", context: at}
-	}
-	return nil
-}
-
-// context returns where a macro is named. The snippet of the real engine shows the condition as it
-// is without its lists replaced.
-func (x *expander) context(t *text, m *condition.Macro, at *context) *context {
-	c := at.expression(t, m.At.Offset)
-	c.exact, c.exactAt = position(m.At)
-	return c
 }
 
 // compileRule compiles a rule. It returns neither for one that is skipped.
@@ -464,6 +356,9 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 	}
 	x := expander{loader: l, compiled: c}
 	e = x.expand(e, nil)
+	if c.nodes += x.size; c.nodes > maxTotalNodes {
+		return nil, &failure{code: ErrValidate, message: "the rules are too large, with the macros in them", context: r.context}
+	}
 	l.uses = append(l.uses, x.used...)
 	if f := x.failure(whole, r.context); f != nil || x.broken {
 		l.incomplete = true
@@ -501,12 +396,8 @@ func (l *loader) conditionWarnings(warnings []*condition.Error, at *context, in 
 			continue // the real engine tells it once
 		}
 		unsafe = true
-		message := w.Message
-		if message == "" {
-			message = "the condition compares a field with <NA>"
-		}
-		if d := l.warn(WarnUnsafeNACheck, message, w.Hint, at); d != nil {
-			exact := in(w.At).diagnostic(WarnUnsafeNACheck, message, w.Hint)
+		if d := l.warn(WarnUnsafeNACheck, w.Message, w.Hint, at); d != nil {
+			exact := in(w.At).diagnostic(WarnUnsafeNACheck, w.Message, w.Hint)
 			d.At, d.Line, d.Width = exact.At, exact.Line, exact.Width
 		}
 	}

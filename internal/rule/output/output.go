@@ -25,8 +25,9 @@ import (
 )
 
 const (
-	maxWidth    = 64 << 10 // of a padded field
-	maxListText = 1023     // bytes of a list as text
+	maxWidth    = 4 << 10 // of a padded field
+	maxListText = 1023    // bytes of a list as text
+	maxText     = 1 << 20 // bytes of what a template says
 	noValue     = "<NA>"
 )
 
@@ -193,7 +194,7 @@ func (c *compiler) register(operand condition.Operand) error {
 			if err != nil {
 				return err
 			}
-			f := namedOperand{name: condition.OperandString(o), operand: compiled}
+			f := namedOperand{name: condition.CompiledOperand(o), operand: compiled}
 			if slices.Contains(clockTimes, o.Name) {
 				rawtime, err := match.CompileOperand(c.requests, &condition.Field{At: o.At, Name: "evt.rawtime"})
 				if err == nil {
@@ -214,7 +215,7 @@ func (c *compiler) register(operand condition.Operand) error {
 			if last {
 				c.template.names = c.template.names[:len(c.template.names)-1]
 			}
-			c.template.names = append(c.template.names, condition.OperandString(o))
+			c.template.names = append(c.template.names, condition.CompiledOperand(o))
 			last = true
 		}
 		return nil
@@ -236,9 +237,13 @@ func minDigits(o condition.Operand) int {
 // Fields returns the fields and transformers of the template in order, as they are written.
 func (t *Template) Fields() []string { return t.names }
 
-// Append appends what the template says about an event.
+// Append appends what the template says about an event: 1 MiB of it at most.
 func (t *Template) Append(dst []byte, row field.Row) []byte {
+	begin := len(dst)
 	for i := range t.parts {
+		if len(dst) > begin+maxText {
+			return dst[:begin+maxText]
+		}
 		p := &t.parts[i]
 		if p.operand == nil {
 			dst = append(dst, p.text...)
@@ -255,7 +260,7 @@ func (t *Template) Append(dst []byte, row field.Row) []byte {
 			}
 		}
 	}
-	return dst
+	return dst[:min(len(dst), begin+maxText)]
 }
 
 func appendText(dst []byte, o *match.Operand, row field.Row, digits int) []byte {
