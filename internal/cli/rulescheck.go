@@ -195,11 +195,15 @@ func (c *rulesCheck) print(s *Streams, report *load.Report, described json.RawMe
 		out = s.Err // what is wrong is not part of the result
 	}
 	errs, warnings := report.Final()
+	notes := report.Notes()
 	if c.quiet {
-		warnings = nil
+		warnings, notes = nil, nil
 	}
 	p := diagnosticPrinter{w: out, colours: terminal.Colours(out)}
 	p.print(errs, warnings)
+	for _, d := range notes {
+		p.diagnostic(d, p.paint(paintBold, "note"), "")
+	}
 	switch {
 	case p.err != nil:
 		return p.err
@@ -286,7 +290,11 @@ func (p *diagnosticPrinter) diagnostic(d *load.Diagnostic, kind, more string) {
 	if d.Item != "" {
 		text = visible(d.Item) + ": " + text
 	}
-	p.line(p.paint(paintBold, visible(d.At.String())), ": ", kind, ": ", text, more, p.paint(paintDim, " ("+string(d.Code)+")"))
+	code := ""
+	if d.Code != "" {
+		code = p.paint(paintDim, " ("+string(d.Code)+")")
+	}
+	p.line(p.paint(paintBold, visible(d.At.String())), ": ", kind, ": ", text, more, code)
 	hint := visible(d.Hint)
 	if d.Line == "" || d.At.Line == 0 {
 		if hint != "" {

@@ -31,7 +31,7 @@ raised, when, and the first of them. Nothing is stored and nothing is sent.
 
 FILES are files of rules in this order, or directories of them; "-" is standard input. The
 events are those of a hub since --since, from its journal, and of all namespaces that the token
-may see. The alerts that its own rules raised in that time are counted beside. --data-dir takes
+may see. The alerts that its own rules raised in that time are counted beside, unless --type leaves alerts out. --data-dir takes
 them from the data directory of a hub that does not run; --audit, --events and --capture from
 files. Fields of a plugin are known with --plugin, which is not opened.
 
@@ -62,11 +62,13 @@ type rulesTryFlags struct {
 	format     answerFlag
 	since      string
 	until      string
+	types      []string
 	namespaces []string
 	dataDir    string
 	samples    int
 
 	from, to time.Time // since, if it is a time, and until
+	selected selection
 }
 
 func newRulesTry(s *Streams) *cobra.Command {
@@ -88,6 +90,7 @@ func newRulesTry(s *Streams) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.since, "since", "24h", "begin in the past: a duration such as 7d, an RFC 3339 `time`, a position, an event id, or oldest")
 	flags.StringVar(&f.until, "until", "", "end in the past: a `time` (RFC 3339) or a duration such as 1h; what was recorded then or later is left out")
+	flags.StringArrayVar(&f.types, "type", nil, "look only at events of these types, a `glob` such as 'audit/*'; repeatable")
 	flags.StringArrayVar(&f.namespaces, "namespaces", []string{"*"}, "`glob` of further namespaces, relative to the request's; repeatable")
 	flags.StringVar(&f.dataDir, "data-dir", "", "take the events from the data `directory` of a hub that does not run")
 	f.ruleInput.register(flags)
@@ -117,6 +120,7 @@ func (f *rulesTryFlags) check(cmd *cobra.Command, args []string) (err error) {
 			return usagef(cmd, "--since, of files: %w", err)
 		}
 	}
+	_, f.selected = newSelection(f.types, nil)
 	now := time.Now()
 	if f.to, err = pointInTime(f.until, now); err != nil {
 		return usagef(cmd, "--until: %w", err)
@@ -269,7 +273,7 @@ func (t *trying) wanted(e *event.Event) bool {
 	if at.IsZero() {
 		at = e.Time
 	}
-	return (t.flags.from.IsZero() || !at.Before(t.flags.from)) && (t.flags.to.IsZero() || at.Before(t.flags.to))
+	return t.flags.selected.has(e) && (t.flags.from.IsZero() || !at.Before(t.flags.from)) && (t.flags.to.IsZero() || at.Before(t.flags.to))
 }
 
 // files looks at the events of files.
@@ -311,7 +315,8 @@ func (t *trying) hub(ctx context.Context) error {
 		return data, err
 	}
 	gaps := 0
-	sub, err := client.Subscribe(ctx, "*", client.Options{
+	subscribe, _ := newSelection(t.flags.types, nil)
+	sub, err := client.Subscribe(ctx, subscribe, client.Options{
 		Address: c.address, Token: c.token, Namespace: c.namespace, Namespaces: t.flags.namespaces,
 		Since: sinceValue(t.flags.since), NoFollow: true, Format: client.FormatCloudEvents,
 		HTTPClient: &http.Client{Transport: c.transport},
@@ -347,6 +352,9 @@ func (t *trying) hub(ctx context.Context) error {
 		if !t.flags.to.IsZero() && !e.Recorded.Before(t.flags.to) {
 			return to.Flush() // what follows was recorded later
 		}
+		if !t.flags.selected.has(e) {
+			continue
+		}
 		if e.Extensions.Delete(event.ExtensionSequence); len(e.Extensions) == 0 {
 			e.Extensions = nil
 		}
@@ -376,6 +384,7 @@ func (t *trying) directory(ctx context.Context) (err error) {
 		return err
 	}
 	end := j.End()
+	to := eventinput.NewCollector(func(rec *eventinput.Record) error { return t.record(ctx, rec) })
 	for r := j.Read(after); after.Compare(end) < 0; {
 		b, err := r.Next(ctx)
 		if gap, ok := errors.AsType[*journal.GapError](err); ok {
@@ -386,14 +395,18 @@ func (t *trying) directory(ctx context.Context) (err error) {
 			return err
 		}
 		if !t.flags.to.IsZero() && !b.Recorded().Before(t.flags.to) {
-			return nil
+			break
 		}
-		if err := t.record(ctx, b); err != nil {
-			return err
+		for i := range b.Len() {
+			if e := b.Event(i); t.flags.selected.has(e) {
+				if err := to.Add(e); err != nil {
+					return err
+				}
+			}
 		}
 		after = b.End()
 	}
-	return nil
+	return to.Flush()
 }
 
 // fetch returns a payload that is kept beside the journal. What cannot be had is counted.

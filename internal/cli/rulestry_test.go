@@ -184,6 +184,8 @@ func TestRulesTryDirectory(t *testing.T) {
 		"":                        "Order 9, Large order 2, Never 0",
 		"--since oldest":          "Order 9, Large order 2, Never 0",
 		"--since order-6":         "Order 2, Large order 2, Never 0",
+		"--type app/*":            "Order 9, Large order 2, Never 0",
+		"--type a/* --type b":     "Order 0, Large order 0, Never 0",
 		"--since 0s":              "Order 0, Large order 0, Never 0",
 		"--since 2h --until 1h":   "Order 0, Large order 0, Never 0",
 		"--since " + end.String(): "Order 0, Large order 0, Never 0",

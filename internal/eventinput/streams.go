@@ -197,6 +197,10 @@ func (s Stream) events(bytes []byte, d *sourceplugin.Description, origins map[ui
 		if origin == nil {
 			return list, fmt.Errorf("plugin %s: it gave an event of the plugin %d", d.Name, e.PluginID())
 		}
+		if own, err := falcoevent.Parse(e); err == nil { // of the plugin that reads a hub
+			list = append(list, own)
+			continue
+		}
 		out := new(event.Event)
 		origin.Set(out, event.DeriveID("stream", d.Name, strconv.FormatUint(*number, 10)), e)
 		list = append(list, out)

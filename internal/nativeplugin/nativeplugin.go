@@ -47,10 +47,11 @@ const (
 	Extract
 	Async
 	SetConfig
+	Progressing
 	parts
 )
 
-var packages = [parts]string{"source", "extract", "async", "setconfig"}
+var packages = [parts]string{"source", "extract", "async", "setconfig", "progress"}
 
 // library is the plugin of this library. It is complete when the host asks for the first time, and
 // then only read.
@@ -121,7 +122,7 @@ func load() {
 func fit() (err error) {
 	l := &library
 	can := &l.about.Capabilities
-	for part, declared := range [parts]bool{can.Source, can.Extract, can.Async, can.SetConfig} {
+	for part, declared := range [parts]bool{can.Source, can.Extract, can.Async, can.SetConfig, can.Progress} {
 		switch has := l.parts[part]; {
 		case declared && !has:
 			err = errors.Join(err, fmt.Errorf("the program does not import plugin/native/%s, which the plugin needs by what it declares", packages[part]))

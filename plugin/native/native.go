@@ -24,10 +24,12 @@
 //	source     it opens streams: plugin.New
 //	extract    it has fields: Info.Fields
 //	async      it has asynchronous events: Info.AsyncNames
+//	progress   its streams tell how far they are: Info.Progress
 //	setconfig  it takes another config while it runs: plugin.Configurer
 //
 // A library that has one too few or too many says so when it is initialised, and on standard error
-// when it is loaded.
+// when it is loaded. What else a plugin can have (plugin.Stringer, plugin.ParamLister,
+// plugin.Measurer) needs no import: to have nothing to say there is the same as not to have it.
 //
 // # What is different in a native plugin
 //

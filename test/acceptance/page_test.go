@@ -3,6 +3,7 @@ package acceptance
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -45,22 +46,56 @@ func TestWritePluginPage(t *testing.T) {
 		}
 	}
 	p := newPage(t)
+	p.buildsGo()
+	p.typed("../../docs/write-a-source-plugin.md", 15)
+}
+
+// buildsGo lets the page build programs in Go, with this checkout as the directory tocsin.
+func (p *page) buildsGo() {
+	p.t.Helper()
 	for _, name := range []string{"GOMODCACHE", "GOCACHE"} { // the home of the page has none
 		value, err := exec.Command("go", "env", name).Output()
 		if err != nil {
-			t.Fatal(err)
+			p.t.Fatal(err)
 		}
 		p.env = append(p.env, name+"="+strings.TrimSpace(string(value)))
 	}
 	p.env = append(p.env, "GOWORK=off", "GOFLAGS=")
 	checkout, err := filepath.Abs("../..")
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	if err := os.Symlink(checkout, filepath.Join(p.dir, "tocsin")); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// TestFalcoPluginPage types what docs/falco-plugin.md shows.
+func TestFalcoPluginPage(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"go", "gcc", "make"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("SKIPPED: there is no %s to build the plugin of the page", program)
+		}
+	}
+	p := newPage(t)
+	p.buildsGo()
+	log, err := os.ReadFile("testdata/audit.jsonl")
+	if err != nil {
 		t.Fatal(err)
 	}
-	p.typed("../../docs/write-a-source-plugin.md", 15)
+	if err := os.WriteFile(filepath.Join(p.dir, "vault.log"), log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.typed("../../docs/falco-plugin.md", 7)
+}
+
+// TestWriteRulePage types what docs/write-a-rule.md shows.
+func TestWriteRulePage(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("SKIPPED: there is no openssl for the token of the page")
+	}
+	newPage(t).typed("../../docs/write-a-rule.md", 20)
 }
 
 // TestCapturesPage types what docs/captures.md shows.
@@ -89,6 +124,7 @@ func TestCapturesPage(t *testing.T) {
 //	<!-- page: stop NAME -->        it gets a Ctrl-C
 //	<!-- page: kill NAME -->        it is killed, however the block does that
 //	<!-- page: file NAME -->        a file that is saved, where /tmp/try is the directory of the page
+//	<!-- page: fails -->            commands of which each fails, as the page explains
 //	<!-- page: needs PROGRAM -->    commands that are not typed where there is no such program
 //	<!-- page: end -->              nothing behind it is tried
 func (p *page) typed(path string, atLeast int) {
@@ -141,6 +177,12 @@ func (p *page) typed(path string, atLeast int) {
 			commands++
 		case "prints":
 			block = p.prints(name, block)
+		case "fails":
+			p.fails = true
+			var n int
+			block, n = p.session(block)
+			commands += n
+			p.fails = false
 		case "needs":
 			if _, err := exec.LookPath(name); err != nil {
 				t.Logf("SKIPPED: a part of %s: there is no %s", path, name)
@@ -193,6 +235,7 @@ type page struct {
 	env       []string
 	ports     []string // as on the page, and what they are here, in turns
 	processes map[string]*pageProcess
+	fails     bool // commands are to fail
 }
 
 type pageProcess struct {
@@ -359,7 +402,7 @@ func (p *page) session(block []string) (typed []string, commands int) {
 }
 
 // looking are commands that can be typed again until they show what they should.
-var looking = regexp.MustCompile(`^(tocsin (sink (list|show|attempts|dlq list)|login|plugin sources)|wc) `)
+var looking = regexp.MustCompile(`^(tocsin (sink (list|show|attempts|dlq list)|login|plugin sources|rules list)|wc) `)
 
 // run types a command. When it prints something else than is wanted that is an error, unless
 // the page is written anew.
@@ -374,6 +417,11 @@ func (p *page) run(command string, want []string) (got []string) {
 		err := c.Run()
 		cancel()
 		got = p.asShown(out.String())
+		if _, ended := errors.AsType[*exec.ExitError](err); p.fails && ended {
+			err = nil
+		} else if p.fails {
+			err = errors.New("it does not fail")
+		}
 		if err == nil && slices.Equal(masked(got), masked(want)) {
 			return got
 		}

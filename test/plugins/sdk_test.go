@@ -175,7 +175,7 @@ func TestHalf(t *testing.T) {
 		t.Skip("builds programs and takes seconds")
 	}
 	out, err := exec.Command(hubProgram(t), "plugin", "run", shared(t, nativeEverything+"/half"), "--open", `{"count":1}`).CombinedOutput()
-	for _, want := range []string{"does not import plugin/native/async,", "does not import plugin/native/setconfig,", `Options.API is "3"; it must be a version 3.x.y`} {
+	for _, want := range []string{"does not import plugin/native/async,", "does not import plugin/native/setconfig,", "does not import plugin/native/progress,", `Options.API is "3"; it must be a version 3.x.y`} {
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%v: %s", err, out)
 		}

@@ -144,7 +144,7 @@ func (p *printer) literal(l *Literal, inTransformer bool) {
 	case inTransformer:
 		p.WriteString(l.Text) // a number
 	default:
-		p.WriteString(Quote(l.Text))
+		p.WriteString(quote(l.Text))
 	}
 }
 
@@ -163,8 +163,8 @@ func (p *printer) argument(arg string, present, quoted bool) {
 	p.WriteByte(']')
 }
 
-// Quote writes a text as the right side of a check: as it is, if it can be without quotes.
-func Quote(text string) string {
+// quote writes a text as the right side of a check: as it is, if it can be without quotes.
+func quote(text string) string {
 	if needsQuotes(text, bareStops+"\\\b") {
 		return inQuotes(text)
 	}

@@ -53,81 +53,6 @@ func walkOperand(c *Check, o Operand, visit func(*Check, Operand)) {
 	}
 }
 
-// Macros returns the macros in an expression, from left to right; one that is there twice, twice.
-func Macros(e Expr) (macros []*Macro) {
-	Walk(e, func(e Expr) bool {
-		if m, ok := e.(*Macro); ok {
-			macros = append(macros, m)
-		}
-		return true
-	})
-	return macros
-}
-
-// Replace returns an expression in which macros are replaced by what replace returns for them; the
-// first error ends it. The expression itself is not changed, and parts without macros are shared
-// with it. What replace returns is not looked at.
-func Replace(e Expr, replace func(*Macro) (Expr, error)) (Expr, error) {
-	switch e := e.(type) {
-	case *Macro:
-		return replace(e)
-	case *Not:
-		t, err := Replace(e.Term, replace)
-		if err != nil || t == e.Term {
-			return e, err
-		}
-		return &Not{At: e.At, Term: t}, nil
-	case *And:
-		terms, err := replaceTerms(e.Terms, replace)
-		if err != nil || terms == nil {
-			return e, err
-		}
-		return &And{At: e.At, Terms: terms}, nil
-	case *Or:
-		terms, err := replaceTerms(e.Terms, replace)
-		if err != nil || terms == nil {
-			return e, err
-		}
-		return &Or{At: e.At, Terms: terms}, nil
-	}
-	return e, nil
-}
-
-// replaceTerms returns nil if there is nothing to replace.
-func replaceTerms(terms []Expr, replace func(*Macro) (Expr, error)) (changed []Expr, err error) {
-	for i, t := range terms {
-		r, err := Replace(t, replace)
-		if err != nil {
-			return nil, err
-		}
-		if r != t && changed == nil {
-			changed = slices.Clone(terms)
-		}
-		if changed != nil {
-			changed[i] = r
-		}
-	}
-	return changed, nil
-}
-
-// Depth returns how many expressions are in each other, at most: 1 for a check.
-func Depth(e Expr) int {
-	deepest := 0
-	switch e := e.(type) {
-	case *And:
-		for _, t := range e.Terms {
-			deepest = max(deepest, Depth(t))
-		}
-	case *Or:
-		for _, t := range e.Terms {
-			deepest = max(deepest, Depth(t))
-		}
-	case *Not:
-		deepest = Depth(e.Term)
-	}
-	return deepest + 1
-}
-
 // Same tells whether two expressions are the same, wherever they are and whatever is in quotes.
 func Same(a, b Expr) bool {
 	switch a := a.(type) {
@@ -145,14 +70,14 @@ func Same(a, b Expr) bool {
 		return ok && a.Name == b.Name
 	case *Check:
 		b, ok := b.(*Check)
-		return ok && a.Op == b.Op && a.Doubled == b.Doubled && a.Modifier == b.Modifier && SameOperands(a.Left, b.Left) && SameOperands(a.Right, b.Right)
+		return ok && a.Op == b.Op && a.Doubled == b.Doubled && a.Modifier == b.Modifier && sameOperands(a.Left, b.Left) && sameOperands(a.Right, b.Right)
 	}
 	panic(fmt.Sprintf("no such expression: %T", a))
 }
 
-// SameOperands tells whether two operands are the same, wherever they are and whatever is in
+// sameOperands tells whether two operands are the same, wherever they are and whatever is in
 // quotes. Both may be nil.
-func SameOperands(a, b Operand) bool {
+func sameOperands(a, b Operand) bool {
 	switch a := a.(type) {
 	case nil:
 		return b == nil
@@ -161,13 +86,13 @@ func SameOperands(a, b Operand) bool {
 		return ok && a.Name == b.Name && a.Arg == b.Arg && a.ArgPresent == b.ArgPresent && a.Val == b.Val
 	case *Transformer:
 		b, ok := b.(*Transformer)
-		return ok && a.Name == b.Name && a.Arg == b.Arg && a.ArgPresent == b.ArgPresent && slices.EqualFunc(a.Args, b.Args, SameOperands)
+		return ok && a.Name == b.Name && a.Arg == b.Arg && a.ArgPresent == b.ArgPresent && slices.EqualFunc(a.Args, b.Args, sameOperands)
 	case *Literal:
 		b, ok := b.(*Literal)
 		return ok && a.Text == b.Text
 	case *List:
 		b, ok := b.(*List)
-		return ok && a.Bare == b.Bare && slices.EqualFunc(a.Items, b.Items, SameOperands)
+		return ok && a.Bare == b.Bare && slices.EqualFunc(a.Items, b.Items, sameOperands)
 	}
 	panic(fmt.Sprintf("no such operand: %T", a))
 }

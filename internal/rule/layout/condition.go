@@ -68,18 +68,18 @@ func (p *parsed) write(width int) (string, bool) {
 // of a row and is to be indented by indent.
 func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
 	valueRow, at := f.place(n)
-	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 || valueRow != row {
+	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 || valueRow != row && !f.blankUpTo(row, colon+1, valueRow, at) {
 		return false
 	}
 	p := read(n.Value)
 	if p == nil {
 		return false
 	}
-	end := f.scalarEnd(n, row, at, keyAt)
+	end := f.scalarEnd(n, valueRow, at, keyAt)
 	comment := ""
 	last := f.lines[end.row].old
-	if end.content >= 0 || end.row == row && n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
-		last = f.lines[row].old // behind the > or |
+	if end.content >= 0 || n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		last = f.lines[valueRow].old // behind the > or |
 	}
 	if rest := strings.TrimSpace(last[min(end.offset, len(last)):]); rest != "" {
 		if rest[0] != '#' {
@@ -97,6 +97,19 @@ func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
 		f.lines[i].inside = true
 	}
 	return true
+}
+
+// blankUpTo tells whether there is nothing between an offset of a row and one of a later row.
+func (f *file) blankUpTo(row, offset, end, endOffset int) bool {
+	if !blank(f.lines[row].old[offset:]) {
+		return false
+	}
+	for i := row + 1; i < end; i++ {
+		if !blank(f.lines[i].old) {
+			return false
+		}
+	}
+	return blank(f.lines[end].old[:endOffset])
 }
 
 // lines returns what is behind "condition:", and the lines below.

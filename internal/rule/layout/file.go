@@ -34,6 +34,8 @@ type line struct {
 	cut         int
 	replacement []string
 	last        int
+	// before and next are the lines around it on which something begins, -1 if there is none.
+	before, next int
 }
 
 type gap struct{ start, end int }
@@ -339,6 +341,7 @@ func (f *file) plainEnd(row, at, keyAt int) extent {
 
 // write returns the file with all that was found.
 func (f *file) write() string {
+	f.link()
 	var out []string
 	shift := 0
 	for i := 0; i < len(f.lines); i++ {
@@ -416,34 +419,48 @@ func (f *file) withoutGaps(l *line) string {
 	return b.String()
 }
 
-// commentIndent returns the indentation of a comment: that of what it stands before.
+// commentIndent returns the indentation of a comment: that of what it stands before, or else of what
+// it stands behind.
 func (f *file) commentIndent(row int) int {
 	old := spaces(f.lines[row].old)
-	nearest := -1
-	for i := row + 1; i < len(f.lines); i++ {
-		l := &f.lines[i]
-		if l.start {
-			if spaces(l.old) == old {
-				return l.indent
-			}
-			nearest = i
-			break
-		}
+	next := f.lines[row].next
+	if next >= 0 && spaces(f.lines[next].old) == old {
+		return f.lines[next].indent
 	}
-	// It may belong to what was before.
-	for i := row - 1; i >= 0; i-- {
-		l := &f.lines[i]
-		if l.start && spaces(l.old) == old {
+	const far = 1000
+	at := f.lines[row].before
+	for steps := 0; at >= 0 && steps < far; steps++ {
+		l := &f.lines[at]
+		switch n := spaces(l.old); {
+		case n == old:
 			return l.indent
-		}
-		if l.start && spaces(l.old) < old {
+		case n < old:
 			return l.indent + 2
 		}
+		at = l.before
 	}
-	if nearest < 0 {
+	if next < 0 {
 		return 0
 	}
-	return f.lines[nearest].indent
+	return f.lines[next].indent
+}
+
+// link notes for each line where the next one is, and the one before, on which something begins.
+func (f *file) link() {
+	last := -1
+	for i := range f.lines {
+		f.lines[i].before = last
+		if f.lines[i].start {
+			last = i
+		}
+	}
+	last = -1
+	for i := len(f.lines) - 1; i >= 0; i-- {
+		f.lines[i].next = last
+		if f.lines[i].start {
+			last = i
+		}
+	}
 }
 
 // separate puts a blank line before an item and the comments on it.

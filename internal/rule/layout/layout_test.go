@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -73,7 +74,8 @@ func TestFormatSmall(t *testing.T) {
 		"flow item":        {"- {macro: m,   condition: a.b=c}\n", "- {macro: m,   condition: a.b=c}\n"},
 		"indented":         {"    - macro: m\n      condition: a.b=c\n", "- macro: m\n  condition: a.b = c\n"},
 		"no value":         {"- macro: m\n  condition:\n- list: l\n  items:\n", "- macro: m\n  condition:\n\n- list: l\n  items:\n"},
-		"value below":      {"- macro: m\n  condition:\n     a.b=c\n", "- macro: m\n  condition:\n     a.b=c\n"},
+		"value below":      {"- macro: m\n  condition:\n\n     a.b=c\n     and m # why\n", "- macro: m\n  condition: a.b = c and m # why\n"},
+		"text between":     {"- macro: m\n  condition: # why\n     a.b=c\n", "- macro: m\n  condition: # why\n     a.b=c\n"},
 		"comment below":    {"- list: l\n  items: [a]\n  # of l\n\n# of m\n- macro: m\n  condition: a.b=c\n", "- list: l\n  items: [a]\n  # of l\n\n# of m\n- macro: m\n  condition: a.b = c\n"},
 		"kept line ends":   {"- rule: r\n  desc: |+\n    text\n\n\n- macro: m\n  condition: n\n", "- rule: r\n  desc: |+\n    text\n\n\n- macro: m\n  condition: n\n"},
 		"lists below":      {"- list: l\n  items:\n  - a\n  - b\n", "- list: l\n  items:\n    - a\n    - b\n"},
@@ -137,4 +139,24 @@ func FuzzFormat(f *testing.F) {
 			t.Errorf("%q\nbecame %q\nand then %q %v", text, got, again, err)
 		}
 	})
+}
+
+// TestFormatIsFast: the time is about proportional to the size.
+func TestFormatIsFast(t *testing.T) {
+	for name, text := range map[string]string{
+		"comments":   "- macro: m\n" + strings.Repeat("  # c\n", 50_000),
+		"items":      strings.Repeat("# c\n- macro: m\n  condition: a.b=c\n", 8_000),
+		"blanks":     "- macro: m\n  condition: >\n    a.b = c" + strings.Repeat("\n", 125_000),
+		"conditions": "- macro: m\n  condition: a.b = c" + strings.Repeat(" and a.b = c", 12_000) + "\n",
+	} {
+		began := time.Now()
+		if _, err := Format([]byte(text)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := time.Since(began); d > 30*time.Second {
+			t.Errorf("%s: %v", name, d)
+		} else {
+			t.Logf("%s: %v", name, d)
+		}
+	}
 }

@@ -128,6 +128,12 @@ func (l *loader) compileLists(c *compiled) *failure {
 				continue
 			}
 			used[text] = true
+			for _, deeper := range other.items {
+				if n, ok := l.collector.lists.find(deeper); ok && n.index < other.visibility {
+					l.note("the list '"+deeper+"' in the list '"+text+"' is not replaced here, but stays as the text "+deeper, "lists are replaced one step deep; name "+deeper+" here, too", i.context)
+					break
+				}
+			}
 			n.items = append(n.items, other.items...)
 			if total += len(other.items); total > maxNodes {
 				return &failure{code: ErrValidate, message: "the lists have too many items", context: i.context}
@@ -144,9 +150,12 @@ func (l *loader) compileLists(c *compiled) *failure {
 // parse puts lists in the place of their names, and parses what results.
 func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text, *failure) {
 	for _, i := range c.lists {
-		s := t.substitute(i.item.name, i.items, l.options.StrictLists)
+		s, inside := t.substitute(i.item.name, i.items, l.options.StrictLists)
 		if s != t {
 			i.used = true
+			if inside >= 0 {
+				l.note("the list '"+i.item.name+"' is put into a quoted text", "that is how Falco does it; give the list another name", at.expression(t, inside))
+			}
 			t = s
 		}
 		if len(t.s) > maxConditionBytes {

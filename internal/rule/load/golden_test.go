@@ -63,6 +63,9 @@ func TestGolden(t *testing.T) {
 				for _, d := range append(f.Errors, f.Warnings...) {
 					render(&b, d)
 				}
+				for _, d := range f.Notes {
+					fmt.Fprintf(&b, "note %s\n", d.Error())
+				}
 				fmt.Fprintf(&b, "schema %v\n", f.SchemaValid)
 				for _, w := range f.SchemaWarnings {
 					fmt.Fprintf(&b, "\t%s\n", w)

@@ -170,6 +170,20 @@ func (l *loader) warn(code Code, message, hint string, at *context) *Diagnostic 
 	return d
 }
 
+// note notes what may not be meant. It is told once for each place.
+func (l *loader) note(message, hint string, at *context) {
+	if len(l.file.Notes) >= maxErrors {
+		return
+	}
+	d := at.diagnostic("", message, hint)
+	for _, o := range l.file.Notes {
+		if o.At == d.At && o.Message == d.Message {
+			return
+		}
+	}
+	l.file.Notes = append(l.file.Notes, d)
+}
+
 // again notes warnings of an earlier file again.
 func (l *loader) again(warnings []*Diagnostic) {
 	for _, d := range warnings {

@@ -150,6 +150,14 @@ func (r *Report) Final() (errors, warnings []*Diagnostic) {
 	return errors, warnings
 }
 
+// Notes returns the notes about all files, each once.
+func (r *Report) Notes() []*Diagnostic {
+	if len(r.Files) == 0 {
+		return nil
+	}
+	return r.Files[len(r.Files)-1].Notes
+}
+
 // Err returns the first error, nil if there is none.
 func (r *Report) Err() error {
 	for _, f := range r.Files {
@@ -167,6 +175,9 @@ type FileReport struct {
 	Errors, Warnings []*Diagnostic
 	// LeftOut is how many warnings more there were.
 	LeftOut int
+	// Notes are about what is as Falco has it, but may not be what was meant. Falco does not tell
+	// them, so they have no code.
+	Notes []*Diagnostic
 	// SchemaValid says that the file fits the JSON Schema of files of rules; what does not is in
 	// SchemaWarnings.
 	SchemaValid    bool

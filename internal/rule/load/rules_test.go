@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -266,6 +268,72 @@ func TestAllErrors(t *testing.T) {
 	}
 	if _, r := Load([]File{file("f", many.String())}, o); len(r.Files[0].Errors) != maxErrors {
 		t.Errorf("%d errors", len(r.Files[0].Errors))
+	}
+}
+
+// replaced replaces a list, one name after the other, in the text that has come out so far.
+func replaced(s, name string, items []string) string {
+	var quotedItems []string
+	for _, i := range items {
+		quotedItems = append(quotedItems, quote(i))
+	}
+	sub := strings.Join(quotedItems, ", ")
+	find := func(from int) int {
+		if from > len(s) {
+			return -1
+		}
+		if i := strings.Index(s[from:], name); i >= 0 {
+			return from + i
+		}
+		return -1
+	}
+	for start := find(0); start >= 0; start = find(start + 1) {
+		end := start + len(name)
+		if start > 0 && !strings.ContainsAny(s[start-1:start], delimiters) || end < len(s) && !strings.ContainsAny(s[end:end+1], delimiters) {
+			continue
+		}
+		for start > 0 && strings.ContainsAny(s[start-1:start], blanks) {
+			start--
+		}
+		for end < len(s) && strings.ContainsAny(s[end:end+1], blanks) {
+			end++
+		}
+		if sub == "" && start > 0 && s[start-1] == ',' {
+			start--
+		} else if sub == "" && end < len(s) && s[end] == ',' {
+			end++
+		}
+		before := s[:start]
+		if start > 0 {
+			before += " "
+		}
+		s = before + sub + " " + s[end:]
+		start += len(sub) + 1
+	}
+	return s
+}
+
+func TestSubstitute(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200_000 {
+		var b strings.Builder
+		for range random.IntN(12) {
+			b.WriteString([]string{"l", "l", " ", " ", ",", "(", ")", "=", "x", "\"", "ll", "l,l", "\n"}[random.IntN(13)])
+		}
+		items := [][]string{{}, {"a"}, {"l"}, {"a b", "l", "c"}, {"", ""}, {"l l"}}[random.IntN(6)]
+		if slices.Contains(items, "") {
+			items = []string{"(l)"}
+		}
+		whole := &text{s: b.String(), parts: []part{{}}}
+		got, _ := whole.substitute("l", items, false)
+		if want := replaced(b.String(), "l", items); got.s != want {
+			t.Fatalf("%q with %q: %q, want %q", b.String(), items, got.s, want)
+		}
+		for i, p := range got.parts {
+			if p.at > len(got.s) || i == 0 && p.at != 0 && got.s != "" || i > 0 && p.at <= got.parts[i-1].at {
+				t.Fatalf("%q: parts %+v", got.s, got.parts)
+			}
+		}
 	}
 }
 

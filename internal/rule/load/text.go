@@ -81,15 +81,15 @@ func (b *builder) slice(t *text, start, end int) {
 				p.off += shift
 			}
 		}
-		p.at += b.s.Len() - start
+		p.at += len(b.s) - start
 		b.parts = append(b.parts, p)
 	}
-	b.s.WriteString(t.s[start:end])
+	b.s = append(b.s, t.s[start:end]...)
 }
 
 // builder makes a text.
 type builder struct {
-	s     strings.Builder
+	s     []byte
 	parts []part
 }
 
@@ -99,12 +99,12 @@ func (b *builder) put(s string, like part) {
 		return
 	}
 	if n := len(b.parts); n == 0 || b.parts[n-1].from != like.from || b.parts[n-1].off != like.off || !b.parts[n-1].one {
-		b.parts = append(b.parts, part{at: b.s.Len(), from: like.from, off: like.off, one: true})
+		b.parts = append(b.parts, part{at: len(b.s), from: like.from, off: like.off, one: true})
 	}
-	b.s.WriteString(s)
+	b.s = append(b.s, s...)
 }
 
-func (b *builder) text() *text { return &text{s: b.s.String(), parts: b.parts} }
+func (b *builder) text() *text { return &text{s: string(b.s), parts: b.parts} }
 
 // place returns a part that stands for one offset.
 func (t *text) place(at int) part {
@@ -145,58 +145,87 @@ func quote(item string) string {
 }
 
 // substitute puts the items of a list in the place of its name, wherever that stands between
-// delimiters. If it stands nowhere, it returns t itself.
-func (t *text) substitute(name string, items []string, strict bool) *text {
+// delimiters. If it stands nowhere, it returns t itself. inside is the first place in t where
+// it stood in a quoted text, -1 if there is none.
+func (t *text) substitute(name string, items []string, strict bool) (result *text, inside int) {
+	inside = -1
 	if !strings.Contains(t.s, name) {
-		return t
+		return t, inside
 	}
-	var joined string
-	for from := 0; ; {
+	var (
+		b      builder
+		joined string
+		done   int // what of t is in b or was left out
+	)
+	for from := 0; from <= len(t.s); {
 		at := strings.Index(t.s[from:], name)
 		if at < 0 {
-			return t
+			break
 		}
 		start := from + at
 		end := start + len(name)
 		from = start + 1
-		if start > 0 && strings.IndexByte(delimiters, t.s[start-1]) < 0 || end < len(t.s) && strings.IndexByte(delimiters, t.s[end]) < 0 ||
+		// Behind what was put in comes the blank that belongs to it.
+		if start > 0 && start > done && strings.IndexByte(delimiters, t.s[start-1]) < 0 || end < len(t.s) && strings.IndexByte(delimiters, t.s[end]) < 0 ||
 			strict && quoted(t.s, start) {
 			continue
 		}
-		if joined == "" {
+		if done == 0 {
 			quotedItems := make([]string, len(items))
 			for i, item := range items {
 				quotedItems[i] = quote(item)
 			}
 			joined = strings.Join(quotedItems, ", ")
+			if quoted(t.s, start) {
+				inside = start
+			}
 		}
 		like := t.place(start)
-		for start > 0 && strings.IndexByte(blanks, t.s[start-1]) >= 0 {
-			start--
-		}
+		b.slice(t, done, start)
+		b.trim(blanks)
 		for end < len(t.s) && strings.IndexByte(blanks, t.s[end]) >= 0 {
 			end++
 		}
 		if joined == "" {
 			// Nothing comes in its place, so one comma is too many.
-			if start > 0 && t.s[start-1] == ',' {
-				start--
+			if n := len(b.s); n > 0 && b.s[n-1] == ',' {
+				b.cut(n - 1)
 			} else if end < len(t.s) && t.s[end] == ',' {
 				end++
 			}
 		}
-		if len(t.s)+len(joined) > maxConditionBytes {
-			return &text{s: t.s + joined, parts: t.parts} // too long, whoever looks
-		}
-		var b builder
-		b.slice(t, 0, start)
-		if start > 0 {
+		done, from = end, end
+		if len(b.s) > 0 {
 			b.put(" ", like)
+		} else {
+			from++ // as in the real engine, which looks one further behind the beginning
 		}
 		b.put(joined+" ", like)
-		b.slice(t, end, len(t.s))
-		t = b.text()
-		from = min(start+len(joined)+2, len(t.s))
+		if len(b.s)+len(t.s)-done > maxConditionBytes {
+			break
+		}
+	}
+	if done == 0 {
+		return t, inside
+	}
+	b.slice(t, done, len(t.s))
+	return b.text(), inside
+}
+
+// trim removes characters at the end.
+func (b *builder) trim(characters string) {
+	n := len(b.s)
+	for n > 0 && strings.IndexByte(characters, b.s[n-1]) >= 0 {
+		n--
+	}
+	b.cut(n)
+}
+
+// cut removes all from an offset on.
+func (b *builder) cut(n int) {
+	b.s = b.s[:n]
+	for len(b.parts) > 0 && b.parts[len(b.parts)-1].at >= n {
+		b.parts = b.parts[:len(b.parts)-1]
 	}
 }
 

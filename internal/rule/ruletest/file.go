@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tocsin-events/tocsin/internal/rule"
+	"github.com/tocsin-events/tocsin/rules"
 )
 
 // file is a file of tests.
@@ -115,7 +116,9 @@ func (f *file) document(n *yaml.Node) error {
 			f.rulesAt = e.value.Line
 			f.rules, err = f.texts(e)
 			for i, r := range f.rules {
-				f.rules[i] = f.beside(r)
+				if !strings.HasPrefix(r, rules.Prefix) {
+					f.rules[i] = f.beside(r)
+				}
 			}
 		case "with":
 			f.with, err = f.text(e)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/rule/load"
+	"github.com/tocsin-events/tocsin/rules"
 )
 
 // Bounds of tests.
@@ -138,7 +139,7 @@ func Run(ctx context.Context, files []string, o Options, done func(FileResult)) 
 	covered := map[[2]string]int{} // file and rule: index in Coverage
 	for _, name := range files {
 		f := FileResult{File: name, Tests: []TestResult{}}
-		rules, err := runFile(ctx, name, o, &f)
+		of, err := runFile(ctx, name, o, &f)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -146,7 +147,7 @@ func Run(ctx context.Context, files []string, o Options, done func(FileResult)) 
 			f.Error = err.Error()
 			res.Failed++
 		}
-		for _, r := range rules {
+		for _, r := range of {
 			at := [2]string{r.At.File, r.Name}
 			if _, ok := covered[at]; !ok {
 				covered[at] = len(res.Coverage)
@@ -160,7 +161,7 @@ func Run(ctx context.Context, files []string, o Options, done func(FileResult)) 
 				continue
 			}
 			res.Passed++
-			for _, r := range rules {
+			for _, r := range of {
 				if t.raised[r.Name] {
 					res.Coverage[covered[[2]string{r.At.File, r.Name}]].Tested = true
 				}
@@ -181,7 +182,7 @@ func runFile(ctx context.Context, name string, o Options, res *FileResult) ([]*l
 		return nil, err
 	}
 	sets := map[string]*rule.Set{} // by what tests add to the rules
-	var rules []*load.Rule
+	var all []*load.Rule
 	for _, t := range f.tests {
 		if o.Only != nil && !o.Only.MatchString(t.name) {
 			continue
@@ -190,22 +191,22 @@ func runFile(ctx context.Context, name string, o Options, res *FileResult) ([]*l
 		set := sets[key]
 		if set == nil {
 			if set, err = f.compile(t, o); err != nil {
-				return rules, err
+				return all, err
 			}
 			sets[key] = set
 			for _, r := range set.Rules() {
-				if r.Enabled && r.At.File != inlineName && !slices.ContainsFunc(rules, func(o *load.Rule) bool { return o.Name == r.Name }) {
-					rules = append(rules, r)
+				if r.Enabled && r.At.File != inlineName && !slices.ContainsFunc(all, func(o *load.Rule) bool { return o.Name == r.Name }) {
+					all = append(all, r)
 				}
 			}
 		}
 		tr, err := t.run(ctx, f, set, o)
 		if err != nil {
-			return rules, err
+			return all, err
 		}
 		res.Tests = append(res.Tests, tr)
 	}
-	return rules, nil
+	return all, nil
 }
 
 // inlineName is the name of the rules that a test adds.
@@ -215,9 +216,12 @@ const inlineName = "with"
 func (f *file) compile(t *test, o Options) (*rule.Set, error) {
 	var files []load.File
 	for _, name := range f.rules {
-		content, err := readAll(name, maxFileBytes)
-		if err != nil {
-			return nil, f.errorf(f.rulesAt, "rules: %w", err)
+		content, ok := rules.Content(name)
+		if !ok {
+			var err error
+			if content, err = readAll(name, maxFileBytes); err != nil {
+				return nil, f.errorf(f.rulesAt, "rules: %w", err)
+			}
 		}
 		files = append(files, load.File{Name: name, Content: content})
 	}

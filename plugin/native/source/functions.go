@@ -45,13 +45,6 @@ func plugin_list_open_params(state C.uintptr_t, rc *C.int32_t) *C.char {
 	return (*C.char)(list)
 }
 
-//export plugin_get_progress
-func plugin_get_progress(state, stream C.uintptr_t, percent *C.uint32_t) *C.char {
-	text, p := nativeplugin.Progress(uintptr(state), uintptr(stream))
-	*percent = C.uint32_t(p)
-	return (*C.char)(text)
-}
-
 //export plugin_event_to_string
 func plugin_event_to_string(state C.uintptr_t, event unsafe.Pointer) *C.char {
 	return (*C.char)(nativeplugin.EventToString(uintptr(state), event))

@@ -5,6 +5,7 @@ import (
 	"github.com/tocsin-events/tocsin/plugin/native"
 	_ "github.com/tocsin-events/tocsin/plugin/native/async"
 	_ "github.com/tocsin-events/tocsin/plugin/native/extract"
+	_ "github.com/tocsin-events/tocsin/plugin/native/progress"
 	_ "github.com/tocsin-events/tocsin/plugin/native/setconfig"
 	_ "github.com/tocsin-events/tocsin/plugin/native/source"
 	"github.com/tocsin-events/tocsin/test/plugins/testdata/native/everything"
