@@ -224,8 +224,15 @@ func checkDifference(t *testing.T, seed uint64, rules, rows int) {
 	var texts []string
 	var trees []condition.Expr
 	var alone []Condition
+	var common []string // what many rules ask
+	for range 4 {
+		common = append(common, r.condition(1))
+	}
 	for range rules {
 		text := r.condition(r.IntN(4))
+		for range r.IntN(3) {
+			text = r.of(common...) + " and " + text
+		}
 		e, err := parse(text)
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
@@ -293,6 +300,9 @@ func difference(got, want []int, texts []string) string {
 
 func TestAgainstReference(t *testing.T) {
 	t.Parallel()
+	if m := gatedMatcher(t); len(m.gates) == 0 {
+		t.Error("there are no gates: they are not tried")
+	}
 	for seed := range uint64(60) {
 		checkDifference(t, seed, 1+int(2*seed), 20)
 	}
@@ -301,4 +311,20 @@ func TestAgainstReference(t *testing.T) {
 func FuzzAgainstReference(f *testing.F) {
 	f.Add(uint64(1), uint8(10))
 	f.Fuzz(func(t *testing.T, seed uint64, rules uint8) { checkDifference(t, seed, int(rules), 20) })
+}
+
+// gatedMatcher has rules many of which ask the same.
+func gatedMatcher(t *testing.T) *Matcher {
+	r := random{rand.New(rand.NewPCG(1, 2))}
+	b := NewBuilder(field.NewRequests(randomFields))
+	for range 100 {
+		e, err := parse("t.n1 > 5 and " + r.check())
+		if err == nil {
+			_, err = b.Add(e)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Build()
 }

@@ -2,6 +2,7 @@ package match
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"regexp/syntax"
 	"slices"
@@ -27,6 +28,8 @@ const (
 	present    atomKind = iota // there is a value
 	isText                     // an element is the text
 	isNumber                   // an element is the number
+	isAbove                    // the first element is more than the number
+	isBelow                    // it is less
 	beginsWith                 // the first element begins with the text
 	has                        // the text is in the first element
 	hasFold                    // so, in either case; the text has none in upper case
@@ -55,7 +58,7 @@ func (x *indexer) prepare() {
 		x.guards[i] = x.ofPredicate(&x.predicates[i])
 		for _, g := range x.guards[i] {
 			for _, a := range g {
-				if a.kind == present {
+				if a.kind == present || a.kind == isAbove || a.kind == isBelow {
 					continue
 				}
 				if x.constants[a.operand] == nil {
@@ -75,6 +78,8 @@ func (x *indexer) chance(g guard) float64 {
 		switch a.kind {
 		case present:
 			each = 0.6
+		case isAbove, isBelow:
+			each = 0.3
 		case beginsWith:
 			each *= 1.5
 		case has, hasFold:
@@ -148,6 +153,10 @@ func (x *indexer) ofPredicate(p *predicate) []guard {
 		if p.typ != sourceplugin.IPNet {
 			add(modifiedGuard(p, func(c *constant) guard { return guard{exactly(p, c)} }))
 		}
+	case condition.Less, condition.LessEqual, condition.More, condition.MoreEqual:
+		if p.typ != sourceplugin.String {
+			add(modifiedGuard(p, func(c *constant) guard { return beyond(p, c.number) }))
+		}
 	case condition.StartsWith:
 		add(modifiedGuard(p, func(c *constant) guard { return textual(p.left, beginsWith, c.text) }))
 	case condition.Contains, condition.EndsWith:
@@ -190,6 +199,25 @@ func exactly(p *predicate, c *constant) atom {
 		return atom{operand: p.left, kind: isText, text: c.text}
 	}
 	return atom{operand: p.left, kind: isNumber, number: c.number}
+}
+
+// beyond is true if the element is on the wanted side of a number.
+func beyond(p *predicate, n uint64) guard {
+	switch p.op {
+	case condition.More:
+		return guard{{operand: p.left, kind: isAbove, number: n}}
+	case condition.Less:
+		return guard{{operand: p.left, kind: isBelow, number: n}}
+	case condition.MoreEqual:
+		if n > 0 {
+			return guard{{operand: p.left, kind: isAbove, number: n - 1}}
+		}
+	case condition.LessEqual:
+		if n < math.MaxUint64 {
+			return guard{{operand: p.left, kind: isBelow, number: n + 1}}
+		}
+	}
+	return nil
 }
 
 func textual(operand int32, kind atomKind, text string) guard {
@@ -388,7 +416,15 @@ type index struct {
 	present  *hits
 	texts    map[string]*hits
 	numbers  map[uint64]*hits
+	above    []bound // in ascending order
+	below    []bound // in descending order
 	searches []search
+}
+
+// bound is a number that a value is compared with.
+type bound struct {
+	number uint64
+	hits   *hits
 }
 
 // search looks for texts in a value.
@@ -447,12 +483,18 @@ func (b *Builder) indexRules() (indexes []index, unguarded bitset) {
 				ix.numbers = make(map[uint64]*hits)
 			}
 			ix.numbers[a.number] = h
+		case isAbove:
+			ix.above = append(ix.above, bound{a.number, h})
+		case isBelow:
+			ix.below = append(ix.below, bound{a.number, h})
 		default:
 			searches[a.operand][a.kind] = append(searches[a.operand][a.kind], a)
 		}
 	}
 	for i := range indexes {
 		ix := &indexes[i]
+		slices.SortFunc(ix.above, func(a, b bound) int { return cmp.Compare(a.number, b.number) })
+		slices.SortFunc(ix.below, func(a, b bound) int { return cmp.Compare(b.number, a.number) })
 		for _, kind := range []atomKind{beginsWith, has, hasFold} {
 			if all := searches[ix.operand][kind]; len(all) > 0 {
 				ix.add(kind, all, rules, words, unguarded)
@@ -494,6 +536,14 @@ func newHits(rules []int32, words int) *hits {
 func (ix *index) candidates(elements []field.Element, into bitset) {
 	if ix.present != nil {
 		ix.present.into(into)
+	}
+	if len(ix.above)+len(ix.below) > 0 && len(elements) > 0 {
+		for i, n := 0, elements[0].Number; i < len(ix.above) && ix.above[i].number < n; i++ {
+			ix.above[i].hits.into(into)
+		}
+		for i, n := 0, elements[0].Number; i < len(ix.below) && ix.below[i].number > n; i++ {
+			ix.below[i].hits.into(into)
+		}
 	}
 	for i := range elements {
 		if i > 0 && !ix.list {

@@ -54,6 +54,7 @@ func (b *Builder) AddCondition(e condition.Expr) (c Condition, warnings []*condi
 func (b *Builder) Build() *Matcher {
 	m := &Matcher{operands: b.operands.list, predicates: b.predicates, nodes: b.nodes, rules: b.rules}
 	m.indexes, m.unguarded = b.indexRules()
+	m.gates = b.gates()
 	return m
 }
 
@@ -66,6 +67,7 @@ type Matcher struct {
 	rules      []int32
 	indexes    []index
 	unguarded  bitset // the rules that no index tells about
+	gates      []gate
 }
 
 // Rules returns how many rules there are.
@@ -127,6 +129,11 @@ func (s *State) choose() {
 		ix := &s.indexes[i]
 		if elements, ok := s.values.get(ix.operand); ok {
 			ix.candidates(elements, s.candidates)
+		}
+	}
+	for i := range s.gates {
+		if g := &s.gates[i]; s.candidates.intersects(g.rules) && !s.holds(g.node) {
+			s.candidates.remove(g.rules)
 		}
 	}
 }
