@@ -20,7 +20,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // were judged, it makes a State that goes on as this one does: no alert is lost, and none is made
 // up. The counters of [Stats] are not in it.
 func (s *State) Snapshot() []byte {
-	w := writer{buf: make([]byte, 0, s.bytes+64)}
+	w := writer{buf: make([]byte, 0, s.bytes/2+64)}
 	w.byte(snapshotVersion)
 	w.number(s.clock)
 	w.length(len(s.rules))

@@ -119,7 +119,7 @@ func shorten(v string) string {
 // stored), and when nothing comes with the time that it is. An error of emit ends it; what was not
 // told is told next time.
 func (s *State) Advance(to time.Time, emit func(Summary) error) error {
-	s.clock = max(s.clock, nanos(to))
+	now := max(s.clock, nanos(to)) // which is not remembered: events decide, so that a replay is alike
 	for len(s.pending) > 0 {
 		if err := emit(s.pending[0]); err != nil {
 			return err
@@ -129,7 +129,7 @@ func (s *State) Advance(to time.Time, emit func(Summary) error) error {
 	s.pending = nil
 	for i, r := range s.rules {
 		t := &r.throttles
-		for k := t.oldest; k != nil && s.clock >= due(r, k); k = t.oldest {
+		for k := t.oldest; k != nil && now >= due(r, k); k = t.oldest {
 			if k.period.count > 0 {
 				if err := emit(k.period.summary(i)); err != nil {
 					return err
