@@ -286,7 +286,7 @@ func (p *diagnosticPrinter) print(errs, warnings []*load.Diagnostic) {
 
 // diagnostic prints one: where, what, the line, and what to do.
 func (p *diagnosticPrinter) diagnostic(d *load.Diagnostic, kind, more string) {
-	text := visible(d.Message)
+	text := visible(d.Text())
 	if d.Item != "" {
 		text = visible(d.Item) + ": " + text
 	}

@@ -19,6 +19,12 @@ type compiled struct {
 	macros []*compiledMacro
 	rules  []*compiledRule
 	byName map[string]*compiledMacro
+	// listAt has the index of lists by name, but for the odd ones, which have delimiters in their
+	// names.
+	listAt map[string]int
+	odd    []int
+	// What was made of all texts: bytes with lists in them, nodes with macros in them.
+	bytes, nodes int
 }
 
 type compiledList struct {
@@ -45,7 +51,7 @@ type compiledRule struct {
 
 // compile compiles everything that was collected. It returns nil if there is an error.
 func (l *loader) compile() *compiled {
-	c := &compiled{byName: make(map[string]*compiledMacro)}
+	c := &compiled{byName: make(map[string]*compiledMacro), listAt: make(map[string]int)}
 	errors := len(l.file.Errors)
 	if f := l.compileLists(c); f != nil && !l.fail(f) {
 		return nil
@@ -139,6 +145,11 @@ func (l *loader) compileLists(c *compiled) *failure {
 				return &failure{code: ErrValidate, message: "the lists have too many items", context: i.context}
 			}
 		}
+		if strings.ContainsAny(i.name, delimiters) {
+			c.odd = append(c.odd, len(c.lists))
+		} else {
+			c.listAt[i.name] = len(c.lists)
+		}
 		c.lists = append(c.lists, n)
 	}
 	for _, n := range c.lists {
@@ -149,17 +160,30 @@ func (l *loader) compileLists(c *compiled) *failure {
 
 // parse puts lists in the place of their names, and parses what results.
 func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text, *failure) {
-	for _, i := range c.lists {
+	// Lists are put in in their order, so that the items of one may name those behind it.
+	pending := c.named(slices.Clone(c.odd), t.s, -1)
+	for len(pending) > 0 {
+		at0 := pending[0]
+		pending = pending[1:]
+		i := c.lists[at0]
 		s, inside := t.substitute(i.item.name, i.items, l.options.StrictLists)
-		if s != t {
-			i.used = true
-			if inside >= 0 {
-				l.note("the list '"+i.item.name+"' is put into a quoted text", "that is how Falco does it; give the list another name", at.expression(t, inside))
-			}
-			t = s
+		if s == t {
+			continue
 		}
-		if len(t.s) > maxConditionBytes {
+		i.used = true
+		if inside >= 0 {
+			l.note("the list '"+i.item.name+"' is put into a quoted text", "that is how Falco does it; give the list another name", at.expression(t, inside))
+		}
+		t = s
+		for _, item := range i.items {
+			pending = c.named(pending, item, at0)
+		}
+		c.bytes += len(t.s)
+		switch {
+		case len(t.s) > maxConditionBytes:
 			return nil, nil, &failure{code: ErrCompileCondition, message: "the condition has more than " + strconv.Itoa(maxConditionBytes) + " bytes, with the lists in it", context: at}
+		case c.bytes > maxSubstituted:
+			return nil, nil, &failure{code: ErrCompileCondition, message: "the conditions have more than " + strconv.Itoa(maxSubstituted) + " bytes, with the lists in them", context: at}
 		}
 	}
 	key := parsedKey{text: t.s}
@@ -220,6 +244,28 @@ func (m *memo) same(key memoKey, c *compiled) bool {
 		c.byName[u.name].used = true
 	}
 	return true
+}
+
+// named adds the lists behind a place whose names stand between delimiters in a text to a sorted
+// list of lists.
+func (c *compiled) named(pending []int, text string, behind int) []int {
+	if len(c.listAt) == 0 {
+		return pending
+	}
+	for len(text) > 0 {
+		word := text
+		if end := strings.IndexAny(text, delimiters); end >= 0 {
+			word, text = text[:end], text[end+1:]
+		} else {
+			text = ""
+		}
+		if i, ok := c.listAt[word]; ok && i > behind {
+			if at, there := slices.BinarySearch(pending, i); !there {
+				pending = slices.Insert(pending, at, i)
+			}
+		}
+	}
+	return pending
 }
 
 // parsedKey is a text and the scalar that it begins with.
@@ -285,6 +331,9 @@ type expander struct {
 
 // maxConditionNodes bounds a condition with all macros in it.
 const maxConditionNodes = 100_000
+
+// maxTotalNodes bounds all of them.
+const maxTotalNodes = 2_000_000
 
 func (x *expander) expand(e condition.Expr, path []string) condition.Expr {
 	if x.size++; x.size > maxConditionNodes || e == nil {
@@ -464,6 +513,9 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 	}
 	x := expander{loader: l, compiled: c}
 	e = x.expand(e, nil)
+	if c.nodes += x.size; c.nodes > maxTotalNodes {
+		return nil, &failure{code: ErrValidate, message: "the rules are too large, with the macros in them", context: r.context}
+	}
 	l.uses = append(l.uses, x.used...)
 	if f := x.failure(whole, r.context); f != nil || x.broken {
 		l.incomplete = true
@@ -501,12 +553,8 @@ func (l *loader) conditionWarnings(warnings []*condition.Error, at *context, in 
 			continue // the real engine tells it once
 		}
 		unsafe = true
-		message := w.Message
-		if message == "" {
-			message = "the condition compares a field with <NA>"
-		}
-		if d := l.warn(WarnUnsafeNACheck, message, w.Hint, at); d != nil {
-			exact := in(w.At).diagnostic(WarnUnsafeNACheck, message, w.Hint)
+		if d := l.warn(WarnUnsafeNACheck, w.Message, w.Hint, at); d != nil {
+			exact := in(w.At).diagnostic(WarnUnsafeNACheck, w.Message, w.Hint)
 			d.At, d.Line, d.Width = exact.At, exact.Line, exact.Width
 		}
 	}

@@ -6,6 +6,7 @@ package load
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -21,6 +22,9 @@ const (
 	MaxFileBytes = 16 << 20
 	// maxConditionBytes bounds a condition with all lists in it, and other texts.
 	maxConditionBytes = 1 << 20
+	// maxTotalBytes bounds all files, maxSubstituted all conditions that have lists in them.
+	maxTotalBytes  = 64 << 20
+	maxSubstituted = 16 << 20
 	// maxNodes bounds what is in a file, with what aliases stand for, and all items of lists.
 	maxNodes = 2_000_000
 	// maxWarnings bounds the warnings of a file.
@@ -87,6 +91,7 @@ type loader struct {
 	file      *FileReport // the one that is read
 	result    *compiled   // of the last file
 	compiling bool
+	bytes     int // of all files
 
 	// Items that could not be read, and those that could not be compiled, by kind and name: what
 	// depends on them is not told as an error, too.
@@ -122,6 +127,10 @@ func (l *loader) load(f File) {
 	l.file = &FileReport{Name: f.Name}
 	l.report.Files = append(l.report.Files, l.file)
 	l.result = nil
+	l.bytes += len(f.Content)
+	if l.bytes > maxTotalBytes {
+		f.Content, f.Err = nil, fmt.Errorf("the files have more than %d bytes", maxTotalBytes)
+	}
 	src := newSource(f)
 	if f.Err != nil {
 		l.fail(&failure{code: ErrFileRead, message: f.Err.Error(), context: newContext(src)})

@@ -189,7 +189,8 @@ func (f *FileReport) Successful() bool { return len(f.Errors) == 0 }
 
 // Diagnostic is an error or a warning.
 type Diagnostic struct {
-	Code    Code
+	Code Code
+	// Message may be empty, as in Falco, for codes that say all: see Text.
 	Message string
 	Hint    string // what to do, for people; may be empty
 	// At is where it is. Line is 0 for what is about a whole file.
@@ -207,6 +208,14 @@ type Diagnostic struct {
 	Snippet   string
 }
 
+// Text returns the message, or what the code means.
+func (d *Diagnostic) Text() string {
+	if d.Message == "" {
+		return d.Code.Describe()
+	}
+	return d.Message
+}
+
 // Error makes a Diagnostic an error: place and message.
 func (d *Diagnostic) Error() string {
 	var b strings.Builder
@@ -216,7 +225,7 @@ func (d *Diagnostic) Error() string {
 		b.WriteString(d.Item)
 		b.WriteString(": ")
 	}
-	b.WriteString(d.Message)
+	b.WriteString(d.Text())
 	if d.Hint != "" {
 		b.WriteString("; ")
 		b.WriteString(d.Hint)

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -262,11 +263,11 @@ func TestAllErrors(t *testing.T) {
 	if len(one.Files[0].Errors) != 1 || one.Err().Error() != r.Err().Error() {
 		t.Errorf("%v, not %v", r.Err(), one.Err())
 	}
-	var many strings.Builder
+	var wrong strings.Builder
 	for i := range 1000 {
-		many.WriteString(rule(fmt.Sprint("r", i), "nothing"))
+		wrong.WriteString(rule(fmt.Sprint("r", i), "nothing"))
 	}
-	if _, r := Load([]File{file("f", many.String())}, o); len(r.Files[0].Errors) != maxErrors {
+	if _, r := Load([]File{file("f", wrong.String())}, o); len(r.Files[0].Errors) != maxErrors {
 		t.Errorf("%d errors", len(r.Files[0].Errors))
 	}
 }
@@ -455,11 +456,48 @@ func TestBombs(t *testing.T) {
 			}
 		})
 	}
+	for name, text := range map[string]string{
+		"lists and rules": strings.Repeat(good, 100) + strings.Repeat("- list: l\n  items: [x]\n", 20_000),
+		"many lists":      many("- list: list%d\n  items: [x]\n", 20_000) + many(strings.Replace(good, "rule: r", "rule: r%d", 1), 10_000),
+	} {
+		start := time.Now()
+		if _, r := Load([]File{file("f", text)}, options()); !r.OK() {
+			t.Error(r.Err())
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+	}
+	huge := File{Name: "huge", Content: bytes.Repeat([]byte(strings.Repeat("#", 1023)+"\n"), MaxFileBytes/1024)}
+	if _, r := Load([]File{huge, huge, huge, huge, huge}, options()); r.OK() || !r.Files[3].Successful() || r.Files[4].Successful() {
+		t.Error("80 MiB are loaded")
+	}
+	for name, text := range map[string]string{
+		"nodes": "- macro: big\n  condition: " + strings.Repeat("ka.verb = x or ", 50_000) + "ka.verb = y\n" + many(strings.NewReplacer("rule: r", "rule: r%d", "ka.verb = get", "big").Replace(good), 200),
+		"bytes": "- list: big\n  items: [" + strings.Repeat("some item, ", 50_000) + "x]\n" + many(strings.NewReplacer("rule: r", "rule: r%d", "ka.verb = get", "ka.verb in (big)").Replace(good), 200),
+	} {
+		start := time.Now()
+		if _, r := Load([]File{file("f", text)}, options()); r.OK() {
+			t.Errorf("%s: loaded", name)
+		}
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+	}
 	// Too many warnings are counted.
 	_, r := Load([]File{file("f", strings.Repeat("- x: y\n", 20_000))}, options())
 	if f := r.Files[0]; len(f.Warnings) != maxWarnings || f.LeftOut != 15_000 || r.Warnings() != 20_000 || len(f.SchemaWarnings) > maxWarnings {
 		t.Errorf("%d warnings, %d left out", len(f.Warnings), f.LeftOut)
 	}
+}
+
+// many repeats a text with numbers in it.
+func many(format string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
 }
 
 func TestNameSet(t *testing.T) {
@@ -503,7 +541,7 @@ func FuzzLoad(f *testing.F) {
 		rules, r := Load(files, o)
 		for _, f := range r.Files {
 			for _, d := range append(f.Errors, f.Warnings...) {
-				if d.Message == "" || d.At.File == "" || d.At.Line > strings.Count(string(content), "\n")+10 || d.At.Offset > len(content)+len(good) {
+				if d.Text() == "" || d.At.File == "" || d.At.Line > strings.Count(string(content), "\n")+10 || d.At.Offset > len(content)+len(good) {
 					t.Errorf("%+v", d)
 				}
 			}

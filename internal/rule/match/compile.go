@@ -83,8 +83,8 @@ func (c *compiler) terms(es []condition.Expr, kind nodeKind, denied bool) (int32
 		if err != nil {
 			return 0, err
 		}
-		// What is the same again, or conjuncts in a conjunction, need no node of their own.
-		if t := &c.nodes[n]; t.kind == kind {
+		// A few conjuncts in a conjunction need no node of their own.
+		if t := &c.nodes[n]; t.kind == kind && len(t.terms) <= maxFlattened {
 			terms = append(terms, t.terms...)
 		} else {
 			terms = append(terms, n)
@@ -100,6 +100,9 @@ func (c *compiler) terms(es []condition.Expr, kind nodeKind, denied bool) (int32
 	}
 	return c.node(key(name, terms, ""), node{kind: kind, terms: terms}), nil
 }
+
+// maxFlattened is how many terms become those of what is around them.
+const maxFlattened = 32
 
 // unique removes what was there before, and keeps the order.
 func unique(terms []int32) []int32 {

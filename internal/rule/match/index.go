@@ -39,13 +39,18 @@ const (
 // nothing is known.
 type guard []atom
 
-// maxGuard bounds the atoms of a rule.
-const maxGuard = 1 << 12
+// Bounds of the atoms of a guard, and of those of all that are made of others.
+const (
+	maxGuard = 1 << 14
+	maxAtoms = 1 << 20
+)
 
 // indexer chooses guards.
 type indexer struct {
 	*Builder
 	guards [][]guard // of each predicate, all that would do
+	known  map[int32]guard
+	united int // atoms in guards that are made of others
 	// constants counts how many texts and numbers an operand is compared with: the more there are,
 	// the less often each is what it is.
 	constants map[int32]map[atom]struct{}
@@ -53,6 +58,7 @@ type indexer struct {
 
 func (x *indexer) prepare() {
 	x.guards = make([][]guard, len(x.predicates))
+	x.known = make(map[int32]guard)
 	x.constants = make(map[int32]map[atom]struct{})
 	for i := range x.predicates {
 		x.guards[i] = x.ofPredicate(&x.predicates[i])
@@ -100,6 +106,15 @@ func (x *indexer) best(all []guard) guard {
 
 // of returns the guard of a node.
 func (x *indexer) of(n int32) guard {
+	g, ok := x.known[n]
+	if !ok {
+		g = x.choose(n)
+		x.known[n] = g
+	}
+	return g
+}
+
+func (x *indexer) choose(n int32) guard {
 	nd := &x.nodes[n]
 	switch nd.kind {
 	case leaf:
@@ -116,9 +131,10 @@ func (x *indexer) of(n int32) guard {
 		union := guard{}
 		for _, t := range nd.terms {
 			g := x.of(t)
-			if g == nil || len(union)+len(g) > maxGuard {
+			if g == nil || len(union)+len(g) > maxGuard || x.united > maxAtoms {
 				return nil
 			}
+			x.united += len(g)
 			union = append(union, g...)
 		}
 		return union

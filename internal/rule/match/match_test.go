@@ -478,6 +478,43 @@ func TestTooManyTexts(t *testing.T) {
 	}
 }
 
+// Conditions in each other take time and memory as their text does.
+func TestDeepConditions(t *testing.T) {
+	t.Parallel()
+	const depth = 900
+	inner := make([]string, 2000)
+	for i := range inner {
+		inner[i] = fmt.Sprintf("t.s1 = x%d", i)
+	}
+	for _, word := range []string{" and ", " or "} {
+		text := strings.Join(inner, word)
+		for i := range depth {
+			text = fmt.Sprintf("(%s)%st.s2 = y%d", text, word, i)
+		}
+		e, err := parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := NewBuilder(field.NewRequests(randomFields))
+		if _, err := b.Add(e); err != nil {
+			t.Fatal(err)
+		}
+		size := 0
+		for _, n := range b.nodes {
+			size += len(n.terms)
+		}
+		if size > 10*(len(inner)+depth) {
+			t.Errorf("%d terms of%sfor %d checks", size, word, len(inner)+depth)
+		}
+		requests := b.operands.requests
+		s := b.Build().NewState()
+		s.Start(&mapRow{requests, map[string][]field.Element{"t.s1": texts("x7"), "t.s2": texts("y5")}})
+		if got := len(all(s)); got != strings.Count(word, "or") {
+			t.Errorf("%d rules", got)
+		}
+	}
+}
+
 func TestOperand(t *testing.T) {
 	t.Parallel()
 	requests := field.NewRequests(randomFields)

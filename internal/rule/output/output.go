@@ -25,8 +25,9 @@ import (
 )
 
 const (
-	maxWidth    = 64 << 10 // of a padded field
-	maxListText = 1023     // bytes of a list as text
+	maxWidth    = 4 << 10 // of a padded field
+	maxListText = 1023    // bytes of a list as text
+	maxText     = 1 << 20 // bytes of what a template says
 	noValue     = "<NA>"
 )
 
@@ -236,9 +237,13 @@ func minDigits(o condition.Operand) int {
 // Fields returns the fields and transformers of the template in order, as they are written.
 func (t *Template) Fields() []string { return t.names }
 
-// Append appends what the template says about an event.
+// Append appends what the template says about an event: 1 MiB of it at most.
 func (t *Template) Append(dst []byte, row field.Row) []byte {
+	begin := len(dst)
 	for i := range t.parts {
+		if len(dst) > begin+maxText {
+			return dst[:begin+maxText]
+		}
 		p := &t.parts[i]
 		if p.operand == nil {
 			dst = append(dst, p.text...)
@@ -255,7 +260,7 @@ func (t *Template) Append(dst []byte, row field.Row) []byte {
 			}
 		}
 	}
-	return dst
+	return dst[:min(len(dst), begin+maxText)]
 }
 
 func appendText(dst []byte, o *match.Operand, row field.Row, digits int) []byte {

@@ -242,6 +242,19 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
+func TestOutputIsBounded(t *testing.T) {
+	t.Parallel()
+	r := testRow()
+	r.values["a.text"] = texts(strings.Repeat("x", 3*maxText/5))
+	template, err := Compile(r.requests, strings.Repeat("%a.text", 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := template.Append([]byte("|"), r); len(got) != 1+maxText || cap(got) > 4*maxText {
+		t.Errorf("%d bytes in room for %d", len(got), cap(got))
+	}
+}
+
 func TestMistakesInTemplates(t *testing.T) {
 	t.Parallel()
 	for template, want := range map[string]struct {
@@ -256,7 +269,7 @@ func TestMistakesInTemplates(t *testing.T) {
 		"%a.key":                      {"unknown filter: filter 'a.key': a.key requires an argument but none provided", 1},
 		"50% of all":                  {"unknown filter: ", 3},
 		"%tolower(a.x":                {"unknown filter: ", 12},
-		"%99999999999999999999a.text": {"invalid formatting syntax: the width 99999999999999999999 is more than 65536", 1},
+		"%99999999999999999999a.text": {"invalid formatting syntax: the width 99999999999999999999 is more than 4096", 1},
 		"%len(a.number)":              {"unknown filter: can't add field transformer: type 'UINT64' is not supported by 'len' transformer applied on field 'a.number'", 1},
 	} {
 		_, err := Compile(testRow().requests, template)
