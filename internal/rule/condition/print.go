@@ -7,8 +7,8 @@ import (
 )
 
 // String writes a condition on one line, in the form in which Falco shows conditions that are
-// compiled: every [And] and [Or] has its parentheses, and quotes are where they must be. [Parse]
-// makes the same tree of it, but takes two "not" in a row for none.
+// compiled: every [And] and [Or] has its parentheses. There are quotes where there must be, so that
+// [Parse] makes the same tree of it, but it takes two "not" in a row for none.
 func String(e Expr) string {
 	var p printer
 	p.expr(e)
@@ -22,9 +22,26 @@ func OperandString(o Operand) string {
 	return p.String()
 }
 
+// Compiled writes a condition as Falco shows it, to the letter: only texts with blanks, quotes or
+// backslashes in them are in quotes, so that not all of it can be read again. [String] is for that.
+func Compiled(e Expr) string {
+	p := printer{asFalco: true}
+	p.expr(e)
+	return p.String()
+}
+
+// CompiledOperand writes an operand as Falco does, for example as a name in the JSON of alerts.
+func CompiledOperand(o Operand) string {
+	p := printer{asFalco: true}
+	p.operand(o)
+	return p.String()
+}
+
 // printer writes on one line.
 type printer struct {
 	strings.Builder
+	// asFalco has no quotes but those that Falco has.
+	asFalco bool
 	// asWritten keeps quotes that need not be, and how a literal was written.
 	asWritten bool
 }
@@ -39,7 +56,7 @@ func (p *printer) expr(e Expr) {
 		p.WriteString("not ")
 		p.expr(e.Term)
 	case *Macro:
-		if e.Name == "not" {
+		if e.Name == "not" && !p.asFalco {
 			p.WriteString("(not)") // before a blank it would be something else
 			return
 		}
@@ -137,6 +154,8 @@ func (p *printer) list(items []Operand, item func(Operand)) {
 
 func (p *printer) literal(l *Literal, inTransformer bool) {
 	switch {
+	case p.asFalco:
+		p.WriteString(falcoQuote(l.Text))
 	case p.asWritten && l.Raw != "" && strings.IndexFunc(l.Raw, isControl) < 0:
 		p.WriteString(l.Raw)
 	case l.Quoted && (inTransformer || p.asWritten):
@@ -155,13 +174,26 @@ func (p *printer) argument(arg string, present, quoted bool) {
 		return
 	}
 	p.WriteByte('[')
-	if quoted && p.asWritten || needsQuotes(arg, "[]\"'\\\b") {
+	switch {
+	case p.asFalco:
+		p.WriteString(falcoQuote(arg))
+	case quoted && p.asWritten || needsQuotes(arg, "[]\"'\\\b"):
 		p.WriteString(inQuotes(arg))
-	} else {
+	default:
 		p.WriteString(arg)
 	}
 	p.WriteByte(']')
 }
+
+// falcoQuote writes a text as Falco shows it.
+func falcoQuote(text string) string {
+	if !strings.ContainsAny(text, "\b\f\n\r\t \\\"'") {
+		return text
+	}
+	return `"` + falcoEscapes.Replace(text) + `"`
+}
+
+var falcoEscapes = strings.NewReplacer("\b", `\b`, "\f", `\f`, "\n", `\n`, "\r", `\r`, "\t", `\t`, `\`, `\\`, `"`, `\"`)
 
 // quote writes a text as the right side of a check: as it is, if it can be without quotes.
 func quote(text string) string {

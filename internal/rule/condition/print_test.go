@@ -216,6 +216,29 @@ func TestString(t *testing.T) {
 	}
 }
 
+func TestCompiled(t *testing.T) {
+	for text, want := range map[string]string{
+		`a.b in (x, "two words", 'it') and not m`:  `(a.b in (x, "two words", it) and not m)`,
+		`a.b regex "(x|y)" or a.b = "it's"`:        `(a.b regex (x|y) or a.b = "it's")`,
+		`a.b = "" and a.b = "x\\y" and a.b = "\t"`: `(a.b =  and a.b = "x\\y" and a.b = "\t")`,
+		`concat(a.b, "-", a.c["x"]) == "a=b"`:      `concat(a.b, -, a.c[x]) == a=b`,
+		`a.b startswith anyof ("a", b)`:            `a.b startswith anyof (a, b)`,
+		`m and not`:                                `(m and not)`,
+	} {
+		e, err := parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Compiled(e); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", text, got, want)
+		}
+	}
+	o, _, err := ParseOperand(&Text{Content: `join(", ", (a.b, "x"))`}, 0)
+	if err != nil || CompiledOperand(o) != `join(", ", (a.b, x))` {
+		t.Error(CompiledOperand(o), err)
+	}
+}
+
 func TestFormat(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"a.b=c and( d.e = 'f' )", "a.b = c and d.e = 'f'"},

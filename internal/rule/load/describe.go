@@ -81,7 +81,7 @@ func (d *describer) rule(c *compiledRule) document {
 		"condition_operators": operators.list(), "condition_fields": fields.list(),
 		"output_fields": orEmpty(c.outputFields), "exception_fields": orEmpty(c.exceptionFields),
 		"exception_names": names.list(), "exception_operators": comps.list(),
-		"condition_compiled": condition.String(c.condition), "output_compiled": r.output.s,
+		"condition_compiled": condition.Compiled(c.condition), "output_compiled": r.output.s,
 		"plugins": d.plugins(r.source, fields, c.outputFields, events),
 	}
 	if r.source != defaultSource {
@@ -130,7 +130,7 @@ func (d *describer) macro(m *compiledMacro) document {
 		"details": document{
 			"used": m.used, "macros": written.macros.list(), "lists": written.lists.list(),
 			"condition_operators": operators.list(), "condition_fields": fields.list(),
-			"condition_compiled": condition.String(m.condition), "plugins": []string{},
+			"condition_compiled": condition.Compiled(m.condition), "plugins": []string{},
 		},
 	}
 }

@@ -194,7 +194,7 @@ func (c *compiler) register(operand condition.Operand) error {
 			if err != nil {
 				return err
 			}
-			f := namedOperand{name: condition.OperandString(o), operand: compiled}
+			f := namedOperand{name: condition.CompiledOperand(o), operand: compiled}
 			if slices.Contains(clockTimes, o.Name) {
 				rawtime, err := match.CompileOperand(c.requests, &condition.Field{At: o.At, Name: "evt.rawtime"})
 				if err == nil {
@@ -215,7 +215,7 @@ func (c *compiler) register(operand condition.Operand) error {
 			if last {
 				c.template.names = c.template.names[:len(c.template.names)-1]
 			}
-			c.template.names = append(c.template.names, condition.OperandString(o))
+			c.template.names = append(c.template.names, condition.CompiledOperand(o))
 			last = true
 		}
 		return nil
