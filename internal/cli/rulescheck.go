@@ -204,6 +204,11 @@ func (c *rulesCheck) print(s *Streams, report *load.Report, described json.RawMe
 	for _, d := range notes {
 		p.diagnostic(d, p.paint(paintBold, "note"), "")
 	}
+	for _, f := range report.Files {
+		if f.LeftOut > 0 && !c.quiet {
+			p.line(p.paint(paintBold, visible(f.Name)), ": and ", countOf(f.LeftOut, "more warning"))
+		}
+	}
 	switch {
 	case p.err != nil:
 		return p.err
