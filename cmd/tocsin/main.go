@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	_ "time/tzdata" // for rules.time_zone, where the system has no zones
 
 	"github.com/tocsin-events/tocsin/internal/cli"
 )

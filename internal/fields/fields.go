@@ -6,9 +6,9 @@
 // Whoever wants fields says so first, with [Registry.Use], and then looks at the records of the
 // journal through a [View]. Nothing is extracted before somebody asks a View for a value. Then all
 // events of the record are asked about at once, for all fields that are in use, with one call of
-// each plugin; what it answers is shared by all who look at the same record. So there is one call
-// per record and plugin, however many subscriptions, sinks and fields there are, and none as long
-// as nobody asks.
+// each plugin, of all at the same time; what they answer is shared by all who look at the same
+// record. So there is one call per record and plugin, however many subscriptions, sinks and fields
+// there are, and none as long as nobody asks.
 //
 // Which plugin is asked depends on the event source of the event, which its type says: one that
 // has the field and extracts from that event source, first the plugin that the event came from.
@@ -76,7 +76,8 @@ type Record interface {
 // Options configure a Registry.
 type Options struct {
 	// Payload returns a payload that is kept outside of its event; the error wraps
-	// [fs.ErrNotExist] if it is not there any more. Nil: such events have no fields.
+	// [fs.ErrNotExist] if it is not there any more. It may be called several times at once. Nil:
+	// such events have no fields.
 	Payload func(ctx context.Context, ref string) ([]byte, error)
 	// Timeout bounds the time in which the plugins have to answer about a record.
 	Timeout time.Duration

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -65,7 +67,7 @@ func (r *Registry) columns(ctx context.Context, rec Record, names []string) []*c
 	}
 	l := newLoad(ctx, r, t, rec, together, len(names))
 	l.run()
-	if l.failed && len(together) > len(names) {
+	if l.failed.Load() && len(together) > len(names) {
 		// The fields of others are not to cost these their values.
 		l = newLoad(ctx, r, t, rec, names, len(names))
 		l.run()
@@ -92,9 +94,11 @@ type load struct {
 	plans   map[planKey]*plan
 	of      []*plan // of each event
 	jobs    []*job
-	calls   int
-	failed  bool // a call has
-	bytes   int64
+
+	// Jobs go on at the same time. Each writes other cells of the columns, and all of them these.
+	calls  atomic.Int64
+	failed atomic.Bool // a call has
+	bytes  atomic.Int64
 }
 
 func newLoad(ctx context.Context, r *Registry, t *table, rec Record, names []string, own int) *load {
@@ -162,9 +166,15 @@ func (l *load) run() {
 			}
 		}
 	}
-	for _, j := range l.jobs {
-		l.do(j)
+	if len(l.jobs) == 1 {
+		l.do(l.jobs[0])
+		return
 	}
+	var wg sync.WaitGroup
+	for _, j := range l.jobs {
+		wg.Go(func() { l.do(j) })
+	}
+	wg.Wait()
 }
 
 // plan finds out who is asked about an event.
@@ -334,7 +344,7 @@ func (l *load) answer(j *job, q question) bool {
 	if len(q.at) == 0 {
 		return true
 	}
-	l.calls++
+	l.calls.Add(1)
 	values, err := j.extractor.call(l.ctx, j.plugin, q.events, j.requests)
 	if err == nil {
 		err = l.store(j, q, values)
@@ -346,7 +356,7 @@ func (l *load) answer(j *job, q question) bool {
 		j.extractor.worked()
 		return true
 	}
-	l.failed = true
+	l.failed.Store(true)
 	if l.parent.Err() != nil {
 		l.miss(j, q.at, errInterrupted.Error(), nil, false)
 		return false
@@ -361,7 +371,7 @@ func (l *load) answer(j *job, q question) bool {
 		j.extractor.failed(why)
 		l.accuse(j, q.at, why)
 		return false
-	case l.own < len(l.names), l.calls >= maxCalls:
+	case l.own < len(l.names), l.calls.Load() >= maxCalls:
 	case len(q.at) == 1:
 		l.refuse(j, q.at[0], why)
 		return true
@@ -500,15 +510,16 @@ func (l *load) store(j *job, q question, v sourceplugin.Values) error {
 			}
 		}
 	}
-	l.bytes += int64(len(all))
+	bytes := int64(len(all))
 	for _, p := range parts {
-		l.bytes += int64(16*len(p.raw) + 128)
+		bytes += int64(16*len(p.raw) + 128)
 		if isText(p.field.Type) {
 			p.texts = p.raw
 		} else {
-			l.bytes += int64(48 * len(p.texts))
+			bytes += int64(48 * len(p.texts))
 		}
 	}
+	l.bytes.Add(bytes)
 	return nil
 }
 
@@ -539,7 +550,7 @@ func (l *load) keep() {
 		counted()
 		l.table.set(l.names[name], c)
 		if l.before[name] == nil {
-			l.bytes += int64(24 * len(c.cells))
+			l.bytes.Add(int64(24 * len(c.cells)))
 		}
 	}
 	if l.before[0] == nil {
@@ -553,7 +564,7 @@ func (l *load) keep() {
 	}
 	l.registry.mu.Lock()
 	defer l.registry.mu.Unlock()
-	l.registry.grow(l.table, l.bytes)
+	l.registry.grow(l.table, l.bytes.Load())
 }
 
 // count finds out what is missing of a column, and returns what makes that visible.
