@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -256,5 +257,39 @@ func TestRulesInputs(t *testing.T) {
 		if want := names.Replace(tc.want); code != tc.code || !strings.Contains(stderr, want) || want == "" && stderr != "" {
 			t.Errorf("%s: exit %d, want %d: %s", tc.args, code, tc.code, stderr)
 		}
+	}
+}
+
+// Ctrl-C ends both with what there is so far.
+func TestRulesInterrupted(t *testing.T) {
+	t.Parallel()
+	rules := save(t, "rules.yaml", tryRules)
+	for _, tc := range []struct {
+		command string
+		code    int
+		out     string
+		err     string
+	}{
+		{"run", exitOK, `"rule":"Order"`, "Events read: 3\n"},
+		{"try", exitIncomplete, "3 events, from ", "Stopped before the end."},
+	} {
+		ctx, stop := context.WithCancel(t.Context())
+		in, input := io.Pipe()
+		var out, errs strings.Builder
+		done := make(chan int)
+		go func() {
+			done <- Run(ctx, []string{"rules", tc.command, rules, "--events", "-"}, Streams{In: in, Out: &out, Err: &errs})
+		}()
+		// When the second part is taken the first was judged.
+		for _, part := range []string{cloudEvents(orders(time.Unix(1e9, 0), 3)), "{"} {
+			if _, err := input.Write([]byte(part)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop()
+		if code := <-done; code != tc.code || !strings.Contains(out.String(), tc.out) || !strings.Contains(errs.String(), tc.err) {
+			t.Errorf("%s: exit %d\n%s%s", tc.command, code, out.String(), errs.String())
+		}
+		input.Close()
 	}
 }

@@ -191,8 +191,8 @@ func (l *loader) parse(c *compiled, t *text, at *context) (condition.Expr, *text
 	}
 	p, ok := l.parsed[key]
 	if !ok || !sameOrigin(p.text, t) {
-		p.text = t
-		p.expr, p.err = condition.Parse(t.condition())
+		p.text, p.source = t, t.condition()
+		p.expr, p.err = condition.Parse(p.source)
 		l.parsed[key] = p
 	}
 	if p.err != nil {
@@ -232,9 +232,10 @@ type parsedKey struct {
 
 // parsedText is a condition that was parsed before.
 type parsedText struct {
-	text *text
-	expr condition.Expr
-	err  error
+	text   *text
+	source *condition.Text
+	expr   condition.Expr
+	err    error
 }
 
 // sameOrigin says whether two texts come from the same scalars.

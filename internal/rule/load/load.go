@@ -75,6 +75,10 @@ func Load(files []File, o Options) ([]*Rule, *Report) {
 	if !l.report.OK() || l.result == nil {
 		return nil, l.report
 	}
+	// Whoever keeps the rules does not want to keep the files, too.
+	for _, p := range l.parsed {
+		p.source.Origin = nil
+	}
 	return l.rules(), l.report
 }
 

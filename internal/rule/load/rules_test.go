@@ -69,6 +69,14 @@ func TestRules(t *testing.T) {
 	if len(rules) != 3 {
 		t.Fatalf("%d rules", len(rules))
 	}
+	for _, r := range rules {
+		condition.Walk(r.Condition, func(e condition.Expr) bool {
+			if e.Position().Text.Origin != nil {
+				t.Errorf("%s keeps its file", r.Name)
+			}
+			return true
+		})
+	}
 	one := rules[0]
 	text := condition.String(one.Condition)
 	one.Condition = nil
@@ -451,7 +459,7 @@ func TestBombs(t *testing.T) {
 			if r.OK() {
 				t.Error("loaded")
 			}
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > time.Minute {
 				t.Errorf("took %v", took)
 			}
 		})
@@ -464,7 +472,7 @@ func TestBombs(t *testing.T) {
 		if _, r := Load([]File{file("f", text)}, options()); !r.OK() {
 			t.Error(r.Err())
 		}
-		if took := time.Since(start); took > 20*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Errorf("%s: took %v", name, took)
 		}
 	}
@@ -480,7 +488,7 @@ func TestBombs(t *testing.T) {
 		if _, r := Load([]File{file("f", text)}, options()); r.OK() {
 			t.Errorf("%s: loaded", name)
 		}
-		if took := time.Since(start); took > 30*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Errorf("%s: took %v", name, took)
 		}
 	}

@@ -267,9 +267,11 @@ func (c *compiler) isField(text string) bool {
 	return checkField(&f, c.operands.requests) == nil
 }
 
+// unsafeField is true for fields that are warned about when they are compared with noValue: those
+// that Falco warns about, and the hub's own.
 func unsafeField(x condition.Operand) bool {
 	f, ok := x.(*condition.Field)
-	return ok && (strings.HasPrefix(f.Name, "ka.") || strings.HasPrefix(f.Name, "jevt."))
+	return ok && slices.ContainsFunc([]string{"ka.", "jevt.", "audit.", "event."}, func(p string) bool { return strings.HasPrefix(f.Name, p) })
 }
 
 func equality(op condition.Op) bool {

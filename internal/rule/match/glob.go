@@ -79,24 +79,30 @@ func upper(c byte) byte {
 }
 
 // bracket reads a bracket expression at the beginning of a pattern and says whether c is in it.
-// n is 0 if it is not closed.
+// n is 0 if it is not closed. With fold, ranges are compared in lower case; classes are as they
+// are. With a class that there is not nothing fits but what was found before it.
 func bracket(pattern string, c byte, fold bool) (n int, fits bool) {
 	i := 1
 	negated := i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^')
 	if negated {
 		i++
 	}
-	found := false
+	found, refused := false, false
 	for first := true; ; first = false {
 		if i >= len(pattern) {
 			return 0, false
 		}
 		if pattern[i] == ']' && !first {
-			return i + 1, found != negated
+			return i + 1, found != negated && !refused
 		}
 		if class, size := characterClass(pattern[i:]); size > 0 {
 			i += size
-			found = found || class(c) || fold && (class(lower(c)) || class(upper(c)))
+			switch {
+			case class != nil:
+				found = found || class(c)
+			case !found:
+				refused = true
+			}
 			continue
 		}
 		from, size := bracketByte(pattern[i:])
@@ -111,8 +117,7 @@ func bracket(pattern string, c byte, fold bool) (n int, fits bool) {
 			}
 			i += 1 + size
 		}
-		found = found || from <= c && c <= to ||
-			fold && (from <= lower(c) && lower(c) <= to || from <= upper(c) && upper(c) <= to)
+		found = found || from <= c && c <= to || fold && lower(from) <= lower(c) && lower(c) <= lower(to)
 	}
 }
 
@@ -130,17 +135,17 @@ func bracketByte(pattern string) (c byte, size int) {
 	return pattern[0], 1
 }
 
-// characterClass reads [:name:]. The size is 0 for what is none.
+// characterClass reads [:name:]. The size is 0 for what is none, and class nil for one that there
+// is not.
 func characterClass(pattern string) (class func(byte) bool, size int) {
 	if !strings.HasPrefix(pattern, "[:") {
 		return nil, 0
 	}
 	name, _, closed := strings.Cut(pattern[2:], ":]")
-	class = classes[name]
-	if !closed || class == nil {
+	if !closed || strings.Trim(name, "abcdefghijklmnopqrstuvwxy") != "" {
 		return nil, 0
 	}
-	return class, len("[:") + len(name) + len(":]")
+	return classes[name], len("[:") + len(name) + len(":]")
 }
 
 var classes = map[string]func(byte) bool{
