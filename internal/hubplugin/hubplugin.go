@@ -69,7 +69,8 @@ func version() string {
 func New() *plugin.Plugin {
 	return plugin.New(Info(), func(_ context.Context, c Config) (*hubPlugin, error) {
 		c = c.withEnvironment()
-		if _, err := c.subscription(); err != nil {
+		// Who only extracts fields needs neither a hub nor a token.
+		if err := c.check(); err != nil {
 			return nil, err
 		}
 		return &hubPlugin{config: c}, nil

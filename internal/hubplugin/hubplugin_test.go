@@ -11,8 +11,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,14 +29,15 @@ import (
 	"github.com/tocsin-events/tocsin/internal/websocket"
 	"github.com/tocsin-events/tocsin/plugin"
 	"github.com/tocsin-events/tocsin/plugin/plugintest"
+	"github.com/tocsin-events/tocsin/rules"
 )
 
 // The plugin does all that the kit for plugins asks of one, with a real hub.
 func TestKit(t *testing.T) {
 	o := plugintest.Options{
-		BadConfigs: []string{`{"address":"ftp://x"}`, `{"addresses":"x"}`, `{"token":"a","token_file":"b"}`, `{"token_file":"/nowhere"}`, `{"types":["a b"]}`, `{"max_event_bytes":1}`},
+		BadConfigs: []string{`{"address":"ftp://x"}`, `{"addresses":"x"}`, `{"token":"a","token_file":"b"}`, `{"types":["a b"]}`, `{"max_event_bytes":1}`},
 		BadParams: []string{
-			"kv-v2/*", `{"addresses":"x"}`, `{"types":"x"}`, `{"token":"wrong"}`, `{"since":"yesterday"}`, `{"filter":"what"}`, "http://127.0.0.1:1?token=secret",
+			"kv-v2/*", `{"addresses":"x"}`, `{"token_file":"/nowhere"}`, `{"token":"a b"}`, `{"types":"x"}`, `{"token":"wrong"}`, `{"since":"yesterday"}`, `{"filter":"what"}`, "http://127.0.0.1:1?token=secret",
 			"http://127.0.0.1:1?x=y", "http://127.0.0.1:1?follow=perhaps", "http://user@127.0.0.1:1",
 		},
 		Params: `{"types":["app/*"],"since":"oldest","follow":false}`,
@@ -466,6 +469,12 @@ func TestWildHubs(t *testing.T) {
 		say(c)
 		_, _ = io.Copy(io.Discard, c)
 	}
+	var gaps atomic.Int64
+	t.Cleanup(func() {
+		if n := gaps.Load(); n < 1 || n > 200 {
+			t.Errorf("the hub that only has gaps was asked %d times", n)
+		}
+	})
 	frame := func(op byte, payload []byte) []byte {
 		b := []byte{0x80 | op, 127, 0, 0, 0, 0, byte(len(payload) >> 24), byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload))}
 		return append(b, payload...)
@@ -480,6 +489,9 @@ func TestWildHubs(t *testing.T) {
 		}),
 		"length": fakeHub(t, func(w http.ResponseWriter, r *http.Request) {
 			accept(w, r, func(c net.Conn) { c.Write([]byte{0x81, 127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) })
+		}),
+		"gaps": fakeHub(t, func(w http.ResponseWriter, r *http.Request) {
+			accept(w, r, func(c net.Conn) { gaps.Add(1); c.Write([]byte{0x88, 2, 0x11, 0x3a}) })
 		}),
 		"no JSON": fakeHub(t, func(w http.ResponseWriter, r *http.Request) {
 			accept(w, r, func(c net.Conn) { c.Write(frame(1, []byte("no JSON"))) })
@@ -542,4 +554,29 @@ func TestGiantEvents(t *testing.T) {
 		}
 		return r.own[len(r.own)-1].Type != TypeGap
 	})
+}
+
+// The rules that the program ships ask for nothing that Falco and the plugin have not.
+func TestFieldsOfShippedRules(t *testing.T) {
+	has := map[string]bool{}
+	for _, f := range known() {
+		has[f.Name] = true
+	}
+	asked := 0
+	for _, name := range rules.Names() {
+		content, ok := rules.Content(name)
+		if !ok {
+			t.Fatal(name)
+		}
+		for _, m := range regexp.MustCompile(`(?m)(^ *#.*$)|\b((event|audit|json|jevt)\.[a-z_.]*[a-z_])`).FindAllStringSubmatch(string(content), -1) {
+			if field := m[2]; field != "" {
+				if asked++; !has[field] {
+					t.Errorf("%s asks for %s, which the plugin has not", name, field)
+				}
+			}
+		}
+	}
+	if asked < 100 {
+		t.Errorf("%d fields were found", asked)
+	}
 }

@@ -151,12 +151,21 @@ type subscription struct {
 	options   client.Options
 }
 
-// subscription checks the config, and returns what it asks for.
-func (c *Config) subscription() (*subscription, error) {
+// check says what is wrong with the config, as far as it alone tells.
+func (c *Config) check() error {
 	if c.Token != "" && c.TokenFile != "" {
-		return nil, errTokenTwice
+		return errTokenTwice
 	}
 	if _, err := address.Parse(c.Address); err != nil {
+		return err
+	}
+	_, _, err := selection(c.Types, c.Filter)
+	return err
+}
+
+// subscription returns what the config asks for, with the token as it is now.
+func (c *Config) subscription() (*subscription, error) {
+	if err := c.check(); err != nil {
 		return nil, err
 	}
 	token, err := c.token()

@@ -87,6 +87,7 @@ type stream struct {
 	noted     time.Time // when trouble was logged last
 	trouble   string    // and which; "" when all is well
 	refused   bool      // since it was connected
+	gapped    time.Time // when a gap was told
 }
 
 // Open implements [plugin.Opener].
@@ -226,6 +227,12 @@ func (s *stream) notice(n client.Notice) {
 		s.log.Info("The hub is connected again; its events go on behind the last one.")
 	case client.Gap:
 		s.gap("Events are missing: the hub does not have them any more.", n.Err)
+		// The next attempt follows at once, which must not be for ever.
+		if now := time.Now(); now.Sub(s.gapped) > minGap {
+			s.gapped = now
+		} else {
+			s.sleep(minGap)
+		}
 	}
 }
 
@@ -239,7 +246,11 @@ func (s *stream) gap(message string, err error) {
 	s.plugin.counts.gaps.Add(1)
 	s.log.Error(message, "reason", err)
 	s.own(TypeGap, message, err)
+	s.flush() // on a quiet hub nothing may follow for long
 }
+
+// minGap is how far gaps are apart, at least, but for the first two.
+const minGap = time.Second
 
 // own adds an event of the plugin itself.
 func (s *stream) own(eventType, message string, err error) {
@@ -326,7 +337,12 @@ func (s *stream) pause(failures int, err error) bool {
 	if final(err) {
 		d = min(maxRefused, minRefused<<min(failures, 10))
 	}
-	timer := time.NewTimer(d/2 + rand.N(d/2+1))
+	return s.sleep(d/2 + rand.N(d/2+1))
+}
+
+// sleep returns false when the stream is closed meanwhile.
+func (s *stream) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

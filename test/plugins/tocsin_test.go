@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -118,6 +119,24 @@ func TestTocsinInFalco(t *testing.T) {
 		Feed:   []plugin.Event{{Data: []byte("{}")}, {Data: nil}, {Data: []byte(strings.Repeat("[", 100_000))}},
 	})
 	t.Run("fields", func(t *testing.T) { sameFields(t, hub, library, all) })
+	// The rules that come with the program raise the same alerts about what comes by this way.
+	t.Run("rules", func(t *testing.T) {
+		run := func(args ...string) string {
+			command := exec.Command(hub, append([]string{"rules", "run", "builtin:vault", "--time-zone", "UTC"}, args...)...)
+			var errs bytes.Buffer
+			command.Stderr = &errs
+			out, err := command.Output()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, &errs)
+			}
+			return string(out)
+		}
+		want := run("--audit", "../../internal/auditlog/testdata/openbao-audit-small.jsonl", "--audit-name", "bao")
+		got := run("--plugin", library, "--config", string(own), "--open", `{"since":"oldest","follow":false}`)
+		if got != want || strings.Count(want, "\n") < 5 {
+			t.Errorf("%s\ninstead of\n%s", got, want)
+		}
+	})
 }
 
 // sameFields compares fields that the library extracts, with no hub, with those of the hub's own
