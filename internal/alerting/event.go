@@ -16,6 +16,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/rule/load"
 	"github.com/tocsin-events/tocsin/internal/severity"
+	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
 // RulesPath begins the paths of alerts, and of what there is to do with rules: whoever may
@@ -36,8 +37,9 @@ const (
 	MetadataTechniques  = "mitre_techniques" // separated by commas
 )
 
-// maxSlug bounds what is behind "alert/" in the type of an alert.
-const maxSlug = 80
+// maxSlug bounds what is behind "alert/" in the type of an alert, which fits the smallest limit of
+// types then.
+const maxSlug = 56
 
 // slug is a name as a part of types and paths: its letters and digits of ASCII in lower case, all
 // else a hyphen.
@@ -96,8 +98,11 @@ type maker struct {
 	limits   event.Limits
 }
 
-// How much of a text is kept. The least is what is tried last when an event is too large.
-var textBounds = []int{64 << 10, 4 << 10, 256, 32}
+// How much of a text is kept. The least is what is tried last when an event is too large; it has
+// no lists.
+var textBounds = []int{64 << 10, 4 << 10, 256, 32, leastText}
+
+const leastText = 16
 
 const maxOutputMetadata = 2 << 10 // of the output, in the metadata
 
@@ -124,34 +129,36 @@ func (m *maker) build(a *rule.Alert, slug string, most int) *event.Event {
 		cause = new(event.Event)
 	}
 	e.Namespace = cause.Namespace
-	set := func(key, value string, most int) {
-		if value != "" {
-			e.Metadata.Set(key, cut(value, most))
+	least := min(most, maxOutputMetadata)
+	set := func(key, value string) { // in the order of importance
+		if value != "" && len(e.Metadata) < m.limits.MaxMetadataKeys {
+			e.Metadata.Set(key, cut(value, least))
 		}
 	}
-	least := min(most, maxOutputMetadata)
-	set(event.MetadataPath, e.Path, len(e.Path))
-	set(severity.MetadataPriority, a.Rule.Priority.String(), least)
-	set(severity.MetadataRule, a.Rule.Name, least)
-	set(severity.MetadataOutput, a.Output, least)
-	set(severity.MetadataKey, keyText(a.Key), least)
-	set(MetadataTags, strings.Join(a.Rule.Tags, ","), least)
-	tactics, techniques := mitre(a.Rule.Tags)
-	set(MetadataTactics, strings.Join(tactics, ","), least)
-	set(MetadataTechniques, strings.Join(techniques, ","), least)
-	set(MetadataEventSource, a.Rule.Source, least)
-	set(MetadataEventID, cause.ID, least)
-	set(MetadataEventType, cause.Type, least)
-	set(MetadataEventPath, cause.Path, least)
-	set(MetadataCount, strconv.Itoa(a.Count), least)
+	e.Metadata.Set(event.MetadataPath, e.Path)
+	set(severity.MetadataPriority, a.Rule.Priority.String())
+	set(severity.MetadataRule, a.Rule.Name)
+	set(severity.MetadataOutput, a.Output)
+	set(MetadataCount, strconv.Itoa(a.Count))
 	if a.Suppressed > 0 {
-		set(MetadataSuppressed, strconv.Itoa(a.Suppressed), least)
+		set(MetadataSuppressed, strconv.Itoa(a.Suppressed))
 	}
+	set(severity.MetadataKey, keyText(a.Key))
+	set(MetadataEventID, cause.ID)
+	set(MetadataEventType, cause.Type)
+	set(MetadataEventPath, cause.Path)
+	set(MetadataEventSource, a.Rule.Source)
+	set(MetadataTags, joined(a.Rule.Tags, least))
+	tactics, techniques := mitre(a.Rule.Tags)
+	set(MetadataTactics, joined(tactics, least))
+	set(MetadataTechniques, joined(techniques, least))
 	number, _ := a.Rule.Priority.Number()
 	e.Extensions.SetJSON("severitynumber", strconv.Itoa(number))
 	e.Extensions.Set("severitytext", a.Rule.Priority.String())
-	if parent, ok := cause.Extensions.Text("traceparent"); ok && len(parent) <= most {
-		e.Extensions.Set("traceparent", parent)
+	if parent, ok := cause.Extensions.Text("traceparent"); ok {
+		if _, ok := tracecontext.ParseTraceparent(parent); ok {
+			e.Extensions.Set("traceparent", parent)
+		}
 	}
 	e.Data = m.data(a, most)
 	return e
@@ -171,7 +178,11 @@ func (m *maker) data(a *rule.Alert, most int) []byte {
 	dst = append(dst, `,"source":`...)
 	dst = text(dst, a.Rule.Source)
 	dst = append(dst, `,"tags":[`...)
-	for i, tag := range a.Rule.Tags {
+	tags, fields, key, ids := a.Rule.Tags, a.Fields, a.Key, a.EventIDs[:min(len(a.EventIDs), max(1, most/8))]
+	if most == leastText {
+		tags, fields, key, ids = nil, nil, nil, nil
+	}
+	for i, tag := range tags {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
@@ -180,7 +191,7 @@ func (m *maker) data(a *rule.Alert, most int) []byte {
 	dst = append(dst, `],"time":"`...)
 	dst = a.Time.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000000Z")
 	dst = append(dst, `","output_fields":{`...)
-	for i, f := range a.Fields {
+	for i, f := range fields {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
@@ -194,9 +205,9 @@ func (m *maker) data(a *rule.Alert, most int) []byte {
 		dst = append(dst, `,"suppressed":`...)
 		dst = strconv.AppendInt(dst, int64(a.Suppressed), 10)
 	}
-	if len(a.Key) > 0 {
+	if len(key) > 0 {
 		dst = append(dst, `,"key":{`...)
-		for i, k := range a.Key {
+		for i, k := range key {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
@@ -210,7 +221,7 @@ func (m *maker) data(a *rule.Alert, most int) []byte {
 		dst = append(dst, `,"summary":true`...)
 	}
 	dst = append(dst, `,"event_ids":[`...)
-	for i, id := range a.EventIDs[:min(len(a.EventIDs), max(1, most/8))] {
+	for i, id := range ids {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
@@ -232,6 +243,20 @@ func appendValue(dst, value []byte, most int) []byte {
 	return append(dst, "null"...)
 }
 
+// joined returns texts, separated by commas; little more than so many bytes.
+func joined(list []string, most int) string {
+	var b strings.Builder
+	for i, s := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if b.WriteString(s[:min(len(s), most)]); b.Len() > most {
+			break
+		}
+	}
+	return b.String()
+}
+
 // keyText is a key for people.
 func keyText(key []rule.KeyValue) string {
 	var b strings.Builder
@@ -247,12 +272,16 @@ func keyText(key []rule.KeyValue) string {
 // cut returns valid UTF-8 of at most so many bytes, and an ellipsis if something is missing.
 func cut(s string, most int) string {
 	const ellipsis = "…"
+	long := len(s) > most
+	if long {
+		s = s[:most]
+	}
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
-	if len(s) <= most {
+	if !long && len(s) <= most {
 		return s
 	}
-	end := max(0, most-len(ellipsis))
-	for end > 0 && !utf8.RuneStart(s[end]) {
+	end := min(len(s), max(0, most-len(ellipsis)))
+	for end > 0 && end < len(s) && !utf8.RuneStart(s[end]) {
 		end--
 	}
 	return s[:end] + ellipsis

@@ -146,3 +146,36 @@ func TestRulesRunPlugins(t *testing.T) {
 		}
 	}
 }
+
+// Tests of rules about events of a plugin, of a capture and inline.
+func TestRulesTestPlugin(t *testing.T) {
+	t.Parallel()
+	plugin := kubernetesPlugin(t)
+	rules, err := filepath.Abs("testdata/rules/falco-real.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scap, err := filepath.Abs("../capture/testdata/falco-real.scap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := save(t, "k8s.test.yaml", `
+rules: `+rules+`
+tests:
+  - name: the capture
+    events: [{capture: `+scap+`}]
+    expect: [{rule: Record everything, count: 10, fields: {evt.source: k8s_audit}}]
+    others: allowed
+  - name: one event
+    events:
+      - event: {type: falco/k8s_audit, data: {auditID: a, verb: create, user: {username: eve}}}
+      - event: {type: shop/order}
+    expect: [{rule: Record everything, contains: [verb=create, user=eve]}]
+`)
+	if code, stdout, stderr := run(t, "rules", "test", tests, "--plugin", plugin); code != exitOK {
+		t.Fatalf("exit %d: %s%s", code, stdout, stderr)
+	}
+	if code, stdout, _ := run(t, "rules", "test", tests); code != exitError || !strings.Contains(stdout, "FAIL") {
+		t.Fatalf("exit %d without the plugin: %s", code, stdout)
+	}
+}

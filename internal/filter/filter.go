@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-bexpr/grammar"
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/severity"
 	"github.com/tocsin-events/tocsin/internal/spelling"
 )
 
@@ -35,7 +36,8 @@ const (
 // selector is decided when it is compiled, so matching cannot fail. A Filter is
 // immutable and safe for concurrent use.
 //
-// Beside them stands field["NAME"], or field["NAME[ARGUMENT]"], for what a plugin extracts of
+// Beside them stands priority, of alerts as their rules say it ("Critical"), "" of other events, and
+// field["NAME"], or field["NAME[ARGUMENT]"], for what a plugin extracts of
 // an event; see [CompileFields].
 type Filter struct {
 	text   string
@@ -107,12 +109,22 @@ var textSelectors = map[string]func(*event.Event) string{
 	"namespace":  func(e *event.Event) string { return e.Namespace },
 	"operation":  func(e *event.Event) string { s, _ := e.Metadata.Text(event.MetadataOperation); return s },
 	"data_path":  func(e *event.Event) string { s, _ := e.Metadata.Text(event.MetadataDataPath); return s },
+	"priority":   priority,
 	"source_plugin_mount": func(e *event.Event) string {
 		if e.Plugin == nil {
 			return ""
 		}
 		return e.Plugin.MountPath
 	},
+}
+
+// priority returns that of an alert.
+func priority(e *event.Event) string {
+	if !strings.HasPrefix(e.Type, severity.AlertTypes) {
+		return ""
+	}
+	s, _ := e.Metadata.Text(severity.MetadataPriority)
+	return s
 }
 
 const localSelector = "source_plugin_is_local"

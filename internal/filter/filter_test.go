@@ -254,5 +254,22 @@ func ExampleCompile() {
 	fmt.Println(err)
 	// Output:
 	// event_type contains "kv-v2" and operation == "data-write" <nil>
-	// filter: has an unknown selector "path"; there are data_path, event_type, field["..."], namespace, operation, source_plugin_is_local, source_plugin_mount
+	// filter: has an unknown selector "path"; there are data_path, event_type, field["..."], namespace, operation, priority, source_plugin_is_local, source_plugin_mount
+}
+
+func TestPriority(t *testing.T) {
+	f, err := Compile(`priority == "Critical" or priority == "Alert"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		eventType, priority string
+		want                bool
+	}{{"alert/x", "Critical", true}, {"alert/x", "Warning", false}, {"alert/x", "", false}, {"app/x", "Critical", false}} {
+		e := &event.Event{Type: tt.eventType}
+		e.Metadata.Set("priority", tt.priority)
+		if got := f.Match(e); got != tt.want {
+			t.Errorf("%+v: %v", tt, got)
+		}
+	}
 }

@@ -48,7 +48,8 @@ const (
 )
 
 // AppendEvent appends what a person looks for first, in one line without a newline: when,
-// what, where, and the rest of the metadata, and at the end the position, unless it is "".
+// what, where, and the rest of the metadata, and at the end the position, unless it is "". Of an
+// alert it is how bad it is and what the rule says.
 func AppendEvent(b []byte, e *event.Event, position string, colours bool) []byte {
 	styled := func(b []byte, style, text string) []byte {
 		if !colours {
@@ -63,6 +64,19 @@ func AppendEvent(b []byte, e *event.Event, position string, colours bool) []byte
 		kind += strings.Repeat(" ", n)
 	}
 	b = styled(b, bold, kind)
+	if output, ok := e.Metadata.Text("output"); ok && strings.HasPrefix(e.Type, "alert/") {
+		priority, _ := e.Metadata.Text("priority")
+		b = append(b, "  "...)
+		b = styled(b, bold, Visible(priority))
+		b = append(b, ": "...)
+		b = append(b, Visible(output)...)
+		if held, ok := e.Metadata.Text("suppressed"); ok {
+			b = append(b, "  "...)
+			b = styled(b, dim, "suppressed=")
+			b = append(b, Visible(held)...)
+		}
+		return withPosition(b, position, styled)
+	}
 	path := e.Path
 	if dataPath, ok := e.Metadata.Text(event.MetadataDataPath); ok {
 		path = dataPath
@@ -78,6 +92,10 @@ func AppendEvent(b []byte, e *event.Event, position string, colours bool) []byte
 		b = styled(b, dim, Visible(f.Key)+"=")
 		b = append(b, Visible(f.Value)...)
 	}
+	return withPosition(b, position, styled)
+}
+
+func withPosition(b []byte, position string, styled func(b []byte, style, text string) []byte) []byte {
 	if position != "" {
 		b = append(b, "  "...)
 		b = styled(b, dim, position)

@@ -51,6 +51,17 @@ func TestAppendEvent(t *testing.T) {
 	}
 }
 
+func TestAppendAlert(t *testing.T) {
+	e := &event.Event{
+		Type: "alert/a-rule", Path: "sys/rules/a-rule", Time: time.Date(2026, 3, 4, 5, 6, 7, 0, time.Local),
+		Metadata: event.Fields{{Key: "output", Value: "by \x1b[2Jme"}, {Key: "priority", Value: "Warning"}, {Key: "suppressed", Value: "3"}},
+	}
+	const want = "2026-03-04 05:06:07.000  alert/a-rule            Warning: by \ufffd[2Jme  suppressed=3  0a1"
+	if got := string(AppendEvent(nil, e, "0a1", false)); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
 func TestIs(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	if err != nil {
@@ -71,6 +82,7 @@ func TestIs(t *testing.T) {
 
 func FuzzAppendEvent(f *testing.F) {
 	f.Add("kv-v2/data-write", "secret/x\x1b[31m", "k", "\u009b2J\n")
+	f.Add("alert/x", "secret/x", "output", "\u009b2J\n")
 	f.Fuzz(func(t *testing.T, kind, path, key, value string) {
 		e := &event.Event{Type: kind, Path: path, Namespace: path, Metadata: event.Fields{{Key: key, Value: value}}}
 		line := string(AppendEvent(nil, e, "", false))

@@ -33,6 +33,7 @@ var madeLater = map[string]bool{
 	"tocsin_plugin_crashes_total":    true,
 	"tocsin_audit_requests_total":    true,
 	"tocsin_schema_violations_total": true,
+	"tocsin_rules_events_total":      true,
 
 	"tocsin_fields_extract_calls_total":    true,
 	"tocsin_fields_extracted_events_total": true,
@@ -100,6 +101,7 @@ func TestDocumentedMetrics(t *testing.T) {
 	sink.Name, sink.Type, sink.Webhook.URL = "hook", config.SinkTypeWebhook, "https://hooks.example.com"
 	sink.Events.Types = []string{"none"} // nothing is sent
 	c.Sinks = append(c.Sinks, sink)
+	c.Rules.Builtin = []config.RuleSet{config.RulesVault}
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}

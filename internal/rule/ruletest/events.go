@@ -19,6 +19,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/capture"
 	"github.com/tocsin-events/tocsin/internal/falcoevent"
+	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 )
 
@@ -230,7 +231,29 @@ func (p *player) event(v map[string]any, _ string) error {
 			}
 		}
 	}
+	p.ofPlugin(e)
 	return p.checked(e)
+}
+
+// ofPlugin completes an event of the type "falco/<event source>" with what those of the plugin have
+// that is the source.
+func (p *player) ofPlugin(e *event.Event) {
+	source := rule.SourceOf(e)
+	for _, d := range p.plugins {
+		if !strings.HasPrefix(e.Type, falcoevent.TypePrefix) || !d.Capabilities.Source || d.EventSource != source {
+			continue
+		}
+		o := falcoevent.NewOrigin("test", "", "", d)
+		for f := range o.Metadata.All() {
+			if _, ok := e.Metadata.Get(f.Key); !ok && (f.Key != event.MetadataPath || e.Path == "") {
+				e.Metadata.Set(f.Key, f.Value)
+			}
+		}
+		if e.Path == "" {
+			e.Path = o.Path
+		}
+		return
+	}
 }
 
 // checked takes an event that a test has made.
