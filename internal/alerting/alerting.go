@@ -113,7 +113,7 @@ type Alerting struct {
 	run      *rule.Run
 	at       journal.Position // behind the last event whose alerts are durable
 	last     time.Time        // when that was recorded
-	restored []byte           // memory of before the start that no run has got yet
+	restored []byte           // memory of before the start that not all rules have got yet; nil once something was judged
 	repeats  map[string]bool  // ids of alerts behind the stored cursor
 	scanned  journal.Position // up to there
 	out      []*event.Event

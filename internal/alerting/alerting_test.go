@@ -491,6 +491,30 @@ func TestWaitingForPlugins(t *testing.T) {
 	}
 }
 
+// What their windows remember is there again when the plugin is known again after a start, even if
+// the hub was stopped before.
+func TestMemoryWaitsForPlugins(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, fakeRule+"  window: {count: 2, within: 1h}\n")
+	plugin := fieldstest.New()
+	from := fieldstest.NewSource("fake", plugin)
+	s.o.Fields.Add(from)
+	a, stop := s.start()
+	s.append(fieldstest.Event(`{"number": 6, "text": "first"}`))
+	s.judged(a)
+	stop()
+	for range 2 {
+		s.o.Fields, from = fields.New(fields.Options{}), fieldstest.NewSource("fake", nil)
+		s.o.Fields.Add(from)
+		stop()
+		a, stop = s.start()
+		eventually(t, "the rule waits", func() bool { return a.Status().State == "waiting" })
+	}
+	from.Set(plugin)
+	s.append(fieldstest.Event(`{"number": 7, "text": "second"}`))
+	eventually(t, "an alert about both", func() bool { return outputs(s.alerts()) == "second" })
+}
+
 // But not for ever.
 func TestPatienceEnds(t *testing.T) {
 	t.Parallel()

@@ -251,7 +251,7 @@ func (a *Alerting) take(ctx context.Context, b *journal.Batch) error {
 
 // passed notes that all alerts up to a place are durable.
 func (a *Alerting) passed(at journal.Position, recorded time.Time) {
-	a.at, a.last, a.dirty = at, recorded, true
+	a.at, a.last, a.dirty, a.restored = at, recorded, true, nil
 	if a.repeats != nil && at.Compare(a.scanned) >= 0 {
 		a.repeats = nil
 	}
@@ -385,7 +385,7 @@ func (a *Alerting) advance(ctx context.Context) error {
 	if err := a.flush(ctx); err != nil {
 		return err
 	}
-	a.midway, a.dirty = false, true
+	a.midway, a.dirty, a.restored = false, true, nil
 	return nil
 }
 
@@ -415,7 +415,7 @@ func (a *Alerting) save(ctx context.Context) {
 	begun := a.o.now()
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	err := a.state.save(ctx, a.at, a.run.Snapshot())
+	err := a.state.save(ctx, a.at, a.memory())
 	a.noteSaving("store how far the rules are", err)
 	a.savedAt = a.o.now()
 	a.pauseFor = savePause(a.savedAt.Sub(begun))

@@ -247,10 +247,7 @@ func (a *Alerting) swap(ctx context.Context) error {
 
 // handOver gives what windows and throttles remember to another run.
 func (a *Alerting) handOver(ctx context.Context, run *rule.Run) error {
-	memory := a.restored
-	if a.run != nil {
-		memory = a.run.Snapshot()
-	}
+	memory := a.memory()
 	if len(memory) > 0 {
 		lost, err := run.Restore(memory)
 		if err != nil {
@@ -267,12 +264,23 @@ func (a *Alerting) handOver(ctx context.Context, run *rule.Run) error {
 			}
 		}
 	}
-	a.restored = nil
+	if len(run.Set().Waiting()) == 0 {
+		a.restored = nil
+	}
 	if a.run != nil {
 		a.stats.closed(a.run.Stats(), a.run.EventsOf())
 		a.run.Close()
 	}
 	return nil
+}
+
+// memory returns what windows and throttles remember. As long as nothing was judged since the start
+// that is what was stored, with the memory of the rules that wait for plugins.
+func (a *Alerting) memory() []byte {
+	if a.restored != nil || a.run == nil {
+		return a.restored
+	}
+	return a.run.Snapshot()
 }
 
 // mustWait says whether events are held back, because rules wait for plugins that are not known

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unsafe"
 )
 
@@ -82,8 +83,43 @@ func newHostHandler() *hostHandler {
 // Enabled implements [slog.Handler].
 func (h *hostHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
 
+// maxMessages is how many messages there can be in a second: code that panics does so with each
+// event, and the logs of hosts have no bounds.
+const maxMessages = 100
+
+// rate counts the messages of a second.
+var rate struct {
+	sync.Mutex
+	second  int64
+	count   int
+	skipped int
+}
+
+// allow says whether a message may be written, and how many were not before it.
+func allow(now time.Time) (skipped int, ok bool) {
+	rate.Lock()
+	defer rate.Unlock()
+	if s := now.Unix(); s != rate.second {
+		rate.second, rate.count = s, 0
+	}
+	if rate.count++; rate.count > maxMessages {
+		rate.skipped++
+		return 0, false
+	}
+	skipped, rate.skipped = rate.skipped, 0
+	return skipped, true
+}
+
 // Handle implements [slog.Handler].
 func (h *hostHandler) Handle(ctx context.Context, r slog.Record) error {
+	skipped, ok := allow(time.Now())
+	if !ok {
+		return nil
+	}
+	if skipped > 0 {
+		r = r.Clone()
+		r.AddAttrs(slog.Int("messages left out before", skipped))
+	}
 	h.into.Lock()
 	h.into.Reset()
 	err := h.text.Handle(ctx, r)

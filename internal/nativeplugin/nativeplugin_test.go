@@ -3,12 +3,16 @@
 package nativeplugin_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 
 	"go.uber.org/goleak"
@@ -232,5 +236,53 @@ func TestFailures(t *testing.T) {
 	}
 	if got := text(nativeplugin.TextOf(nativeplugin.RequiredAPI)) + fmt.Sprint(nativeplugin.ID()); got != "3.2.01073742100" {
 		t.Error(got)
+	}
+}
+
+// Code that panics with each event does not fill the log of the host.
+func TestLogIsBounded(t *testing.T) {
+	state, rc := initialise("{}")
+	if rc != nativeplugin.Success {
+		t.Fatal(rc)
+	}
+	defer nativeplugin.Destroy(state)
+	stream, _ := open(state, `{"count":1}`)
+	defer nativeplugin.Close(state, stream)
+	var event []byte
+	for event == nil {
+		if events, _ := batch(t, state, stream); len(events) > 0 {
+			event = events[0]
+		}
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for s := bufio.NewScanner(read); s.Scan(); {
+			if strings.Contains(s.Text(), "The plugin has panicked.") {
+				lines.Add(1)
+			}
+		}
+	}()
+	before := os.Stderr
+	os.Stderr = write
+	start := time.Now()
+	// Those of this second may have been for other tests.
+	for i := 0; i < 2000 || lines.Load() == 0 && time.Since(start) < 30*time.Second; i++ {
+		if _, _, rc := extract(state, event, 14, "panic"); rc != nativeplugin.Failure {
+			t.Fatal(rc)
+		}
+	}
+	seconds := int64(time.Since(start)/time.Second) + 2
+	os.Stderr = before
+	write.Close()
+	<-done
+	read.Close()
+	if n := lines.Load(); n < 1 || n > 100*seconds {
+		t.Errorf("%d messages in %d seconds", n, seconds)
 	}
 }
