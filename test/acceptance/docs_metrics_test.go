@@ -34,6 +34,7 @@ var madeLater = map[string]bool{
 	"tocsin_audit_requests_total":    true,
 	"tocsin_schema_violations_total": true,
 	"tocsin_rules_events_total":      true,
+	"tocsin_rules_alerts_total":      true,
 
 	"tocsin_fields_extract_calls_total":    true,
 	"tocsin_fields_extracted_events_total": true,
