@@ -454,6 +454,19 @@ func TestDirectories(t *testing.T) {
 	}
 	write("d.yaml", ruleText("y", `event.type = "app/b"`, ""))
 	eventually(t, "the new file is loaded", func() bool { return len(a.Status().Rules) == 2 })
+	d := filepath.Join(dir, "d.yaml")
+	if err := errors.Join(os.Rename(d, d+".target"), os.Symlink(d+".target", d)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Reload(t.Context(), ReasonRequest, trail.Who{}); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(d+".target", d+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Reload(t.Context(), ReasonRequest, trail.Who{}); err == nil || len(a.Status().Rules) != 2 {
+		t.Errorf("a link to nothing takes rules away: %v, %d rules", err, len(a.Status().Rules))
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -513,6 +526,29 @@ func TestMemoryWaitsForPlugins(t *testing.T) {
 	from.Set(plugin)
 	s.append(fieldstest.Event(`{"number": 7, "text": "second"}`))
 	eventually(t, "an alert about both", func() bool { return outputs(s.alerts()) == "second" })
+}
+
+// Rules that ask for a field that the plugin turns out not to have are refused once, and again only
+// when something has changed.
+func TestRefusedForAPlugin(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, strings.ReplaceAll(fakeRule, "fake.number", "fake.nothing"))
+	s.o.Reload = -1
+	from := fieldstest.NewSource("fake", nil)
+	s.o.Fields.Add(from)
+	a, err := New(s.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tried plugins
+	a.loadForPlugins(t.Context(), &tried)
+	from.Set(fieldstest.New())
+	for range 5 {
+		a.loadForPlugins(t.Context(), &tried)
+	}
+	if told := s.told("rules-refused"); len(told) != 1 || a.Health() == nil {
+		t.Errorf("refused %d times, health: %v", len(told), a.Health())
+	}
 }
 
 // But not for ever.
