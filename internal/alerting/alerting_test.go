@@ -454,6 +454,19 @@ func TestDirectories(t *testing.T) {
 	}
 	write("d.yaml", ruleText("y", `event.type = "app/b"`, ""))
 	eventually(t, "the new file is loaded", func() bool { return len(a.Status().Rules) == 2 })
+	d := filepath.Join(dir, "d.yaml")
+	if err := errors.Join(os.Rename(d, d+".target"), os.Symlink(d+".target", d)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Reload(t.Context(), ReasonRequest, trail.Who{}); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(d+".target", d+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Reload(t.Context(), ReasonRequest, trail.Who{}); err == nil || len(a.Status().Rules) != 2 {
+		t.Errorf("a link to nothing takes rules away: %v, %d rules", err, len(a.Status().Rules))
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,11 @@ func expand(paths []string) (list []string, err error) {
 				continue
 			}
 			file := filepath.Join(path, name)
-			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			info, err := os.Stat(file)
+			// A link to nothing is a mistake, not a file less: its rules would just be gone. A file that
+			// has been removed meanwhile is none.
+			dangling := errors.Is(err, fs.ErrNotExist) && e.Type()&fs.ModeSymlink != 0
+			if err == nil && info.Mode().IsRegular() || err != nil && !errors.Is(err, fs.ErrNotExist) || dangling {
 				list = append(list, file)
 			}
 		}

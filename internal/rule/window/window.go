@@ -18,6 +18,10 @@
 // told: a hub that catches up on a night of events tells them once. Events that were never stored
 // (of a file, say) have only the one time.
 //
+// A time of storing that is earlier than the latest by more than [MaxSkew] means that the clock was
+// wrong and has been set back. What is known of times that are still to come is forgotten then, and
+// periods of throttles that began there are over.
+//
 // # Bounds
 //
 // Keys are kept as hashes. What is too much for [Limits] is forgotten, the key first that was
@@ -139,7 +143,7 @@ type State struct {
 	rules   []*rule
 	keys    int
 	bytes   int
-	clock   int64     // the latest time of storing, in nanoseconds
+	clock   int64     // the latest time of storing since the clock was set back, in nanoseconds
 	pending []Summary // of throttles that were evicted
 }
 
@@ -260,8 +264,33 @@ func (s *State) happened(r *rule, e Event) int64 {
 func (s *State) stored(e Event, at int64) {
 	if !e.Recorded.IsZero() {
 		at = nanos(e.Recorded)
+		if s.clock-at > int64(MaxSkew) {
+			s.setBack(at)
+		}
 	}
 	s.clock = max(s.clock, at)
+}
+
+// setBack sets the clock back, without what would come from the future then. That would keep
+// windows and throttles quiet until it is there.
+func (s *State) setBack(now int64) {
+	s.clock = now
+	future := now + int64(MaxSkew)
+	for _, r := range s.rules {
+		for _, t := range []*table{&r.windows, &r.throttles} {
+			for k := t.oldest; k != nil; k = k.next {
+				k.touched = min(k.touched, now)
+				k.marks = slices.DeleteFunc(k.marks, func(m mark) bool { return m.at > future })
+				for step := range k.chains {
+					k.chains[step] = slices.DeleteFunc(k.chains[step], func(c chain) bool { return c.last > future })
+				}
+				if p := k.period; p != nil && p.start > now {
+					p.start = max(0, now-int64(r.spec.Throttle.Every))
+				}
+				s.grown(t, k, k.measure()-k.size)
+			}
+		}
+	}
 }
 
 // sweep forgets keys that nothing happened to for long.

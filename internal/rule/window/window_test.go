@@ -117,6 +117,69 @@ func TestIdleKeysGo(t *testing.T) {
 	}
 }
 
+// A clock that was ahead for a while, by years, does not keep throttles and windows from telling
+// what happens after it was set back.
+func TestClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	step := &condition.Macro{}
+	specs := []Spec{
+		{Name: "throttle", Throttle: &load.Throttle{Every: time.Minute}},
+		{Name: "count", Window: &load.Window{Within: 10 * time.Second, Count: 2}},
+		{Name: "then", Window: &load.Window{Within: 10 * time.Second, Then: []condition.Expr{step}}},
+		{Name: "new", Window: &load.Window{Within: time.Hour, New: []string{"a.c"}}},
+		{Name: "idle", Window: &load.Window{Within: time.Second, Count: 2}},
+	}
+	s := newState(t, Limits{}, specs...)
+	ahead := 10 * 365 * 24 * 3600
+	restored := func() {
+		data := s.Snapshot()
+		s = newState(t, Limits{}, specs...)
+		if lost, err := s.Restore(data); err != nil || lost != nil {
+			t.Fatal(lost, err)
+		}
+		checkBytes(t, s)
+	}
+	s.Throttle(0, at(ahead, "a"), nil)
+	s.Throttle(0, at(ahead+1, "held"), nil)
+	s.Window(1, at(ahead, "a"), Input{})
+	for i := range maxChains + 1 { // none is of use beside another
+		s.Window(2, Event{ID: "a", Time: start.Add(time.Duration(ahead-i) * time.Second), Recorded: at(ahead, "").Recorded}, Input{Steps: 1})
+	}
+	s.Window(3, at(ahead, "a"), Input{Values: []string{"x"}})
+	s.Window(4, at(ahead, "a"), Input{By: []string{"only once"}})
+	restored()
+
+	if h, ok := s.Throttle(0, at(0, "b"), nil); !ok || h.Count != 1 {
+		t.Errorf("throttle: alert %t, %+v", ok, h)
+	}
+	if _, ok := s.Throttle(0, at(1, "c"), nil); ok {
+		t.Error("the throttle holds nothing back any more")
+	}
+	restored()
+	told := 0
+	if err := s.Advance(start.Add(3*time.Minute), func(Summary) error { told++; return nil }); err != nil || told != 1 {
+		t.Errorf("%d summaries, %v", told, err)
+	}
+	s.Window(1, at(2, "b"), Input{})
+	if g, ok := s.Window(1, at(3, "c"), Input{}); !ok || fmt.Sprint(g.IDs) != "[b c]" {
+		t.Errorf("count: alert %t, %v", ok, g.IDs)
+	}
+	s.Window(2, at(2, "b"), Input{Steps: 1})
+	if g, ok := s.Window(2, at(3, "c"), Input{Steps: 2}); !ok || fmt.Sprint(g.IDs) != "[b c]" {
+		t.Errorf("sequence: alert %t, %v", ok, g.IDs)
+	}
+	s.Window(3, at(2, "b"), Input{Values: []string{"x"}})
+	if _, ok := s.Window(3, at(3, "c"), Input{Values: []string{"y"}}); !ok {
+		t.Error("what is new is not told")
+	}
+	s.Window(4, at(4, "b"), Input{By: []string{"another"}})
+	s.Window(4, at(4+2*3600, "c"), Input{By: []string{"a third"}})
+	if n := s.RuleStats(4).Keys; n != 1 {
+		t.Errorf("%d keys are kept, want the last one only", n)
+	}
+	restored()
+}
+
 // A flood of keys, with the largest ids and values, stays in its bounds, and does not push out the
 // few keys of another rule.
 func TestFlood(t *testing.T) {
