@@ -528,6 +528,29 @@ func TestMemoryWaitsForPlugins(t *testing.T) {
 	eventually(t, "an alert about both", func() bool { return outputs(s.alerts()) == "second" })
 }
 
+// Rules that ask for a field that the plugin turns out not to have are refused once, and again only
+// when something has changed.
+func TestRefusedForAPlugin(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, strings.ReplaceAll(fakeRule, "fake.number", "fake.nothing"))
+	s.o.Reload = -1
+	from := fieldstest.NewSource("fake", nil)
+	s.o.Fields.Add(from)
+	a, err := New(s.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tried plugins
+	a.loadForPlugins(t.Context(), &tried)
+	from.Set(fieldstest.New())
+	for range 5 {
+		a.loadForPlugins(t.Context(), &tried)
+	}
+	if told := s.told("rules-refused"); len(told) != 1 || a.Health() == nil {
+		t.Errorf("refused %d times, health: %v", len(told), a.Health())
+	}
+}
+
 // But not for ever.
 func TestPatienceEnds(t *testing.T) {
 	t.Parallel()

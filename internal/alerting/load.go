@@ -324,15 +324,13 @@ func (a *Alerting) watch(ctx context.Context) {
 	defer ticker.Stop()
 	loaded, last := a.looked, a.looked
 	nextLook := time.Now()
+	var tried plugins
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			known, silent := a.o.Fields.Plugins()
-			if c := a.newest(); c != nil && (!reflect.DeepEqual(c.plugins, known) || !reflect.DeepEqual(c.silent, silent)) {
-				a.loadUnless(ctx, reasonPlugins)
-			}
+			a.loadForPlugins(ctx, &tried)
 			if a.o.Reload < 0 || now.Before(nextLook) {
 				continue
 			}
@@ -345,6 +343,27 @@ func (a *Alerting) watch(ctx context.Context) {
 			}
 			last = is
 		}
+	}
+}
+
+// plugins are what is known of plugins, and the sources whose plugins are not known.
+type plugins struct {
+	known  []*sourceplugin.Description
+	silent []string
+}
+
+// loadForPlugins loads rules when other plugins are known than those that the newest rules were
+// compiled for. It tries that once: files with mistakes do not become better by themselves.
+func (a *Alerting) loadForPlugins(ctx context.Context, tried *plugins) {
+	var now plugins
+	now.known, now.silent = a.o.Fields.Plugins()
+	c := a.newest()
+	if c == nil || reflect.DeepEqual(now, *tried) {
+		return
+	}
+	*tried = now
+	if !reflect.DeepEqual(now, plugins{c.plugins, c.silent}) {
+		a.loadUnless(ctx, reasonPlugins)
 	}
 }
 
