@@ -75,7 +75,7 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 
 // refuse puts an error into a report that load does not know of.
 func refuse(report *load.Report, r *load.Rule, err error) {
-	d := &load.Diagnostic{Code: load.ErrCompileCondition, Message: err.Error(), At: r.At, Item: fmt.Sprintf("rule '%s'", r.Name)}
+	d := &load.Diagnostic{Code: load.ErrCompileCondition, Message: err.Error(), At: r.At, Item: fmt.Sprintf("rule %q", r.Name)}
 	for _, f := range report.Files {
 		if f.Name == r.At.File {
 			f.Errors = append(f.Errors, d)
