@@ -1,11 +1,13 @@
 package alerting
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -280,6 +282,45 @@ func (f *forgetful) State(ctx context.Context, bucket string) (jetstream.KeyValu
 		return nil, errors.New("not now")
 	default:
 		return f.Journal.State(ctx, bucket)
+	}
+}
+
+// What is stored for a large memory does not become more and more, also not by attempts that fail.
+func TestLargeMemory(t *testing.T) {
+	t.Parallel()
+	f := &forgetful{openJournal(t), make(chan struct{})}
+	r := record{journal: f}
+	memory := make([]byte, 2*inlineBytes)
+	rand.NewChaCha8([32]byte{}).Read(memory)
+	save := func() error { return r.save(t.Context(), journal.Position{}, memory) }
+	if err := save(); err != nil {
+		t.Fatal(err)
+	}
+	close(f.off)
+	for range 3 {
+		if save() == nil {
+			t.Fatal("it is no failure")
+		}
+	}
+	f.off = make(chan struct{})
+	for range 10 {
+		if err := save(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	objects, err := f.Objects(t.Context(), bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := objects.List(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("%d objects, %v", len(list), err)
+	}
+	if list, err := objects.List(t.Context(), jetstream.ListObjectsShowDeleted()); err != nil || len(list) > 5 {
+		t.Errorf("%d objects with those that were removed, %v", len(list), err)
+	}
+	again := record{journal: f}
+	if _, is, known, err := again.load(t.Context()); err != nil || !known || !bytes.Equal(is, memory) {
+		t.Errorf("read back: %t, %v", known, err)
 	}
 }
 

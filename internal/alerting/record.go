@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -43,8 +44,7 @@ var errRecord = errors.New("the stored progress of the rules is not one of this 
 // Both change together, because the entry that has the one says where the other is.
 type record struct {
 	journal Journal
-	object  string // that the entry names; empty: none
-	number  uint64 // of the next object
+	objects []string // that the entry may name: one, and those of attempts whose end is not known
 }
 
 type storedRecord struct {
@@ -54,7 +54,6 @@ type storedRecord struct {
 	// has it.
 	Memory []byte `json:"memory,omitempty"`
 	Object string `json:"object,omitempty"`
-	Number uint64 `json:"number,omitempty"`
 }
 
 // load reads the record; known is false if there is none.
@@ -82,7 +81,10 @@ func (r *record) load(ctx context.Context) (at journal.Position, memory []byte, 
 			return at, nil, false, fmt.Errorf("%w: %w", errRecord, err)
 		}
 	}
-	r.object, r.number = s.Object, s.Number
+	r.objects = nil
+	if s.Object != "" {
+		r.objects = []string{s.Object}
+	}
 	packed := s.Memory
 	if s.Object != "" {
 		objects, err := r.journal.Objects(ctx, bucket)
@@ -118,13 +120,12 @@ func (r *record) save(ctx context.Context, at journal.Position, memory []byte) e
 		if err != nil {
 			return err
 		}
-		r.number++ // never the same name again, whatever becomes of this attempt
-		s.Object = fmt.Sprintf("memory-%d", r.number)
+		s.Object = r.free()
+		r.objects = append(r.objects, s.Object)
 		if _, err := objects.PutBytes(ctx, s.Object, packed); err != nil {
 			return err
 		}
 	}
-	s.Number = r.number
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -136,15 +137,31 @@ func (r *record) save(ctx context.Context, at journal.Position, memory []byte) e
 	if _, err := kv.Put(ctx, recordKey, b); err != nil {
 		return err
 	}
-	before := r.object
-	r.object = s.Object
-	if before != "" {
-		// Nobody needs it any more.
-		if objects, err := r.journal.Objects(ctx, bucket); err == nil {
-			_ = objects.Delete(ctx, before)
+	r.forget(ctx, s.Object)
+	return nil
+}
+
+// free returns the name of an object that the entry does not name, whatever became of attempts.
+// Names are used again, since something of each stays in the journal.
+func (r *record) free() string {
+	for n := 0; ; n++ {
+		if name := fmt.Sprintf("memory-%d", n); !slices.Contains(r.objects, name) {
+			return name
 		}
 	}
-	return nil
+}
+
+// forget removes the objects that the entry does not name, which nobody needs any more.
+func (r *record) forget(ctx context.Context, but string) {
+	before := r.objects
+	r.objects = nil
+	for _, name := range before {
+		if name == but {
+			r.objects = append(r.objects, name)
+		} else if objects, err := r.journal.Objects(ctx, bucket); err == nil {
+			_ = objects.Delete(ctx, name)
+		}
+	}
 }
 
 func pack(memory []byte) []byte {
