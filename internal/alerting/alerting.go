@@ -119,7 +119,8 @@ type Alerting struct {
 	out      []*event.Event
 	raised   []raised // what out is about
 	outBytes int
-	starved  time.Time // since then an event waits for a plugin; zero: none does
+	starved  time.Time // since then an event waits for a plugin, or its payload; zero: none does
+	payload  bool      // it is the payload that it waits for, no plugin
 	lenient  bool      // it has waited for long enough
 	waiting  time.Time // since then rules wait for plugins that are not known; zero: none does
 	gaveUp   bool      // they have waited for long enough

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -585,6 +586,34 @@ func TestPatienceEnds(t *testing.T) {
 		t.Error("that it sees again is not told")
 	}
 	eventually(t, "the last alert", func() bool { return strings.HasSuffix(outputs(s.alerts()), "third") })
+}
+
+// A payload that cannot be read for too long does not leave the rules blind when payloads can be
+// read again.
+func TestPayloadsComeBack(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, ruleText("large", "event.data[/n] exists", ""))
+	s.o.Patience = 100 * time.Millisecond
+	var broken atomic.Bool
+	s.o.Payload = func(context.Context, string) ([]byte, error) {
+		if broken.Load() {
+			return nil, errors.New("broken")
+		}
+		return []byte(`{"n": 1}`), nil
+	}
+	large := func(n int) *event.Event {
+		e := app(n, "app/large")
+		e.DataRef = "objects/large"
+		return e
+	}
+	broken.Store(true)
+	a, _ := s.start()
+	s.append(large(1))
+	eventually(t, "it is judged without", func() bool { return a.Status().State == "blind" && a.Status().Missing == 1 })
+	broken.Store(false)
+	s.append(large(2))
+	eventually(t, "an alert", func() bool { return len(s.alerts()) == 1 })
+	eventually(t, "it sees again", func() bool { return a.Status().State == "judging" && a.Health() == nil })
 }
 
 func TestHeldBack(t *testing.T) {

@@ -232,7 +232,11 @@ func (a *Alerting) take(ctx context.Context, b *journal.Batch) error {
 		}
 		from = next
 		if missing == nil {
-			if a.lenient && a.run.Told() && a.run.Stats().Missing == before {
+			told := a.run.Told
+			if a.payload {
+				told = a.run.Fetched
+			}
+			if a.lenient && told() && a.run.Stats().Missing == before {
 				a.fed(true)
 			} else if !a.lenient {
 				a.fed(false)
@@ -262,6 +266,7 @@ func (a *Alerting) passed(at journal.Position, recorded time.Time) {
 // without.
 func (a *Alerting) starve(ctx context.Context, missing *fields.Missing) error {
 	now := a.o.now()
+	a.payload = missing.Payload
 	if a.starved.IsZero() {
 		a.starved = now
 		a.setStarving(missing.Error(), now)

@@ -26,7 +26,8 @@ import (
 const rulesRunLong = `Judge events by rules and print the alerts, one per line, in the form of Falco: as JSON, or as text
 with "-o text". No hub is needed, nothing is stored and nothing is sent.
 
-FILES are files of rules in this order, or directories of them; "-" is standard input. The
+FILES are files of rules in this order, or directories of them; "-" is standard input, and
+builtin:vault a set of rules that comes with the program. The
 events come from streams of plugins until these end or until Ctrl-C, or from files:
 audit logs (--audit), lines of CloudEvents (--events) and captures (--capture), which may be
 given together and are read in this order. With files the plugins only extract fields.

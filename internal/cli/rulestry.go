@@ -29,7 +29,8 @@ import (
 const rulesTryLong = `Tell what rules would have said about events of the past: how many alerts each rule would have
 raised, when, and the first of them. Nothing is stored and nothing is sent.
 
-FILES are files of rules in this order, or directories of them; "-" is standard input. The
+FILES are files of rules in this order, or directories of them; "-" is standard input, and
+builtin:vault a set of rules that comes with the program. The
 events are those of a hub since --since, from its journal, and of all namespaces that the token
 may see. The alerts that its own rules raised in that time are counted beside, unless --type leaves alerts out. --data-dir takes
 them from the data directory of a hub that does not run; --audit, --events and --capture from
@@ -139,16 +140,16 @@ func (f *rulesTryFlags) check(cmd *cobra.Command, args []string) (err error) {
 
 // trying is one run of "rules try".
 type trying struct {
-	flags  *rulesTryFlags
-	s      *Streams
-	trial  *trial.Trial
-	judge  *ruleJudge
-	notes  *notes
-	reader *ruleReading
+	flags *rulesTryFlags
+	s     *Streams
+	trial *trial.Trial
+	judge *ruleJudge
+	notes *notes
 
 	payload func(ctx context.Context, ref string) ([]byte, error) // of where the events are
 
-	mu     sync.Mutex // for the progress
+	mu     sync.Mutex   // for the progress
+	reader *ruleReading // of files
 	events uint64
 	alerts uint64
 	at     time.Time // of the last event
@@ -289,9 +290,12 @@ func (t *trying) files(ctx context.Context, plugins *startedPlugins) error {
 		}
 		return nil
 	})
-	t.reader = &ruleReading{input: &t.flags.ruleInput, s: t.s, plugins: plugins, to: all, notes: t.notes}
-	err := t.reader.files(ctx)
-	t.incomplete = append(t.incomplete, t.reader.incomplete...)
+	reader := &ruleReading{input: &t.flags.ruleInput, s: t.s, plugins: plugins, to: all, notes: t.notes}
+	t.mu.Lock()
+	t.reader = reader
+	t.mu.Unlock()
+	err := reader.files(ctx)
+	t.incomplete = append(t.incomplete, reader.incomplete...)
 	return errors.Join(err, wanted.Flush())
 }
 

@@ -68,6 +68,8 @@ type Reader struct {
 		data string
 		json uint64 // turn in which it was found to be JSON
 		read uint64 // turn in which it was read by the picker
+
+		fetched bool // one that is kept outside of its event, of the record
 	}
 	pick  picker
 	audit auditNodes
@@ -150,7 +152,7 @@ func (r *Reader) Close() {
 // Record has the Reader look at a record, for the calls of [Reader.At] that follow. Plugins are
 // asked, and payloads fetched, until ctx ends.
 func (r *Reader) Record(ctx context.Context, rec fields.Record) {
-	r.ctx, r.rec, r.view = ctx, rec, nil
+	r.ctx, r.rec, r.view, r.payload.fetched = ctx, rec, nil, false
 	if r.use != nil {
 		r.view = r.use.View(ctx, rec)
 	}
@@ -216,6 +218,9 @@ func (r *Reader) Missing() *fields.Missing {
 // Told says whether a plugin has answered about an event of the record.
 func (r *Reader) Told() bool { return r.view != nil && len(r.view.Told()) > 0 }
 
+// Fetched says whether a payload that is kept outside of its event was read, of the record.
+func (r *Reader) Fetched() bool { return r.payload.fetched }
+
 // ofPlugin answers a query for a field of a plugin.
 func ofPlugin(r *Reader, q *query) []field.Element {
 	v, err := r.view.Value(q.of)
@@ -270,7 +275,10 @@ func (r *Reader) data(q *query) string {
 				r.miss(q.field.Name, "the payload of the event was removed", true)
 			} else {
 				r.miss(q.field.Name, "the payload of the event cannot be read", false)
+				r.missing.Payload = true
 			}
+		} else {
+			p.fetched = true
 		}
 	}
 	p.data = unsafe.String(unsafe.SliceData(data), len(data))

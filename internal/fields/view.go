@@ -16,6 +16,9 @@ type Missing struct {
 	Reason string
 	// Final says that the plugin works and refuses this event: asking again is in vain.
 	Final bool
+	// Payload says that it is no plugin that is missing, but a payload that is kept outside of its
+	// event.
+	Payload bool
 }
 
 func (m *Missing) Error() string { return fmt.Sprintf("field %s: %s", m.Field, m.Reason) }

@@ -160,7 +160,17 @@ func (r *Run) Lenient(on bool) { r.lenient = on }
 // Told says whether a plugin has answered about an event of the last record.
 func (r *Run) Told() bool {
 	for _, s := range r.sources {
-		if s.set.plugins && s.reader.Told() {
+		if s.rec != nil && s.set.plugins && s.reader.Told() {
+			return true
+		}
+	}
+	return false
+}
+
+// Fetched says whether a payload that is kept outside of its event was read, of the last record.
+func (r *Run) Fetched() bool {
+	for _, s := range r.sources {
+		if s.rec != nil && s.reader.Fetched() {
 			return true
 		}
 	}
