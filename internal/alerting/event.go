@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/tocsin-events/tocsin/event"
@@ -301,13 +300,4 @@ func mitre(tags []string) (tactics, techniques []string) {
 		}
 	}
 	return tactics, techniques
-}
-
-// moment is a time as it is told, nil for none.
-func moment(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/tocsin-events/tocsin/internal/policy"
 )
 
-// rulesReload is the path on which somebody needs update to load the files of rules.
-const rulesReload = alerting.RulesPath + "reload"
+// rulesReload is what is behind the path of rules in that on which somebody needs update to load
+// the files of rules.
+const rulesReload = "reload"
 
 // Rule is how a rule is answered.
 type Rule struct {
@@ -157,13 +158,13 @@ func (a *API) reloadRules(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusMethodNotAllowed, "the method is "+strconv.Quote(clip(r.Method, 20))+", it must be POST")
 		return
 	}
-	id, refused := a.ruleReader(r, policy.Update, "reload")
+	id, refused := a.ruleReader(r, policy.Update, rulesReload)
 	discard(r.Body, maxUnread)
 	if refused == nil && a.rules == nil {
 		refused = &refusal{status: http.StatusNotFound, text: "this hub has no rules; they are listed in the configuration, under rules"}
 	}
 	if refused != nil {
-		a.refuseRules(w, r, id, "reload", opUpdate, refused)
+		a.refuseRules(w, r, id, rulesReload, opUpdate, refused)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
