@@ -107,7 +107,7 @@ func (c *rulesCheck) run(cmd *cobra.Command, args []string, s *Streams) error {
 		fmt.Fprintf(s.Err, "Note: %s.\n", visible(problem.Error()))
 	}
 	o := load.Options{
-		Compiler: compiler, Plugins: known, AnyPlugins: fromFiles, StrictLists: c.strictLists, Sources: compiler.Sources(),
+		Compiler: compiler, Plugins: known, AnyPlugins: fromFiles, StrictLists: c.strictLists, Sources: compiler.Sources(), Partial: rule.Partial,
 		AllErrors: c.format == answerText, // Falco tells the first of each file
 	}
 	var described json.RawMessage

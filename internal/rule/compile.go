@@ -26,7 +26,7 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 	}
 	c := NewCompiler(o.Plugins, o.Incomplete)
 	rules, report := load.Load(files, load.Options{
-		Compiler: c, Plugins: o.Plugins, AnyPlugins: o.Incomplete, Minimum: o.Minimum, Selections: o.Selections, StrictLists: o.StrictLists, Sources: c.Sources(),
+		Compiler: c, Plugins: o.Plugins, AnyPlugins: o.Incomplete, Minimum: o.Minimum, Selections: o.Selections, StrictLists: o.StrictLists, Sources: c.Sources(), Partial: Partial,
 	})
 	if !report.OK() {
 		return nil, report
@@ -203,6 +203,13 @@ type Compiler struct {
 	problems   []error
 }
 
+// SystemCalls is the event source of rules that do not say theirs: system calls of Falco's kernel
+// module. There are no such events here, and of their fields only those that all events have.
+const SystemCalls = "syscall"
+
+// Partial are the event sources of which not all fields are known.
+var Partial = []string{SystemCalls}
+
 // NewCompiler returns a Compiler. incomplete is [Options.Incomplete].
 func NewCompiler(plugins []*sourceplugin.Description, incomplete bool) *Compiler {
 	c := &Compiler{
@@ -210,6 +217,11 @@ func NewCompiler(plugins []*sourceplugin.Description, incomplete bool) *Compiler
 	}
 	// The fields of plugins are those of events of plugins only.
 	c.fields[falcoevent.EventSource] = eventfields.Fields(falcoevent.EventSource)
+	for _, f := range eventfields.Fields(SystemCalls) {
+		if strings.HasPrefix(f.Name, "evt.") {
+			c.fields[SystemCalls] = append(c.fields[SystemCalls], f)
+		}
+	}
 	for _, d := range plugins {
 		for _, source := range append([]string{d.EventSource}, d.ExtractSources...) {
 			if _, known := c.fields[source]; source == "" || known {

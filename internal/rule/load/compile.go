@@ -310,6 +310,9 @@ func (l *loader) compileParts(c *compiled, r *ruleItem, whole *text) (*compiledR
 	n := &compiledRule{item: r}
 	outputFields, err := l.compiler.Output(r.source, r.output.s)
 	if err != nil {
+		if l.skipPartial(r, err) {
+			return nil, nil
+		}
 		message, hint := errorText(err)
 		at := *r.outputContext
 		at.exact, at.exactAt = r.output, errorOffset(err)
@@ -326,7 +329,11 @@ func (l *loader) compileParts(c *compiled, r *ruleItem, whole *text) (*compiledR
 	}
 	n.condition = e
 	if r.source == defaultSource && r.warnEventTypes && !restrictsEventType(e) {
-		l.warn(WarnNoEventType, "Rule matches too many evt.type values. This has a significant performance penalty.", "add evt.type = or evt.type in", r.context)
+		hint := "add evt.type = or evt.type in"
+		if slices.Contains(l.options.Partial, r.source) {
+			hint = "the rule is about system calls, of which there are no events here: give it a source"
+		}
+		l.warn(WarnNoEventType, "Rule matches too many evt.type values. This has a significant performance penalty.", hint, r.context)
 	}
 	if r.window != nil {
 		for i := range r.window.then {
@@ -372,6 +379,9 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 	}
 	warnings, err := l.compiler.Condition(r.source, e)
 	if err != nil {
+		if l.skipPartial(r, err) {
+			return nil, nil
+		}
 		message, hint := errorText(err)
 		here := at
 		if p, ok := errors.AsType[*condition.Error](err); ok {

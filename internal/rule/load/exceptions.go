@@ -214,6 +214,9 @@ func (l *loader) checkExceptionField(r *ruleItem, e *exception, field *entry) *f
 		if err == nil {
 			return nil
 		}
+		if unknownField(err) && slices.Contains(l.options.Partial, r.source) {
+			return nil // the whole rule is skipped
+		}
 		_, hint = errorText(err)
 	}
 	return &failure{code: ErrValidate, message: "there is no field '" + name + "' in the events of " + r.source, hint: hint, context: e.context}

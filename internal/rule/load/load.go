@@ -65,6 +65,9 @@ type Options struct {
 	AllErrors bool
 	// Sources are the names of event sources, for hints.
 	Sources []string
+	// Partial are event sources of which not all fields are known. A rule that asks for another
+	// one is skipped, as if there were no such source.
+	Partial []string
 }
 
 // Load reads files in this order and returns the rules in definition order, and what was wrong. If
@@ -218,6 +221,15 @@ func (l *loader) ruleHint(name string) string {
 		return `did you mean "` + near + `"?`
 	}
 	return "files are read in their order"
+}
+
+// skipPartial says whether a rule is skipped because of an error, and warns of that.
+func (l *loader) skipPartial(r *ruleItem, err error) bool {
+	if !unknownField(err) || !slices.Contains(l.options.Partial, r.source) {
+		return false
+	}
+	l.warn(WarnUnknownSource, "Unknown source "+r.source+", skipping", l.sourceHint(r), r.context)
+	return true
 }
 
 func (l *loader) sourceHint(r *ruleItem) string {

@@ -26,9 +26,7 @@ func TestRecordedResultsWithFields(t *testing.T) {
 		},
 		{Name: "json", Version: "0.7.0", Capabilities: sourceplugin.Capabilities{Extract: true}, Fields: []sourceplugin.Field{key}},
 	}
-	kernel := &sourceplugin.Description{Name: "kernel", Version: "1.0.0", ID: 2, EventSource: "syscall", Capabilities: sourceplugin.Capabilities{Source: true}}
-	c := rule.NewCompiler(append(plugins, kernel), false)
-	o := load.Options{Compiler: c, Plugins: plugins}
+	o := load.Options{Compiler: rule.NewCompiler(plugins, false), Plugins: plugins, Partial: rule.Partial}
 	for _, name := range []string{"good", "bad"} {
 		content := read(t, name+".rules.yaml")
 		described, report := load.Describe([]load.File{{Name: name + ".yaml", Content: content}}, o)
