@@ -12,9 +12,10 @@ import (
 	"github.com/tocsin-events/tocsin/internal/policy"
 )
 
-// reservedTypes begin the types of events that only the hub stores: its own audit, and
-// audit entries. Somebody who could publish them could make up what was done.
-var reservedTypes = []string{"tocsin/", "audit/"}
+// reservedTypes begin the types of events that only the hub stores: its own audit, audit
+// entries, and what rules say of them. Somebody who could publish them could make up what was
+// done, and rules judge no alerts.
+var reservedTypes = []string{"tocsin/", "audit/", "alert/"}
 
 // reservedSource begins the sources of the hub itself. A scheme is the same in any case.
 const reservedSource = "tocsin://"
