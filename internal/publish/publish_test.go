@@ -123,6 +123,8 @@ func TestRules(t *testing.T) {
 			text: `type: publishing needs the capability create on "sys/events/publish/update/x"`},
 		{name: "audit", event: event.Event{Type: "audit/request"}, code: Reserved,
 			text: `type: "audit/..." is for what the hub itself says; use a prefix of your own`},
+		{name: "alert", event: event.Event{Type: "alert/x"}, code: Reserved,
+			text: `type: "alert/..." is for what the hub itself says; use a prefix of your own`},
 		{name: "source of the hub", event: event.Event{Type: "app/x", Source: "tocsin://hub"}, code: Reserved,
 			text: `source: "tocsin://..." is the hub itself`},
 		{name: "source that is no URI", event: event.Event{Type: "app/x", Source: "not a uri"}, code: Invalid,
