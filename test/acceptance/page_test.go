@@ -449,6 +449,7 @@ var masks = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "ID"},
 	{regexp.MustCompile(`\b([0-9]+m)?[0-9]+(\.[0-9]+)?(µs|ms|s)\b`), "TOOK"},
 	{regexp.MustCompile(`(running|failing) +(-|[0-9]+ \(TOOK\)) `), "$1 LAG "},
+	{regexp.MustCompile(`\b0\.0\.0-(devel|[0-9]{14}-[0-9a-f]{12}(\+dirty)?)`), "VERSION"}, // of a build
 	{regexp.MustCompile(` +`), " "},
 }
 

@@ -39,7 +39,6 @@ const (
 // Sockets and the connections of tcp are held by the service manager while the hub is
 // restarted again and again: no write fails, and no entry is lost.
 func TestRestarts(t *testing.T) {
-	t.Parallel()
 	h := newHub(t, t.TempDir(), spool, true)
 	h.start()
 	l := startLoad(h, rate, "unix", "tcp", "http")
@@ -62,7 +61,6 @@ const answered = time.Second
 
 // The hub is killed again and again: what it had in memory is lost, no more.
 func TestKills(t *testing.T) {
-	t.Parallel()
 	h := newHub(t, t.TempDir(), spool, true)
 	h.start()
 	l := startLoad(h, rate, "unix", "tcp", "http")
@@ -86,7 +84,6 @@ func TestKills(t *testing.T) {
 // Without a service manager, senders are refused while the hub is gone. What a unix socket
 // or HTTP accepted is not lost.
 func TestRestartsWithoutSystemd(t *testing.T) {
-	t.Parallel()
 	h := newHub(t, t.TempDir(), spool, false)
 	h.start()
 	l := startLoad(h, rate, "unix", "http")
