@@ -5,7 +5,7 @@ BIN      ?= bin/tocsin
 FUZZTIME ?= 20s
 FALCO_PLUGIN ?= bin/libtocsin.so
 
-.PHONY: build build-static build-musl falco-plugin test lint proto bench fuzz fault compat
+.PHONY: build build-static build-musl falco-plugin test test-all lint proto bench fuzz fault compat
 
 build: ## the hub; no cgo, but started by the dynamic linker and with the libc of most systems (glibc)
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/tocsin
@@ -24,6 +24,9 @@ falco-plugin: ## the plugin that brings events of a hub into Falco, with a C com
 
 test: ## what the README says
 	$(GO) test ./...
+
+test-all: ## also the tests that take minutes, as .ci/run does, but without the race detector
+	TOCSIN_TESTS=all $(GO) test ./...
 
 lint: ## formatting, vet, staticcheck (pinned in go.mod)
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
