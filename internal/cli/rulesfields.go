@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/api"
 	"github.com/tocsin-events/tocsin/internal/config"
 	"github.com/tocsin-events/tocsin/internal/eventfields"
+	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -74,6 +76,9 @@ func newRulesFields(s *Streams) *cobra.Command {
 					known = append(known, d)
 				}
 				list.Fields, list.Problems = eventfields.List(source, known...)
+				if source != "" && !slices.Contains(rule.NewCompiler(known, false).Sources(), source) {
+					list.Problems = append(list.Problems, fmt.Sprintf("no plugin that is known here has the event source %q, so these are the fields that all events have; name it with --plugin", source))
+				}
 			}
 			for _, problem := range list.Problems {
 				fmt.Fprintf(s.Err, "Note: %s.\n", visible(problem))

@@ -19,7 +19,7 @@ func TestRulesFields(t *testing.T) {
 		stdout, stderr []string
 	}{
 		{name: "all", args: "", stdout: []string{"FIELD ", "evt.num ", "uint64 ", "  all     The number", "audit.auth.policies ", "list of string  tocsin  All policies", "event.data[KEY]? "}},
-		{name: "of a plugin", args: "--source k8s_audit", stdout: []string{"json.value[KEY]", "event.type"}},
+		{name: "of a plugin", args: "--source k8s_audit", stdout: []string{"json.value[KEY]", "event.type"}, stderr: []string{`Note: no plugin that is known here has the event source "k8s_audit"`}},
 		{
 			name: "of a hub", args: "--hub", status: 200, request: "GET /api/v1/rule-fields", stdout: []string{"ka.verb[KEY]?  list of string  k8s_audit  (k8s\ufffdaudit) The verb.\n"},
 			stderr: []string{"Note: the field a is not used.\n", "Note: the plugin of the source later has not been started yet, so its fields are not known.\n"},

@@ -1,6 +1,7 @@
 package match
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -147,23 +148,11 @@ func (p *predicate) fits(value *field.Element, c *constant) bool {
 	case p.typ == sourceplugin.IPAddr:
 		return (value.Text == c.text) == (p.op == condition.Equal)
 	}
-	return compareNumbers(p.op, value.Number, c.number)
+	return compare(p.op, value.Number, c.number)
 }
 
 func compareStrings(op condition.Op, a, b string) bool {
 	switch op {
-	case condition.Equal:
-		return a == b
-	case condition.NotEqual:
-		return a != b
-	case condition.Less:
-		return a < b
-	case condition.LessEqual:
-		return a <= b
-	case condition.More:
-		return a > b
-	case condition.MoreEqual:
-		return a >= b
 	case condition.Contains:
 		return strings.Contains(a, b)
 	case condition.IContains:
@@ -177,10 +166,11 @@ func compareStrings(op condition.Op, a, b string) bool {
 	case condition.IGlob:
 		return glob(b, a, true)
 	}
-	return false
+	return compare(op, a, b)
 }
 
-func compareNumbers(op condition.Op, a, b uint64) bool {
+// compare compares by order.
+func compare[T cmp.Ordered](op condition.Op, a, b T) bool {
 	switch op {
 	case condition.Equal:
 		return a == b
@@ -246,7 +236,7 @@ func (p *predicate) evalRight(left, right []field.Element, leftNUL, rightNUL boo
 			n = 1
 		}
 	default:
-		if compareNumbers(p.op, a.Number, b.Number) {
+		if compare(p.op, a.Number, b.Number) {
 			n = 1
 		}
 	}
