@@ -12,12 +12,13 @@ import (
 
 // Parse reads the URL of a server. A host and port alone mean http; a path is kept as
 // a prefix, without a slash at its end. Addresses with a user, query or fragment are
-// refused, because secrets stand there: the error does not repeat them.
+// refused, and so are those with the marks of a query whose "?" was forgotten, because
+// secrets stand there: the error does not repeat them.
 func Parse(text string) (*url.URL, error) {
 	if text == "" {
 		return nil, errors.New("no address of a server is given")
 	}
-	if strings.ContainsAny(text, "@?#") {
+	if strings.ContainsAny(text, "@?#=&") {
 		return nil, errors.New("the address of a server has no user, query or fragment; a token does not belong into a URL")
 	}
 	full := text

@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseDoesNotRepeatSecrets(t *testing.T) {
-	for _, text := range []string{"https://user:s3cret@hub", "http://hub?token=s3cret", "http://hub#s3cret", "s3cret@hub"} {
+	for _, text := range []string{"https://user:s3cret@hub", "http://hub?token=s3cret", "http://hub#s3cret", "s3cret@hub", "http://hub:8280token=s3cret", "hub&token=s3cret"} {
 		if _, err := address.Parse(text); err == nil || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%v", err)
 		}
