@@ -104,6 +104,14 @@ func TestShapes(t *testing.T) {
 			oneRule("ka.verb = get", "  exceptions:\n  - {name: e, fields: [ka.user.name], values: [[tolower(ka.verb)], ['tolower( ka.verb)']]}\n"),
 			"LOAD_COMPILE_CONDITION 1:8:70\n(ka.verb = get and not (ka.user.name = tolower(ka.verb) or ka.user.name = \"tolower( ka.verb)\"))\n",
 		},
+		"list whose first items are empty": {
+			"- list: l\n  items: ['', '', get, list all]\n" + oneRule("ka.verb in (l)", ""),
+			"ka.verb in (get, \"list all\")\n",
+		},
+		"list whose last item is empty": {
+			"- list: l\n  items: [get, '']\n" + oneRule("ka.verb in (l)", ""),
+			"LOAD_ERR_COMPILE_CONDITION 1:5:27\n",
+		},
 		"override is an empty list": {
 			"- list: l\n  items: [get]\n  override: []\n" + oneRule("ka.verb in (l)", ""),
 			"ka.verb in (get)\n",
