@@ -537,6 +537,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte(good+"- rule: r\n  append: true\n  condition: ' \n\n and \"\n'\n"), false)
 	f.Add([]byte("- list: é\n  items: [é, 'é é']\n- macro: m\n  condition: \"\\xe9 \\u00e9\\\n   in (é)\"\n"), false)
+	f.Add([]byte("%YAML 1.2\n---\n\t\n- list: l\xe9\u0085\u2028\uFEFF\n  items:\n  -\tx\x0b\n  - \"\U0010F00B\"\n"), false)
 	f.Fuzz(func(t *testing.T, content []byte, strict bool) {
 		if len(content) > 1<<16 {
 			return
