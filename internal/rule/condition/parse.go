@@ -184,7 +184,7 @@ func (p *parser) field(at Pos) (*Field, error) {
 	return f, err
 }
 
-// argument reads what is in brackets, if there are any. Empty quotes are as none.
+// argument reads what is in brackets, if there are any.
 func (p *parser) argument() (arg string, present, quoted bool, err error) {
 	if !p.word("[") {
 		return "", false, false, nil
@@ -199,7 +199,7 @@ func (p *parser) argument() (arg string, present, quoted bool, err error) {
 	if !p.word("]") {
 		return "", false, false, p.fail("expected a ']' token", "an argument with brackets or quotes in it is written in quotes")
 	}
-	return arg, arg != "", quoted, nil
+	return arg, true, quoted, nil
 }
 
 // transformer reads the rest of a transformer, behind its opening parenthesis.
