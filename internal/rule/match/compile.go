@@ -27,7 +27,7 @@ const (
 )
 
 func (b *Builder) compile(e condition.Expr) (n int32, warnings []*condition.Error, err error) {
-	c := compiler{Builder: b}
+	c := compiler{Builder: b, warnings: unsafeComparisons(e)}
 	n, err = c.expr(e, false)
 	if err != nil {
 		err = asError(err, e)
@@ -272,10 +272,32 @@ func (c *compiler) warn(x *condition.Check, l *condition.Literal) {
 			warning("'"+l.Text+"' may be a valid field transformer misused as a const string value", "a transformer is written without quotes")
 		}
 	}
-	if l.Text == noValue && unsafeField(x.Left) && equality(x.Op) {
-		c.warnings = append(c.warnings, &condition.Error{At: l.At, Code: "LOAD_UNSAFE_NA_CHECK",
-			Hint: "a field without a value equals nothing, not even " + noValue + "; use exists"})
+}
+
+// unsafeComparisons warns of comparisons with what stands for no value. They are looked for before
+// the condition is compiled, so they are told even if something else in it is wrong.
+func unsafeComparisons(e condition.Expr) (warnings []*condition.Error) {
+	warn := func(o condition.Operand) {
+		if l, ok := o.(*condition.Literal); ok && l.Text == noValue {
+			warnings = append(warnings, &condition.Error{At: l.At, Code: "LOAD_UNSAFE_NA_CHECK",
+				Hint: "a field without a value equals nothing, not even " + noValue + "; use exists"})
+		}
 	}
+	condition.Walk(e, func(e condition.Expr) bool {
+		x, ok := e.(*condition.Check)
+		if !ok || !unsafeField(x.Left) || !equality(x.Op) {
+			return true
+		}
+		if list, ok := x.Right.(*condition.List); ok {
+			for _, o := range list.Items {
+				warn(o)
+			}
+			return true
+		}
+		warn(x.Right)
+		return true
+	})
+	return warnings
 }
 
 // isField says whether a text is a field as it could be used.
