@@ -198,7 +198,7 @@ func (d *describer) compiledDetails(e condition.Expr) (fields, operators nameSet
 			switch o := o.(type) {
 			case *condition.Field:
 				name := o.Name
-				if o.Arg != "" {
+				if o.ArgPresent {
 					name += "[" + o.Arg + "]"
 				}
 				fields.add(name)

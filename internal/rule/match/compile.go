@@ -128,6 +128,18 @@ func (c *compiler) check(x *condition.Check) (int32, error) {
 	if x.Op == condition.Exists {
 		return c.predicate("exists "+strconv.Itoa(int(left)), p), nil
 	}
+	_, computed := x.Right.(*condition.Transformer)
+	if f, ok := x.Right.(*condition.Field); ok && f.Val {
+		computed = true
+	}
+	asC := endsAtNUL(x, computed)
+	switch {
+	case lhs.nul && asC:
+		left = c.operands.cString(left)
+	case lhs.nul && !lhs.list:
+		left = c.operands.whole(left)
+	}
+	p.left, lhs = left, &c.operands.list[left]
 	if f, ok := x.Right.(*condition.Field); ok && !f.Val {
 		return 0, mistakeHint(f.At, "expected a string value", "a field on the right side is written as val("+f.Name+")")
 	}
@@ -135,6 +147,9 @@ func (c *compiler) check(x *condition.Check) (int32, error) {
 	case *condition.Field, *condition.Transformer:
 		if p.right, err = c.right(x, lhs, right); err != nil {
 			return 0, err
+		}
+		if asC {
+			p.right = c.operands.cString(p.right)
 		}
 		return c.predicate(strings.Join([]string{string(x.Op), string(x.Modifier), strconv.Itoa(int(left)), "val", strconv.Itoa(int(p.right))}, " "), p), nil
 	case *condition.Literal:
@@ -183,6 +198,17 @@ func (c *compiler) right(x *condition.Check, lhs *operand, right condition.Opera
 			left.name, typeOf(&left), rhs.name, typeOf(rhs)))
 	}
 	return n, nil
+}
+
+// endsAtNUL says whether Falco compares texts up to the first NUL, as C does; else their lengths
+// count. computed says that no constants are on the right side.
+func endsAtNUL(x *condition.Check, computed bool) bool {
+	switch x.Op {
+	case condition.In, condition.Intersects, condition.PMatch, condition.Regex:
+		return false
+	}
+	asSet := x.Op == condition.Equal && x.Modifier == condition.AnyOf || x.Op == condition.NotEqual && x.Modifier == condition.AllOf
+	return !asSet || computed
 }
 
 func typeOf(o *operand) string {
