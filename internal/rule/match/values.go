@@ -147,7 +147,7 @@ func (s *values) items(o *operand, own []field.Element) ([]field.Element, bool) 
 			own = append(own, field.Element{Text: strconv.FormatBool(e[0].Number != 0)})
 		case of.base.numeric():
 			from := len(s.arena)
-			s.arena = strconv.AppendUint(s.arena, e[0].Number, 10)
+			s.arena = AppendNumber(s.arena, e[0].Number, of.digits)
 			own = append(own, field.Element{Text: s.kept(from)})
 		case of.odd():
 			own = append(own, s.raw(of, e)...)
