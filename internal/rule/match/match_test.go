@@ -298,6 +298,14 @@ func TestArgumentsOfTransformers(t *testing.T) {
 	}
 }
 
+func TestListsAreBounded(t *testing.T) {
+	t.Parallel()
+	row := map[string][]field.Element{"t.ls1": make([]field.Element, maxItems/2+1)}
+	if !fits(t, "len((t.ls1)) exists", row) || fits(t, "len((t.ls1, t.ls1)) exists", row) {
+		t.Error("there are too many elements, or too few")
+	}
+}
+
 // What is decoded may have NULs in it.
 func TestNULs(t *testing.T) {
 	t.Parallel()
