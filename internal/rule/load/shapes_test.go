@@ -104,6 +104,66 @@ func TestShapes(t *testing.T) {
 			oneRule("ka.verb = get", "  exceptions:\n  - {name: e, fields: [ka.user.name], values: [[tolower(ka.verb)], ['tolower( ka.verb)']]}\n"),
 			"LOAD_COMPILE_CONDITION 1:8:70\n(ka.verb = get and not (ka.user.name = tolower(ka.verb) or ka.user.name = \"tolower( ka.verb)\"))\n",
 		},
+		"list whose first items are empty": {
+			"- list: l\n  items: ['', '', get, list all]\n" + oneRule("ka.verb in (l)", ""),
+			"ka.verb in (get, \"list all\")\n",
+		},
+		"list whose last item is empty": {
+			"- list: l\n  items: [get, '']\n" + oneRule("ka.verb in (l)", ""),
+			"LOAD_ERR_COMPILE_CONDITION 1:5:27\n",
+		},
+		"bytes that are no UTF-8": {
+			"# caf\xe9\n" + oneRule("ka.verb in (get) and ka.no = x", "  tags: [caf\xe9]\n"),
+			"LOAD_ERR_COMPILE_CONDITION 1:4:35\n",
+		},
+		"a byte that is no UTF-8 in a value": {
+			oneRule("ka.verb = caf\xe9", ""),
+			"ka.verb = caf\uFFFD\n",
+		},
+		"controls": {
+			"# \x0b\x1b[0m\u0090\n" + oneRule("ka.verb in (a\x01b, c\x1bd)", ""),
+			"ka.verb in (a\x01b, c\x1bd)\n",
+		},
+		"ends of lines that are none": {
+			"# a\u2028- b\n" + oneRule("ka.verb = a\u2029b and ka.uri = c\u0085d and ka.no = x", ""),
+			"LOAD_ERR_COMPILE_CONDITION 1:4:49\n",
+		},
+		"byte order marks": {
+			"\uFEFF" + oneRule("ka.verb = \uFEFFget", ""),
+			"ka.verb = \uFEFFget\n",
+		},
+		"end of the text": {
+			"# \x04\n" + oneRule("ka.verb = get", ""),
+			"LOAD_ERR_YAML_PARSE 1\n",
+		},
+		"directive": {
+			"%YAML 1.2\n---\n" + oneRule("ka.verb = get", ""),
+			"ka.verb = get\n",
+		},
+		"directive of another version": {
+			"%YAML 2.0\n---\n" + oneRule("ka.verb = get", ""),
+			"LOAD_ERR_YAML_PARSE 1\n",
+		},
+		"tabs between items": {
+			"\t\n- list: l\n  items: [get]\n\t\n \t# a comment\twith a tab\n" + oneRule("ka.verb in (l) and ka.no = x", ""),
+			"LOAD_ERR_COMPILE_CONDITION 1:8:33\n",
+		},
+		"tab behind what may go on": {
+			"- list: l\n  items:\n  - get\n\t\n" + oneRule("ka.verb in (l)", ""),
+			"LOAD_ERR_YAML_PARSE 1:3:1\n",
+		},
+		"tab behind a dash": {
+			"- list: l\n  items:\n  -\tget\n  - \tput\n" + oneRule("ka.verb in (l)", ""),
+			"ka.verb in (get, put)\n",
+		},
+		"tab behind the dash of an item": {
+			strings.Replace(oneRule("ka.verb = get", ""), "- rule", "-\trule", 1),
+			"LOAD_ERR_YAML_PARSE 1\n",
+		},
+		"tabs between keys and values": {
+			strings.NewReplacer(": ", ":\t", "\n", " \t\n").Replace(oneRule("ka.verb = get\tand ka.uri = x", "  tags: [a,\tb]\n")),
+			"(ka.verb = get and ka.uri = x)\n",
+		},
 		"override is an empty list": {
 			"- list: l\n  items: [get]\n  override: []\n" + oneRule("ka.verb in (l)", ""),
 			"ka.verb in (get)\n",
