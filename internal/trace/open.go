@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 )
 
 // requestKey tells requests apart: the source, as a hash whose seed nobody knows, and the
@@ -19,7 +19,7 @@ type openRequest struct {
 	key        requestKey
 	unique     bool         // no other request has the key
 	prev, next *openRequest // in the order of opened
-	opened     journal.Position
+	opened     position.Position
 	clock      time.Duration // of the tracer, when it was opened
 	at         time.Time     // of the entry
 	source     string
