@@ -5,7 +5,7 @@
 //
 // A template is text with fields in it: %NAME, %NAME[ARG], or a transformer as %tolower(NAME). The
 // longest name of a field that is there is taken, so %a.b.c is the field a.b and ".c" if there is
-// no field a.b.c. With a number, as %10NAME, the value is cut or filled with blanks to so many
+// no field a.b.c; brackets behind what takes no argument are text. With a number, as %10NAME, the value is cut or filled with blanks to so many
 // bytes. What an event does not have is written as <NA>; a list as (a,b), of which only so much
 // is written as Falco does. There is no way to write a percent sign.
 package output
@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	maxWidth    = 4 << 10 // of a padded field
-	maxListText = 1023    // bytes of a list as text
-	maxText     = 1 << 20 // bytes of what a template says
+	maxWidth    = 64 << 10 // of a padded field
+	maxListText = 1023     // bytes of a list as text
+	maxText     = 1 << 20  // bytes of what a template says
 	noValue     = "<NA>"
 )
 
@@ -43,8 +43,6 @@ type part struct {
 	text    string
 	operand *match.Operand
 	width   int // 0: as long as it is
-	// digits is how many digits a number has at least.
-	digits int
 }
 
 type namedOperand struct {
@@ -130,7 +128,7 @@ func (c *compiler) field(percent int) (end int, err error) {
 	if err != nil {
 		return 0, unknown(err)
 	}
-	c.template.parts = append(c.template.parts, part{operand: compiled, width: width, digits: minDigits(operand)})
+	c.template.parts = append(c.template.parts, part{operand: compiled, width: width})
 	return end, c.register(operand)
 }
 
@@ -151,12 +149,15 @@ func (c *compiler) operand(at int) (operand condition.Operand, end int, err erro
 	pos := condition.Pos{Text: c.text, Offset: at}
 	full, fullEnd, fullErr := condition.ParseOperand(c.text, at)
 	if fullErr == nil {
-		if _, ok := full.(*condition.Transformer); ok {
-			return full, fullEnd, nil
-		}
-		// Most fields are what they seem.
+		// Most are what they seem.
 		if _, fullErr = match.CompileOperand(c.requests, full); fullErr == nil {
 			return full, fullEnd, nil
+		}
+	}
+	// Brackets behind a transformer that has no use for them are text.
+	if call, end, err := condition.ParseCall(c.text, at); err == nil {
+		if _, err := match.CompileOperand(c.requests, call); err == nil {
+			return call, end, nil
 		}
 	}
 	rest := text[at:]
@@ -226,14 +227,6 @@ func (c *compiler) register(operand condition.Operand) error {
 // clockTimes are the fields that are texts of the event's time. In JSON they are numbers.
 var clockTimes = []string{"evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"}
 
-// minDigits is how many digits the value of a field has at least, as text.
-func minDigits(o condition.Operand) int {
-	if f, ok := o.(*condition.Field); ok && (f.Name == "evt.rawtime.ns" || f.Name == "evt.reltime.ns") {
-		return 9
-	}
-	return 0
-}
-
 // Fields returns the fields and transformers of the template in order, as they are written.
 func (t *Template) Fields() []string { return t.names }
 
@@ -250,7 +243,7 @@ func (t *Template) Append(dst []byte, row field.Row) []byte {
 			continue
 		}
 		from := len(dst)
-		dst = appendText(dst, p.operand, row, p.digits)
+		dst = appendText(dst, p.operand, row)
 		if p.width > 0 {
 			if len(dst) > from+p.width {
 				dst = dst[:from+p.width]
@@ -263,13 +256,13 @@ func (t *Template) Append(dst []byte, row field.Row) []byte {
 	return dst[:min(len(dst), begin+maxText)]
 }
 
-func appendText(dst []byte, o *match.Operand, row field.Row, digits int) []byte {
+func appendText(dst []byte, o *match.Operand, row field.Row) []byte {
 	elements, ok := o.Values(row)
 	switch {
 	case !ok:
 		return append(dst, noValue...)
 	case !o.List:
-		return appendElement(dst, o.Type, &elements[0], digits)
+		return appendElement(dst, o.Type, &elements[0], o.Digits)
 	}
 	from := len(dst)
 	dst = append(dst, '(')
@@ -277,7 +270,7 @@ func appendText(dst []byte, o *match.Operand, row field.Row, digits int) []byte 
 		if len(dst) > from+1 { // as Falco: there is no comma behind empty ones at the beginning
 			dst = append(dst, ',')
 		}
-		dst = appendElement(dst, o.Type, &elements[i], digits)
+		dst = appendElement(dst, o.Type, &elements[i], o.Digits)
 	}
 	dst = append(dst, ')')
 	return dst[:min(len(dst), from+maxListText)]
@@ -297,12 +290,7 @@ func appendElement(dst []byte, t sourceplugin.FieldType, e *field.Element, digit
 	case sourceplugin.IPNet:
 		return append(dst, "<IPNET>"...)
 	}
-	from := len(dst)
-	dst = strconv.AppendUint(dst, e.Number, 10)
-	for n := len(dst) - from; n < digits; n++ {
-		dst = slices.Insert(dst, from, '0')
-	}
-	return dst
+	return match.AppendNumber(dst, e.Number, digits)
 }
 
 // Field is a field of an output with its value as JSON.
