@@ -2,7 +2,10 @@ package load_test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -257,5 +260,35 @@ func TestSchemaOfNothing(t *testing.T) {
 		if got := strings.Join(report.Files[0].SchemaWarnings, "|"); got != want {
 			t.Errorf("%s\ngot  %s\nwant %s", text, got, want)
 		}
+	}
+}
+
+// TestStyle loads files in the style of those that come with plugins of Falco, one after the other.
+func TestStyle(t *testing.T) {
+	names, err := filepath.Glob("testdata/style/*.yaml")
+	if err != nil || len(names) != 3 {
+		t.Fatal(names, err)
+	}
+	var contents []string
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		contents = append(contents, string(b))
+	}
+	got := loaded(t, contents...)
+	const golden = "testdata/style/golden"
+	if flag.Lookup("update").Value.String() == "true" {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
