@@ -119,6 +119,7 @@ type status struct {
 	active  *compiled
 	since   time.Time // it judges
 	refused *Refusal
+	useless string    // why the rules from before the start cannot be used
 	starved time.Time // an event waits for a plugin since then
 	reason  string    // why
 	blind   bool      // events are judged without values
@@ -179,13 +180,19 @@ func (a *Alerting) Health() error {
 	}
 	if r := s.refused; r != nil {
 		stay := "no rules are there"
-		if s.active != nil {
-			stay = fmt.Sprintf("the %d rules from before judge", len(s.active.set.Loaded()))
+		if s.useless != "" {
+			stay += ", and those from before the start cannot be used: " + s.useless
+		}
+		if c := s.active; c != nil {
+			stay = fmt.Sprintf("the %d rules from before judge", len(c.set.Loaded()))
+			if !c.earlier.IsZero() {
+				stay = fmt.Sprintf("the %d rules that were loaded at %s, before the start, judge since %s", len(c.set.Loaded()), c.earlier.UTC().Format(time.RFC3339), s.since.UTC().Format(time.RFC3339))
+			}
 		}
 		all = append(all, fmt.Errorf("%w; %s. \"tocsin rules check\" tells more", r, stay))
 	}
 	if c := s.active; c != nil && len(c.set.Waiting()) > 0 {
-		all = append(all, fmt.Errorf("rules wait for plugins: %s, because the plugin of the source %s has not been started yet", ruleNames(c.set.Waiting()), strings.Join(c.silent, ", ")))
+		all = append(all, fmt.Errorf("rules wait for plugins: %s, because the plugin of the source %s has not been started yet", ruleNames(c.set.Waiting()), strings.Join(c.plugins.silent, ", ")))
 	}
 	switch {
 	case s.blind:
@@ -207,6 +214,7 @@ type Status struct {
 	Since   time.Time // the rules judge
 	Problem string    // what Health says
 	Refused *Refusal  // of files that are not loaded
+	Earlier time.Time // the rules that judge were loaded then, before the start, because of Refused; zero: they were not
 	Files   int
 	Rules   []RuleStatus // in definition order
 	// Warnings are those of the files whose rules judge.
@@ -260,7 +268,8 @@ func (a *Alerting) Status() Status {
 	if c == nil {
 		return st
 	}
-	st.Files = c.files
+	st.Earlier = c.earlier
+	st.Files = len(c.files)
 	for _, f := range c.report.Files {
 		for _, w := range f.Warnings {
 			if len(st.Warnings) < maxProblems {

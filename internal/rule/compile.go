@@ -40,7 +40,7 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 		}
 		fields, known := c.fields[r.Source]
 		if !known { // only if plugins are not known yet
-			s.waiting = append(s.waiting, r)
+			s.wait(r)
 			continue
 		}
 		if builders[r.Source] == nil {
@@ -53,7 +53,7 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 		case err == nil:
 			compiled.source = s.sources[r.Source]
 		case o.Incomplete && isUnknownField(err):
-			s.waiting = append(s.waiting, r)
+			s.wait(r)
 		default:
 			refuse(report, r, err)
 		}
@@ -71,6 +71,22 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 		source.plugins = slices.ContainsFunc(source.requests, func(q field.Request) bool { return q.Field.Of != "" })
 	}
 	return s, report
+}
+
+// wait notes that a rule judges nothing yet. What its window and its throttle remember is kept.
+func (s *Set) wait(r *load.Rule) {
+	s.waiting = append(s.waiting, r)
+	if r.Window == nil && r.Throttle == nil {
+		return
+	}
+	c := &compiledRule{rule: r, window: len(s.specs)}
+	if r.Throttle != nil {
+		for _, name := range r.Throttle.By {
+			c.throttleBy = append(c.throttleBy, value{name: name})
+		}
+	}
+	s.specs = append(s.specs, window.Spec{Name: r.Name, Window: r.Window, Throttle: r.Throttle})
+	s.windowed = append(s.windowed, c)
 }
 
 // refuse puts an error into a report that load does not know of.

@@ -64,6 +64,8 @@ type Alert struct {
 	Time time.Time
 	// Event is the one that raised the alert, the last of those that it is about; nil for a summary.
 	Event *event.Event
+	// Namespace is that of Event; of a summary, the innermost one that has all events it is about.
+	Namespace string
 	// EventIDs are those of the events that it is about, in order; of many only the first and the
 	// last ones.
 	EventIDs []string
