@@ -286,11 +286,12 @@ var builtIns = []builtIn{
 	{"tocsin/sink-replay-cancel", "A replay or redrive was ended early.", "", "sys/sinks/slack", sink + " replay"},
 	{"tocsin/rules-loaded", "Other rules judge events from now on: at the start, because their files have changed, or because somebody wanted it.", "", "sys/rules/", trail + " reason files rules waiting"},
 	{"tocsin/rules-refused", "The files of rules have mistakes. The rules from before judge.", "", "sys/rules/", trail + " reason problems"},
+	{"tocsin/rules-earlier", "The files of rules had mistakes when the hub was started. The last ones that were right judge, which it had kept.", "", "sys/rules/", trail + " loaded files rules waiting"},
 	{"tocsin/rules-waiting", "Events are judged without rules that wait for a plugin which has not been started yet.", "", "sys/rules/", trail + " rules"},
 	{"tocsin/rules-blind", "Events are judged without the field of a plugin that does not run, after they have waited for it.", "", "sys/rules/", trail},
 	{"tocsin/rules-sighted", "All fields of plugins that rules ask for are there again.", "", "sys/rules/", trail},
 	{"tocsin/rules-gap", "The journal had removed events before rules have judged them.", "", "sys/rules/", trail + " count"},
-	{"tocsin/rules-memory-lost", "What windows and throttles of rules had remembered could not be read back.", "", "sys/rules/", trail},
+	{"tocsin/rules-memory-lost", "Something is lost of what windows and throttles of rules had remembered: it could not be read back, or throttles of rules that were gone at a start had held alerts back.", "", "sys/rules/", trail + " count"},
 	{"tocsin/trail-lost", "Records of the hub about itself could not be kept.", "", "sys/trail", trail + " count since"},
 }
 
