@@ -12,7 +12,7 @@ import (
 type auditNodes struct {
 	err, answer, secret, dataError, status int // of failures
 	entity, accessor, token, address       int // of the client
-	path, mountPoint                       int // of logins
+	path, mountPoint, namespace            int // of logins
 }
 
 func (n *auditNodes) wantFailures(p *picker) {
@@ -33,6 +33,7 @@ func (n *auditNodes) wantClient(p *picker) {
 func (n *auditNodes) wantLogin(p *picker) {
 	n.path = p.want(0, "request", "path")
 	n.mountPoint = p.want(0, "request", "mount_point")
+	n.namespace = p.want(0, "request", "namespace", "path")
 }
 
 // auditClient answers with what tells clients apart.
@@ -56,9 +57,11 @@ func auditLogin(r *Reader, q *query) []field.Element {
 // isLogin says what [trace.Request.IsLogin] says, so that alerts and metrics mean the same.
 func (r *Reader) isLogin(q *query) bool {
 	q.buf = q.buf[:0]
-	return isLogin(q.alsoText(r.pick.only(r.audit.path)), q.alsoText(r.pick.only(r.audit.mountPoint)))
+	path, mountPoint := q.alsoText(r.pick.only(r.audit.path)), q.alsoText(r.pick.only(r.audit.mountPoint))
+	return isLogin(path, strings.TrimPrefix(mountPoint, q.alsoText(r.pick.only(r.audit.namespace))))
 }
 
+// isLogin says whether it is one by the path and the mount, both without the namespace.
 func isLogin(path, mountPoint string) bool {
 	below, ok := "", false
 	if mountPoint != "" {

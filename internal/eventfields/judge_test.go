@@ -129,6 +129,32 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
+// A login in a namespace is one: the mount has the namespace before it, and the path has not.
+func TestLogins(t *testing.T) {
+	t.Parallel()
+	r := ask(t, "tocsin", Options{}, "audit.is_login", "audit.denied")
+	for request, want := range map[string]bool{
+		`{"path":"auth/userpass/login/x","mount_point":"auth/userpass/","namespace":{"id":"root"}}`:                           true,
+		`{"path":"auth/userpass/login/x","mount_point":"team-a/auth/userpass/","namespace":{"id":"n1","path":"team-a/"}}`:     true,
+		`{"path":"auth/oidc/oidc/callback","mount_point":"team-a/b/auth/oidc/","namespace":{"id":"n2","path":"team-a/b/"}}`:   true,
+		`{"path":"auth/approle/login","mount_point":"auth/auth/approle/","namespace":{"id":"n3","path":"auth/"}}`:             true,
+		`{"path":"auth/userpass/login/x","namespace":{"id":"n1","path":"team-a/"}}`:                                           true,
+		`{"path":"auth/userpass/users/login","mount_point":"team-a/auth/userpass/","namespace":{"id":"n1","path":"team-a/"}}`: false,
+		`{"path":"secret/login/x","mount_point":"team-a/secret/","namespace":{"id":"n1","path":"team-a/"}}`:                   false,
+		`{"path":"auth/userpass/login/x","mount_point":"team-b/auth/userpass/","namespace":{"id":"n1","path":"team-a/"}}`:     false,
+		`{"path":"kv/auth/userpass/login/x","mount_point":"auth/team-a/kv/","namespace":{"id":"n4","path":"auth/team-a/"}}`:   false,
+	} {
+		line := `{"type":"response","request":` + request + `,"response":{"data":{"error":"hmac-sha256:1"}}}`
+		r.Event(t.Context(), &event.Event{Type: typeResponse, Data: []byte(line)})
+		if login := r.Values(0)[0].Number == 1; login != want {
+			t.Errorf("%s: login %v", request, login)
+		}
+		if denied := r.Values(1)[0].Number == 1; denied != want {
+			t.Errorf("%s: denied %v", request, denied)
+		}
+	}
+}
+
 // What was begun too long ago is forgotten, and no more memory is taken.
 func TestPairsAreBounded(t *testing.T) {
 	r := ask(t, "tocsin", Options{}, "audit.duration")
