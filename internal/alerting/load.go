@@ -108,7 +108,7 @@ func (a *Alerting) load(reason Reason) { a.loadFor(reason, trail.Who{}) }
 // returns the rules that are there. The caller has the lock on loading.
 func (a *Alerting) loadFor(reason Reason, who trail.Who) (c *compiled, fresh bool, refused *Refusal) {
 	known := a.plugins()
-	files, err := readFiles(a.o.Paths)
+	files, err := ReadFiles(a.o.Paths)
 	if err != nil {
 		refused = a.refuse(reason, who, []string{err.Error()})
 		a.fallBack(known, nil)

@@ -485,6 +485,7 @@ var meanings = map[string]struct{ meaning, example string }{
 	"command":             {"executable of the plugin, below the directory of plugins", "vault-plugin-secrets-kv"},
 	"sha256":              {"checksum of the executable, or of the bytes, in hexadecimal digits", "3931d990d9c2d71694dcfd86fae911eb1b11aa4039ab5093a517bcb68d00089e"},
 	"files":               {"how many files of rules", "2"},
+	"loaded":              {"when the rules that judge were loaded", "2026-11-27T20:10:11Z"},
 	"rules":               {"how many rules judge, or their names", "21"},
 	"waiting":             {"how many rules wait for a plugin", "0"},
 	"problems":            {"how many mistakes", "1"},

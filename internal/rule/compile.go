@@ -52,7 +52,7 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 		switch {
 		case err == nil:
 			compiled.source = s.sources[r.Source]
-		case o.Incomplete && isUnknownField(err):
+		case c.mayCome(r.Source, err):
 			s.wait(r)
 		default:
 			refuse(report, r, err)
@@ -99,6 +99,12 @@ func refuse(report *load.Report, r *load.Rule, err error) {
 		}
 	}
 	report.Files = append(report.Files, &load.FileReport{Name: r.At.File, SchemaValid: true, Errors: []*load.Diagnostic{d}})
+}
+
+// mayCome says whether an error may be none when other plugins are known. They add no fields to
+// the events of the hub itself.
+func (c *Compiler) mayCome(source string, err error) bool {
+	return c.incomplete && source != falcoevent.EventSource && isUnknownField(err)
 }
 
 // isUnknownField says whether an error is about a field that there is not.
@@ -289,7 +295,7 @@ func (c *Compiler) Condition(source string, e condition.Expr) ([]*condition.Erro
 		return nil, nil
 	}
 	_, warnings, err := b.AddCondition(e)
-	if err != nil && c.incomplete && isUnknownField(err) {
+	if err != nil && c.mayCome(source, err) {
 		err = nil
 	}
 	return warnings, err
@@ -303,7 +309,7 @@ func (c *Compiler) Output(source, text string) ([]string, error) {
 	}
 	t, err := output.Compile(requests, text)
 	if err != nil {
-		if c.incomplete && isUnknownField(err) {
+		if c.mayCome(source, err) {
 			err = nil
 		}
 		return nil, err

@@ -39,7 +39,8 @@ type Options struct {
 	// extract from, and about [falcoevent.EventSource].
 	Plugins []*sourceplugin.Description
 	// Incomplete says that there are plugins that are not known yet. Rules that ask for an event
-	// source or a field that there is not are no mistakes then, but wait: see [Set.Waiting].
+	// source or a field that there is not are no mistakes then, but wait: see [Set.Waiting]. The
+	// fields of [falcoevent.EventSource] are always known.
 	Incomplete bool
 	// Matching is how many rules raise an alert; default [First].
 	Matching Matching
