@@ -44,6 +44,19 @@ func ParseOperand(t *Text, offset int) (o Operand, end int, err error) {
 	return o, p.pos, nil
 }
 
+// ParseCall is ParseOperand for a transformer without what may be in brackets behind it.
+func ParseCall(t *Text, offset int) (o *Transformer, end int, err error) {
+	p := &parser{text: t, src: t.Content, pos: offset}
+	at := p.at()
+	if !p.transformerName() {
+		return nil, p.pos, p.fail("expected a valid transformer: "+quotedList(Transformers()), "")
+	}
+	if o, err = p.call(at); err != nil {
+		return nil, p.pos, err
+	}
+	return o, p.pos, nil
+}
+
 // parser reads from src at pos. A method that reads a token returns whether there is one, and
 // leaves it in last; the others return a part of the tree.
 type parser struct {
@@ -184,7 +197,7 @@ func (p *parser) field(at Pos) (*Field, error) {
 	return f, err
 }
 
-// argument reads what is in brackets, if there are any. Empty quotes are as none.
+// argument reads what is in brackets, if there are any.
 func (p *parser) argument() (arg string, present, quoted bool, err error) {
 	if !p.word("[") {
 		return "", false, false, nil
@@ -199,11 +212,22 @@ func (p *parser) argument() (arg string, present, quoted bool, err error) {
 	if !p.word("]") {
 		return "", false, false, p.fail("expected a ']' token", "an argument with brackets or quotes in it is written in quotes")
 	}
-	return arg, arg != "", quoted, nil
+	return arg, true, quoted, nil
 }
 
 // transformer reads the rest of a transformer, behind its opening parenthesis.
 func (p *parser) transformer(at Pos) (*Transformer, error) {
+	t, err := p.call(at)
+	if err != nil {
+		return nil, err
+	}
+	// Only getopt has a use for an argument, which is for those who know what it does to say.
+	t.Arg, t.ArgPresent, _, err = p.argument()
+	return t, err
+}
+
+// call reads the rest of a transformer up to its closing parenthesis.
+func (p *parser) call(at Pos) (*Transformer, error) {
 	t := &Transformer{At: at, Name: p.name}
 	if err := p.enter(); err != nil {
 		return nil, err
@@ -224,10 +248,7 @@ func (p *parser) transformer(at Pos) (*Transformer, error) {
 	if !p.word(")") {
 		return nil, p.fail("expected a ')' token closing the transformer", "")
 	}
-	// Only getopt has a use for an argument, which is for those who know what it does to say.
-	var err error
-	t.Arg, t.ArgPresent, _, err = p.argument()
-	return t, err
+	return t, nil
 }
 
 // transformerArgument reads one argument; lists are not in lists.

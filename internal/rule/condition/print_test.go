@@ -190,7 +190,7 @@ func TestString(t *testing.T) {
 		`a.b = '"'`:                      `a.b = "\""`,
 		`a.b["x"] exists`:                "a.b[x] exists",
 		`a.b['x y'] exists`:              `a.b["x y"] exists`,
-		`a.b[""] exists`:                 "a.b exists",
+		`a.b[""] exists`:                 `a.b[""] exists`,
 		"a.b=val( a.c[x] )":              "a.b = val(a.c[x])",
 		"tolower( a.b )>=len(a.c)":       "tolower(a.b) >= len(a.c)",
 		`join(",",(a.b,"x",3))=y`:        `join(",", (a.b, "x", 3)) = y`,

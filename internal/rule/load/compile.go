@@ -42,6 +42,7 @@ type compiledMacro struct {
 
 type compiledRule struct {
 	item            *ruleItem
+	output          *text // without what means nothing any more
 	condition       condition.Expr
 	exceptionFields []string
 	outputFields    []string
@@ -307,15 +308,15 @@ func (l *loader) compileRule(c *compiled, r *ruleItem) (*compiledRule, *failure)
 }
 
 func (l *loader) compileParts(c *compiled, r *ruleItem, whole *text) (*compiledRule, *failure) {
-	n := &compiledRule{item: r}
-	outputFields, err := l.compiler.Output(r.source, r.output.s)
+	n := &compiledRule{item: r, output: l.withoutContainerInfo(r)}
+	outputFields, err := l.compiler.Output(r.source, n.output.s)
 	if err != nil {
 		if l.skipPartial(r, err) {
 			return nil, nil
 		}
 		message, hint := errorText(err)
 		at := *r.outputContext
-		at.exact, at.exactAt = r.output, errorOffset(err)
+		at.exact, at.exactAt = n.output, errorOffset(err)
 		if unknownField(err) && r.skipUnknown {
 			l.warn(WarnUnknownFilter, message, hint, &at)
 			return nil, nil
@@ -356,6 +357,31 @@ func (l *loader) compileParts(c *compiled, r *ruleItem, whole *text) (*compiledR
 	return n, nil
 }
 
+// containerInfo is no field, but stood for some in outputs of older rules.
+const containerInfo = "%container.info"
+
+// withoutContainerInfo returns the output of a rule without containerInfo, of which it warns.
+func (l *loader) withoutContainerInfo(r *ruleItem) *text {
+	at := strings.Index(r.output.s, containerInfo)
+	if at < 0 {
+		return r.output
+	}
+	if d := l.warn(WarnDeprecatedItem, containerInfo+" means nothing any more, and is left out of the output", "remove it", r.context); d != nil {
+		exact := *r.outputContext
+		exact.exact, exact.exactAt = r.output, at
+		e := exact.diagnostic("", "", "")
+		d.At, d.Line, d.Width = e.At, e.Line, e.Width
+	}
+	var b builder
+	rest := 0
+	for ; at >= 0; at = strings.Index(r.output.s[rest:], containerInfo) {
+		b.slice(r.output, rest, rest+at)
+		rest += at + len(containerInfo)
+	}
+	b.slice(r.output, rest, len(r.output.s))
+	return b.text()
+}
+
 // compileCondition compiles a condition of a rule. It returns neither for a rule that is skipped.
 func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *context) (condition.Expr, *failure) {
 	e, _, f := l.parse(c, whole, at)
@@ -382,6 +408,7 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 		if l.skipPartial(r, err) {
 			return nil, nil
 		}
+		l.unsafeWarning(warnings, at, inCondition)
 		message, hint := errorText(err)
 		here := at
 		if p, ok := errors.AsType[*condition.Error](err); ok {
@@ -393,29 +420,27 @@ func (l *loader) compileCondition(c *compiled, r *ruleItem, whole *text, at *con
 		}
 		return nil, &failure{code: ErrCompileCondition, message: message, hint: hint, context: here}
 	}
-	l.conditionWarnings(warnings, at, inCondition)
+	l.unsafeWarning(warnings, at, inCondition)
+	for _, w := range warnings {
+		if Code(w.Code) != WarnUnsafeNACheck {
+			l.warn(WarnCompileCondition, w.Message, w.Hint, inCondition(w.At))
+		}
+	}
 	return e, nil
 }
 
-func (l *loader) conditionWarnings(warnings []*condition.Error, at *context, in func(condition.Pos) *context) {
-	unsafe := false
+// unsafeWarning tells the first comparison with <NA>, as the real engine does, which looks for them
+// before it compiles.
+func (l *loader) unsafeWarning(warnings []*condition.Error, at *context, in func(condition.Pos) *context) {
 	for _, w := range warnings {
 		if Code(w.Code) != WarnUnsafeNACheck {
 			continue
 		}
-		if unsafe {
-			continue // the real engine tells it once
-		}
-		unsafe = true
 		if d := l.warn(WarnUnsafeNACheck, w.Message, w.Hint, at); d != nil {
 			exact := in(w.At).diagnostic(WarnUnsafeNACheck, w.Message, w.Hint)
 			d.At, d.Line, d.Width = exact.At, exact.Line, exact.Width
 		}
-	}
-	for _, w := range warnings {
-		if Code(w.Code) != WarnUnsafeNACheck {
-			l.warn(WarnCompileCondition, w.Message, w.Hint, in(w.At))
-		}
+		return
 	}
 }
 

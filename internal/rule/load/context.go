@@ -77,11 +77,16 @@ func (c *context) place() mark {
 		c.mark = c.src.mark(c.node)
 		return c.mark
 	}
-	// The real engine adds the places of the condition and in it.
+	// The real engine adds the place of the condition and that in the text that was parsed: the
+	// condition with its lists in it, or the macro that it uses.
 	up := c.up.place()
-	at := min(max(c.at, 0), len(c.in.s))
-	line := strings.Count(c.in.s[:at], "\n")
-	column := at - (strings.LastIndexByte(c.in.s[:at], '\n') + 1)
+	in, at := c.in, c.at
+	if c.exact != nil {
+		in, at = c.exact, c.exactAt
+	}
+	at = min(max(at, 0), len(in.s))
+	line := strings.Count(in.s[:at], "\n")
+	column := at - (strings.LastIndexByte(in.s[:at], '\n') + 1)
 	c.mark = mark{line: up.line + line + 1, column: up.column + column + 1, offset: up.offset + at}
 	return c.mark
 }

@@ -81,14 +81,14 @@ func (d *describer) rule(c *compiledRule) document {
 		"condition_operators": operators.list(), "condition_fields": fields.list(),
 		"output_fields": orEmpty(c.outputFields), "exception_fields": orEmpty(c.exceptionFields),
 		"exception_names": names.list(), "exception_operators": comps.list(),
-		"condition_compiled": condition.Compiled(c.condition), "output_compiled": r.output.s,
+		"condition_compiled": condition.Compiled(c.condition), "output_compiled": c.output.s,
 		"plugins": d.plugins(r.source, fields, c.outputFields, events),
 	}
 	if r.source != defaultSource {
 		details["events"] = []string{"asyncevent", "pluginevent"}
 	}
 	info := document{
-		"name": r.name, "condition": r.condition.s, "priority": r.priority.String(), "output": r.output.s,
+		"name": r.name, "condition": r.condition.s, "priority": r.priority.String(), "output": c.output.s,
 		"description": r.description, "enabled": r.enabled, "source": r.source, "tags": orEmpty(r.tags),
 		"capture": r.capture, "capture_duration": r.captureDuration,
 	}
@@ -198,7 +198,7 @@ func (d *describer) compiledDetails(e condition.Expr) (fields, operators nameSet
 			switch o := o.(type) {
 			case *condition.Field:
 				name := o.Name
-				if o.Arg != "" {
+				if o.ArgPresent {
 					name += "[" + o.Arg + "]"
 				}
 				fields.add(name)

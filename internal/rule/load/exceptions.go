@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -201,25 +202,24 @@ func (l *loader) checkException(r *ruleItem, e *exception) *failure {
 	return nil
 }
 
-func (l *loader) checkExceptionField(r *ruleItem, e *exception, field *entry) *failure {
+func (l *loader) checkExceptionField(r *ruleItem, x *exception, field *entry) *failure {
 	if r.unknownSource || !l.compiler.Source(r.source) {
 		return nil
 	}
 	name := field.string()
-	hint := ""
-	t := &condition.Text{Content: name}
-	o, end, err := condition.ParseOperand(t, 0)
-	if f, ok := o.(*condition.Field); err == nil && ok && end == len(name) {
-		_, err := l.compiler.Condition(r.source, &condition.Check{At: f.At, Left: f, Op: condition.Exists})
-		if err == nil {
+	err := errors.New("it is no field")
+	// What it is, is seen when it is compared: a field, or transformers with fields in them.
+	e, parsed := condition.Parse(&condition.Text{Content: name + " " + string(condition.Exists)})
+	if check, ok := e.(*condition.Check); parsed == nil && ok && check.Op == condition.Exists {
+		if _, err = l.compiler.Condition(r.source, check); err == nil {
 			return nil
 		}
 		if unknownField(err) && slices.Contains(l.options.Partial, r.source) {
 			return nil // the whole rule is skipped
 		}
-		_, hint = errorText(err)
 	}
-	return &failure{code: ErrValidate, message: "there is no field '" + name + "' in the events of " + r.source, hint: hint, context: e.context}
+	_, hint := errorText(err)
+	return &failure{code: ErrValidate, message: "there is no field '" + name + "' in the events of " + r.source, hint: hint, context: x.context}
 }
 
 // withExceptions returns the condition of a rule without what its exceptions leave out, and the

@@ -38,7 +38,8 @@ type Compiler interface {
 	// Source says whether there are events of an event source.
 	Source(name string) bool
 	// Condition compiles a condition without macros. Warnings have a Code, or are about what the
-	// condition may not mean. The error is, or wraps, a [*condition.Error]. It wraps
+	// condition may not mean; those with a Code may come with an error. The error is, or wraps, a
+	// [*condition.Error]. It wraps
 	// fieldtext.ErrUnknownField, or says "nonexistent field", if there is no such field.
 	Condition(source string, e condition.Expr) (warnings []*condition.Error, err error)
 	// Output compiles an output. It returns the fields and transformers in it as they are written,
@@ -253,7 +254,7 @@ func (l *loader) rules() []*Rule {
 		n := &Rule{
 			Name: r.name, Description: r.description, Source: r.source, Priority: r.priority,
 			Tags: slices.Clone(r.tags), Enabled: r.enabled,
-			ConditionText: r.condition.s, Condition: c.condition, Output: r.output.s,
+			ConditionText: r.condition.s, Condition: c.condition, Output: c.output.s,
 			At: r.context.src.place(r.context.place().offset),
 		}
 		if w := r.window; w != nil {

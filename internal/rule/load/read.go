@@ -206,7 +206,7 @@ func readOverrides(n *yaml.Node, appendable, replaceable []string, c *context) (
 		return o, nil
 	}
 	at := c.enter(n, inOverride, "")
-	if isSequence(v) {
+	if isSequence(v) && len(v.Content) > 0 {
 		return nil, &failure{code: ErrValidate, message: "override must be a map of keys to append or replace", context: at}
 	}
 	if !isMapping(v) {

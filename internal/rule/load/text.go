@@ -171,11 +171,7 @@ func (t *text) substitute(name string, items []string, strict bool) (result *tex
 			continue
 		}
 		if done == 0 {
-			quotedItems := make([]string, len(items))
-			for i, item := range items {
-				quotedItems[i] = quote(item)
-			}
-			joined = strings.Join(quotedItems, ", ")
+			joined = joinItems(items)
 			if quoted(t.s, start) {
 				inside = start
 			}
@@ -210,6 +206,19 @@ func (t *text) substitute(name string, items []string, strict bool) (result *tex
 	}
 	b.slice(t, done, len(t.s))
 	return b.text(), inside
+}
+
+// joinItems writes the items of a list. As in the real engine, empty ones at the beginning leave
+// no comma behind.
+func joinItems(items []string) string {
+	var b strings.Builder
+	for _, item := range items {
+		if b.Len() > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quote(item))
+	}
+	return b.String()
 }
 
 // trim removes characters at the end.

@@ -20,6 +20,9 @@ type mark struct{ line, column, offset int }
 type source struct {
 	name    string
 	content string
+	// text is the content as the YAML parser reads it; hidden says that it is not the content.
+	text   string
+	hidden bool
 	// breaks has where the lines begin as YAML counts them, newlines as everybody else does.
 	breaks, newlines []int
 	budget           int // how many nodes may still be looked at; aliases count each time
@@ -27,6 +30,7 @@ type source struct {
 
 func newSource(f File) *source {
 	s := &source{name: f.Name, content: strings.TrimPrefix(string(f.Content), "\uFEFF"), budget: maxNodes}
+	s.text, s.hidden = hide(s.content)
 	s.breaks, s.newlines = []int{0}, []int{0}
 	for i := 0; i < len(s.content); i++ {
 		switch c := s.content[i]; {
@@ -35,6 +39,7 @@ func newSource(f File) *source {
 			s.newlines = append(s.newlines, i+1)
 		case c == '\r' && !strings.HasPrefix(s.content[i+1:], "\n"):
 			s.breaks = append(s.breaks, i+1)
+		case s.hidden:
 		case c == 0xC2 && strings.HasPrefix(s.content[i:], "\u0085"):
 			s.breaks = append(s.breaks, i+2)
 		case c == 0xE2 && (strings.HasPrefix(s.content[i:], "\u2028") || strings.HasPrefix(s.content[i:], "\u2029")):
@@ -113,33 +118,52 @@ func (s *source) parse() (docs []*yaml.Node, err error) {
 	if len(s.content) > MaxFileBytes {
 		return nil, fmt.Errorf("the file has more than %d bytes", MaxFileBytes)
 	}
-	d := yaml.NewDecoder(strings.NewReader(s.content))
+	if docs, err = s.decode(s.text); err != nil {
+		if text := repair(s.text); text != s.text {
+			if again, err := s.decode(text); err == nil {
+				return again, nil
+			}
+		}
+	}
+	return docs, err
+}
+
+func (s *source) decode(text string) (docs []*yaml.Node, err error) {
+	d := yaml.NewDecoder(strings.NewReader(text))
 	for {
 		var n yaml.Node
 		switch err := d.Decode(&n); {
 		case errors.Is(err, io.EOF):
 			return docs, nil
 		case err != nil:
-			text := strings.TrimPrefix(err.Error(), "yaml: ")
-			at := -1
-			if m := lineOfError.FindStringSubmatch(text); m != nil {
-				text = text[len(m[0]):]
-				if line, err := strconv.Atoi(m[1]); err == nil && line >= 1 && line <= len(s.breaks) {
-					at = s.breaks[line-1]
-				}
-			}
-			if m := anchorOfError.FindStringSubmatch(text); m != nil {
-				at = strings.Index(s.content, "*"+m[1])
-			}
-			if at < 0 {
-				return nil, errors.New(text)
-			}
-			return nil, &yamlError{at: at, text: text}
+			return nil, s.yamlError(err)
+		}
+		if s.hidden {
+			show(&n)
 		}
 		if n.Kind == yaml.DocumentNode && len(n.Content) == 1 {
 			docs = append(docs, n.Content[0])
 		}
 	}
+}
+
+// yamlError finds the place of an error of the YAML parser.
+func (s *source) yamlError(err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	at := -1
+	if m := lineOfError.FindStringSubmatch(text); m != nil {
+		text = text[len(m[0]):]
+		if line, err := strconv.Atoi(m[1]); err == nil && line >= 1 && line <= len(s.breaks) {
+			at = s.breaks[line-1]
+		}
+	}
+	if m := anchorOfError.FindStringSubmatch(text); m != nil {
+		at = strings.Index(s.content, "*"+m[1])
+	}
+	if at < 0 {
+		return errors.New(text)
+	}
+	return &yamlError{at: at, text: text}
 }
 
 // resolve returns what an alias stands for.

@@ -27,7 +27,7 @@ const (
 )
 
 func (b *Builder) compile(e condition.Expr) (n int32, warnings []*condition.Error, err error) {
-	c := compiler{Builder: b}
+	c := compiler{Builder: b, warnings: unsafeComparisons(e)}
 	n, err = c.expr(e, false)
 	if err != nil {
 		err = asError(err, e)
@@ -128,6 +128,18 @@ func (c *compiler) check(x *condition.Check) (int32, error) {
 	if x.Op == condition.Exists {
 		return c.predicate("exists "+strconv.Itoa(int(left)), p), nil
 	}
+	_, computed := x.Right.(*condition.Transformer)
+	if f, ok := x.Right.(*condition.Field); ok && f.Val {
+		computed = true
+	}
+	asC := endsAtNUL(x, computed)
+	switch {
+	case lhs.nul && asC:
+		left = c.operands.cString(left)
+	case lhs.nul && !lhs.list:
+		left = c.operands.whole(left)
+	}
+	p.left, lhs = left, &c.operands.list[left]
 	if f, ok := x.Right.(*condition.Field); ok && !f.Val {
 		return 0, mistakeHint(f.At, "expected a string value", "a field on the right side is written as val("+f.Name+")")
 	}
@@ -135,6 +147,9 @@ func (c *compiler) check(x *condition.Check) (int32, error) {
 	case *condition.Field, *condition.Transformer:
 		if p.right, err = c.right(x, lhs, right); err != nil {
 			return 0, err
+		}
+		if asC {
+			p.right = c.operands.cString(p.right)
 		}
 		return c.predicate(strings.Join([]string{string(x.Op), string(x.Modifier), strconv.Itoa(int(left)), "val", strconv.Itoa(int(p.right))}, " "), p), nil
 	case *condition.Literal:
@@ -183,6 +198,17 @@ func (c *compiler) right(x *condition.Check, lhs *operand, right condition.Opera
 			left.name, typeOf(&left), rhs.name, typeOf(rhs)))
 	}
 	return n, nil
+}
+
+// endsAtNUL says whether Falco compares texts up to the first NUL, as C does; else their lengths
+// count. computed says that no constants are on the right side.
+func endsAtNUL(x *condition.Check, computed bool) bool {
+	switch x.Op {
+	case condition.In, condition.Intersects, condition.PMatch, condition.Regex:
+		return false
+	}
+	asSet := x.Op == condition.Equal && x.Modifier == condition.AnyOf || x.Op == condition.NotEqual && x.Modifier == condition.AllOf
+	return !asSet || computed
 }
 
 func typeOf(o *operand) string {
@@ -246,10 +272,32 @@ func (c *compiler) warn(x *condition.Check, l *condition.Literal) {
 			warning("'"+l.Text+"' may be a valid field transformer misused as a const string value", "a transformer is written without quotes")
 		}
 	}
-	if l.Text == noValue && unsafeField(x.Left) && equality(x.Op) {
-		c.warnings = append(c.warnings, &condition.Error{At: l.At, Code: "LOAD_UNSAFE_NA_CHECK",
-			Hint: "a field without a value equals nothing, not even " + noValue + "; use exists"})
+}
+
+// unsafeComparisons warns of comparisons with what stands for no value. They are looked for before
+// the condition is compiled, so they are told even if something else in it is wrong.
+func unsafeComparisons(e condition.Expr) (warnings []*condition.Error) {
+	warn := func(o condition.Operand) {
+		if l, ok := o.(*condition.Literal); ok && l.Text == noValue {
+			warnings = append(warnings, &condition.Error{At: l.At, Code: "LOAD_UNSAFE_NA_CHECK",
+				Hint: "a field without a value equals nothing, not even " + noValue + "; use exists"})
+		}
 	}
+	condition.Walk(e, func(e condition.Expr) bool {
+		x, ok := e.(*condition.Check)
+		if !ok || !unsafeField(x.Left) || !equality(x.Op) {
+			return true
+		}
+		if list, ok := x.Right.(*condition.List); ok {
+			for _, o := range list.Items {
+				warn(o)
+			}
+			return true
+		}
+		warn(x.Right)
+		return true
+	})
+	return warnings
 }
 
 // isField says whether a text is a field as it could be used.

@@ -19,6 +19,8 @@ var randomFields = []field.Field{
 	testField("t.b", sourceplugin.Bool, false), testField("t.ip", sourceplugin.IPAddr, false), testField("t.net", sourceplugin.IPNet, false),
 	testField("t.ls1", sourceplugin.String, true), testField("t.ls2", sourceplugin.String, true),
 	testField("t.ln", sourceplugin.Uint64, true), testField("t.lip", sourceplugin.IPAddr, true), testField("t.lnet", sourceplugin.IPNet, true),
+	testField("evt.num", sourceplugin.Uint64, false),
+	{Field: sourceplugin.Field{Name: "t.index", Type: sourceplugin.String, List: true, Arg: sourceplugin.ArgRule{Index: true}}},
 	{Field: sourceplugin.Field{Name: "t.key", Type: sourceplugin.String, Arg: sourceplugin.ArgRule{Key: true, Required: true}}},
 }
 
@@ -33,7 +35,7 @@ func (r random) of(all ...string) string { return all[r.IntN(len(all))] }
 
 // text is a value of a field or a constant: often one begins or contains another.
 func (r random) text() string {
-	return r.of("", "a", "A", "ab", "aB", "abc", "b", "bc", "ba", "/", "/a", "/a/b", "a/b/c", "//b", "/x/y/", "aGk=", "aGk", "QUI=", "a b", "é", "x\ny", "-a", "-bv", "-b", "--x", "201", "5")
+	return r.of("", "a", "A", "ab", "aB", "abc", "b", "bc", "ba", "/", "/a", "/a/b", "a/b/c", "//b", "/x/y/", "aGk=", "aGk", "QUI=", "YQBiAA==", "YQA=", "a b", "é", "x\ny", "-a", "-bv", "-b", "--x", "201", "5")
 }
 
 func (r random) number() string { return r.of("0", "1", "2", "5", "10", "18446744073709551615") }
@@ -61,11 +63,11 @@ func (r random) scalarText(depth int) string {
 		case 0:
 			return "concat(" + r.scalarText(depth-1) + ", " + quoted(r.text()) + ", " + r.scalarText(depth-1) + ")"
 		case 1:
-			return "join(" + quoted(r.of("", ",", "/")) + ", " + r.textList(depth-1) + ")"
+			return "join(" + r.separator(depth-1) + ", " + r.fieldList(depth-1) + ")"
 		case 2:
-			return "join(\"-\", (" + r.scalarText(depth-1) + ", " + quoted(r.text()) + "))"
+			return "join(" + r.separator(depth-1) + ", (" + r.scalarText(depth-1) + ", " + quoted(r.text()) + "))"
 		case 3:
-			return "getopt(" + r.textList(depth-1) + ", " + quoted(r.of("ab:", "a", ":b:")) + ")[" + r.of("a", "b") + "]"
+			return "getopt(" + r.fieldList(depth-1) + ", " + quoted(r.of("ab:", "a", ":b:")) + ")[" + r.of("a", "b") + "]"
 		default:
 			return r.of("tolower", "toupper", "b64", "basename") + "(" + r.scalarText(depth-1) + ")"
 		}
@@ -73,10 +75,33 @@ func (r random) scalarText(depth int) string {
 	return r.of("t.s1", "t.s1", "t.s2", "t.s3", "t.key[x]", "t.key[/a]")
 }
 
+// separator is what join puts between texts.
+func (r random) separator(depth int) string {
+	if r.IntN(3) == 0 {
+		return r.of(r.scalarText(depth), "t.n1", "len(t.s1)")
+	}
+	return quoted(r.of("", ",", "/"))
+}
+
+// fieldList is a list that join and getopt take: no other getopt, but in a list of ours.
+func (r random) fieldList(depth int) string {
+	if depth <= 0 || r.IntN(3) > 0 {
+		return r.of("t.ls1", "t.ls2")
+	}
+	switch r.IntN(3) {
+	case 0:
+		return r.of("tolower", "toupper", "basename") + "(" + r.fieldList(depth-1) + ")"
+	case 1:
+		return "(" + r.of("t.n1", "t.a", "t.b", "t.ln", "len(t.ln)", "len(t.s1)") + ", " + r.scalarText(depth-1) + ", " + r.textList(depth-1) + ")"
+	default:
+		return "(" + r.of("", r.textList(depth-1)) + ")"
+	}
+}
+
 func (r random) textList(depth int) string {
 	if depth > 0 && r.IntN(3) == 0 {
 		if r.IntN(3) == 0 {
-			return "getopt(" + r.of("t.ls1", "t.ls2") + ", \"ab:\")"
+			return "getopt(" + r.fieldList(depth-1) + ", \"ab:\")"
 		}
 		return r.of("tolower", "toupper", "basename") + "(" + r.textList(depth-1) + ")"
 	}

@@ -193,8 +193,10 @@ func (x *indexer) mayBeEmpty(n int32) bool {
 	switch o := &x.operands.list[n]; o.kind {
 	case getopt:
 		return true
-	case toLower, toUpper, base64Decoded, baseName:
+	case toLower, toUpper, base64Decoded, baseName, untilNUL, withoutNULs:
 		return x.mayBeEmpty(o.args[0])
+	case listValue:
+		return !slices.ContainsFunc(o.args, func(a int32) bool { return !x.mayBeEmpty(a) })
 	}
 	return false
 }

@@ -106,61 +106,68 @@ func TestMistakes(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", maxConstant)
 	for text, want := range map[string]string{
-		"t.n1 = abc":                  "abc is not a valid number",
-		"t.n1 = \"5 \"":               "5  is not a valid number",
-		"t.n1 = \"\"":                 " is not a valid number",
-		"t.n1 = \"--5\"":              "--5 is not a valid number",
-		"t.n1 in (1, 0x10)":           "0x10 is not a valid number",
-		"t.r = 1.5":                   "1.5 is not a valid number",
-		"t.b = True":                  "filter error: unrecognized boolean value True",
-		"t.b in (true, 1)":            "filter error: unrecognized boolean value 1",
-		"t.ip = 10.0.0":               "unrecognized IPv4 address 10.0.0",
-		"t.ip = 10.0.0.01":            "unrecognized IPv4 address 10.0.0.01",
-		"t.ip = ::ffff:10.0.0.1":      "unrecognized IPv4 address ::ffff:10.0.0.1",
-		"t.ip = localhost":            "unrecognized IPv6 address localhost",
-		"t.ip = fe80::1%eth0":         "unrecognized IPv6 address fe80::1%eth0",
-		"t.net = 10.0.0.1":            "unrecognized IP network 10.0.0.1",
-		"t.net = 10.0.0/8":            "unrecognized IP address 10.0.0/8",
-		"t.net = 10.0.0.0/256":        "invalid netmask 256",
-		"t.net = 10.0.0.0/33":         "invalid netmask 33",
-		"t.net = 10.0.0.0/x":          "x is not a valid number",
-		"t.net = 2001:db8::":          "invalid v6 netmask: 2001:db8::",
-		"t.net = 2001:db8::/129":      "invalid v6 netmask 129",
-		"t.net in (::/0)":             "invalid v6 netmask 0",
-		"t.s1 = " + long + "y":        "filter parameter too long:" + long + "y",
-		"t.s1 in (a, " + long + "y)":  "filter parameter too long:" + long + "y",
-		`t.s1 = "a\x00b"`:             "filter error: unexpected NUL byte in a value",
-		"t.s1 regex \"(a\"":           "invalid regex pattern: missing ): (a",
-		"t.s1 regex \"a)\"":           "invalid regex pattern: unexpected ): a)",
-		"t.s1 regex \"*a\"":           "invalid regex pattern: no argument for repetition operator: *",
-		"t.s1 regex \"[b-a]\"":        "invalid regex pattern: invalid character class range: b-a",
-		`t.s1 regex "\\d+"`:           `invalid regex pattern: invalid escape sequence: \d`,
-		`t.s1 regex "(?:a)"`:          "invalid regex pattern: no argument for repetition operator: ?",
-		`t.s1 regex "a{1001}"`:        "invalid regex pattern: invalid repetition size: {1001}",
-		"t.s1 regex anyof (a, \"[\")": "invalid regex pattern: missing ]: [",
-		"t.nope = a":                  "filter_check called with nonexistent field t.nope",
-		"t.s1x = a":                   "filter_check called with nonexistent field t.s1x",
-		"t.keys = a":                  "filter 't.keys': t.key requires an argument but none provided",
-		"t.key = a":                   "filter 't.key': t.key requires an argument but none provided",
-		"t.s1[0] = a":                 "filter 't.s1[0]': t.s1 does not allow nor require an argument but one is provided: 0",
-		`t.key["a b"] = a`:            "filter 't.key[a': t.key has unbalanced argument brackets",
-		"t.s1 regex val(t.s2)":        "operator 'REGEX' doesn't support right-hand side fields",
-		"t.s1 pmatch val(t.s2)":       "operator 'PMATCH' doesn't support right-hand side fields",
-		"t.net = val(t.net)":          "field type 'IPNET' doesn't support right-hand side fields",
-		"t.s1 = val(t.n1)":            "field 't.s1' has type 'CHARBUF' while the right-hand side field 't.n1' has incompatible type 'UINT64'",
-		"t.ls1 in val(t.s1)":          "field 't.ls1' has type 'CHARBUF (list)' while the right-hand side field 't.s1' has incompatible type 'CHARBUF'",
-		"len(t.s1) = val(t.s2)":       "field 't.s1' has type 'UINT64' while the right-hand side field 't.s2' has incompatible type 'CHARBUF'",
-		"tolower(t.n1) = a":           "can't add field transformer: type 'UINT64' is not supported by 'tolower' transformer applied on field 't.n1'",
-		"tolower(t.ln) exists":        "can't add field transformer: type 'UINT64' is not supported by 'tolower' transformer applied on list field 't.ln'",
-		"len(t.n1) = 1":               "can't add field transformer: type 'UINT64' is not supported by 'len' transformer applied on field 't.n1'",
-		"concat(t.s1, t.n1) = a":      "concat() arguments must be strings",
-		"concat(t.s1, t.ls1) = a":     "concat() arguments must be strings",
-		"join(t.s1, t.s2) = a":        "join() second argument must be a list",
-		"join(t.ls1, t.ls2) = a":      "join() first argument (separator) must be a single value, not a list",
-		"join(t.s1) = a":              "unknown field transfomer 'join'",
-		`getopt(t.s1, "a") exists`:    "getopt() first argument must be a list",
-		`getopt(t.ls1, t.ls1) exists`: "getopt() second argument (optstring) must be a single value",
-		`getopt(t.ls1, "ab")[ab] = x`: "getopt() field argument must be a single option character",
+		"t.n1 = abc":                             "abc is not a valid number",
+		"t.n1 = \"5 \"":                          "5  is not a valid number",
+		"t.n1 = \"\"":                            " is not a valid number",
+		"t.n1 = \"--5\"":                         "--5 is not a valid number",
+		"t.n1 in (1, 0x10)":                      "0x10 is not a valid number",
+		"t.r = 1.5":                              "1.5 is not a valid number",
+		"t.b = True":                             "filter error: unrecognized boolean value True",
+		"t.b in (true, 1)":                       "filter error: unrecognized boolean value 1",
+		"t.ip = 10.0.0":                          "unrecognized IPv4 address 10.0.0",
+		"t.ip = 10.0.0.01":                       "unrecognized IPv4 address 10.0.0.01",
+		"t.ip = ::ffff:10.0.0.1":                 "unrecognized IPv4 address ::ffff:10.0.0.1",
+		"t.ip = localhost":                       "unrecognized IPv6 address localhost",
+		"t.ip = fe80::1%eth0":                    "unrecognized IPv6 address fe80::1%eth0",
+		"t.net = 10.0.0.1":                       "unrecognized IP network 10.0.0.1",
+		"t.net = 10.0.0/8":                       "unrecognized IP address 10.0.0/8",
+		"t.net = 10.0.0.0/256":                   "invalid netmask 256",
+		"t.net = 10.0.0.0/33":                    "invalid netmask 33",
+		"t.net = 10.0.0.0/x":                     "x is not a valid number",
+		"t.net = 2001:db8::":                     "invalid v6 netmask: 2001:db8::",
+		"t.net = 2001:db8::/129":                 "invalid v6 netmask 129",
+		"t.net in (::/0)":                        "invalid v6 netmask 0",
+		"t.s1 = " + long + "y":                   "filter parameter too long:" + long + "y",
+		"t.s1 in (a, " + long + "y)":             "filter parameter too long:" + long + "y",
+		`t.s1 = "a\x00b"`:                        "filter error: unexpected NUL byte in a value",
+		"t.s1 regex \"(a\"":                      "invalid regex pattern: missing ): (a",
+		"t.s1 regex \"a)\"":                      "invalid regex pattern: unexpected ): a)",
+		"t.s1 regex \"*a\"":                      "invalid regex pattern: no argument for repetition operator: *",
+		"t.s1 regex \"[b-a]\"":                   "invalid regex pattern: invalid character class range: b-a",
+		`t.s1 regex "\\d+"`:                      `invalid regex pattern: invalid escape sequence: \d`,
+		`t.s1 regex "(?:a)"`:                     "invalid regex pattern: no argument for repetition operator: ?",
+		`t.s1 regex "a{1001}"`:                   "invalid regex pattern: invalid repetition size: {1001}",
+		"t.s1 regex anyof (a, \"[\")":            "invalid regex pattern: missing ]: [",
+		"t.nope = a":                             "filter_check called with nonexistent field t.nope",
+		"t.s1x = a":                              "filter_check called with nonexistent field t.s1x",
+		"t.keys = a":                             "filter 't.keys': t.key requires an argument but none provided",
+		"t.key = a":                              "filter 't.key': t.key requires an argument but none provided",
+		"t.s1[0] = a":                            "filter 't.s1[0]': t.s1 does not allow nor require an argument but one is provided: 0",
+		`t.key["a b"] = a`:                       "filter 't.key[a': t.key has unbalanced argument brackets",
+		"t.s1 regex val(t.s2)":                   "operator 'REGEX' doesn't support right-hand side fields",
+		"t.s1 pmatch val(t.s2)":                  "operator 'PMATCH' doesn't support right-hand side fields",
+		"t.net = val(t.net)":                     "field type 'IPNET' doesn't support right-hand side fields",
+		"t.s1 = val(t.n1)":                       "field 't.s1' has type 'CHARBUF' while the right-hand side field 't.n1' has incompatible type 'UINT64'",
+		"t.ls1 in val(t.s1)":                     "field 't.ls1' has type 'CHARBUF (list)' while the right-hand side field 't.s1' has incompatible type 'CHARBUF'",
+		"len(t.s1) = val(t.s2)":                  "field 't.s1' has type 'UINT64' while the right-hand side field 't.s2' has incompatible type 'CHARBUF'",
+		"tolower(t.n1) = a":                      "can't add field transformer: type 'UINT64' is not supported by 'tolower' transformer applied on field 't.n1'",
+		"tolower(t.ln) exists":                   "can't add field transformer: type 'UINT64' is not supported by 'tolower' transformer applied on list field 't.ln'",
+		"len(t.n1) = 1":                          "can't add field transformer: type 'UINT64' is not supported by 'len' transformer applied on field 't.n1'",
+		"concat(t.s1, t.n1) = a":                 "concat() arguments must be strings",
+		"concat(t.s1, t.ls1) = a":                "concat() arguments must be strings",
+		"join(t.s1, t.s2) = a":                   "join() second argument must be a list",
+		"join(t.ls1, t.ls2) = a":                 "join() first argument (separator) must be a single value, not a list",
+		"join(t.s1) = a":                         "unknown field transfomer 'join'",
+		`getopt(t.s1, "a") exists`:               "getopt() first argument must be a list",
+		`getopt(t.ls1, t.ls1) exists`:            "getopt() second argument (optstring) must be a single value",
+		`getopt(t.ls1, "ab")[ab] = x`:            "getopt() field argument must be a single option character",
+		`getopt(t.ls1, "ab")[""] = x`:            "getopt() field argument must be a single option character",
+		`getopt(getopt(t.ls1, "a"), "a") exists`: "getopt() first argument must be a list",
+		`join(",", getopt(t.ls1, "a")) = a`:      "join() second argument must be a list",
+		"concat(t.s1, len(t.ls1)) = a":           "concat() arguments must be strings",
+		`t.index[""] exists`:                     "filter 't.index[]': t.index has an invalid index argument starting with 0: ",
+		`t.s1[""] exists`:                        "filter 't.s1[]': t.s1 does not allow nor require an argument but one is provided: ",
+		"evt.num[0] = 1":                         "filter_check called with nonexistent field evt.num[0]",
 	} {
 		err := compileError(text)
 		var mistake *condition.Error
@@ -170,7 +177,7 @@ func TestMistakes(t *testing.T) {
 	}
 	for _, text := range []string{
 		"t.s1 = " + long, "t.n1 = +1", "t.n1 = 01", `t.n1 = " 5"`, "t.n1 = 99999999999999999999", "t.ip = ::1", "t.net = 0.0.0.0/0",
-		`t.s1 = ""`, "t.s1 = anyof", "t.s1 in ()",
+		`t.s1 = ""`, "t.s1 = anyof", "t.s1 in ()", `t.key[""] exists`, `t.key["a\tb"] exists`, `concat(getopt(t.ls1, "a"), "x") = a`,
 	} {
 		if err := compileError(text); err != nil {
 			t.Errorf("%s: %v", text, err)
@@ -246,13 +253,58 @@ func TestTransformers(t *testing.T) {
 	}
 	for text, want := range map[string]bool{
 		`toupper(t.s1) = "/SOME/TEXT"`: true, `tolower(t.s1) = "/some/text"`: true, "basename(t.s1) = Text": true, "basename(tolower(t.s1)) = text": true,
-		`b64(t.s2) = "Some Text"`: true, "b64(t.s3) exists": false, "not b64(t.s3) = x": true, "b64(t.key[x]) exists": true, "tolower(t.key[y]) exists": false,
+		`b64(t.s2) = "Some Text"`: true, "b64(t.s3) exists": false, "not b64(t.s3) = x": true, "b64(t.key[x]) exists": false, "tolower(t.key[y]) exists": false,
 		"len(t.s1) = 10": true, "len(t.ls1) = 7": true, "len(t.key[y]) exists": false, `concat(t.s1, "+", t.s2) startswith "/Some/Text+U29"`: true,
 		`concat(t.s1, t.key[y]) exists`: false, `join(",", t.ls2) = "--long,-ab"`: true, `join("", (t.s2, "!")) = "U29tZSBUZXh0!"`: true, `join(",", (t.s1, t.key[y])) exists`: false,
 		// An argument that is no option ends the options; a value that is missing is empty; -c is not known.
-		`getopt(t.ls1, "ab:") in (a, b, v, w, "?")`: true, `getopt(t.ls1, "ab:") intersects (rest)`: false, `len(getopt(t.ls1, "ab:")) = 6`: true,
+		`getopt(t.ls1, "ab:") in (a, b, v, w, "?")`: true, `getopt(t.ls1, "ab:") intersects (rest)`: false, `len(getopt(t.ls1, "ab:")) = 1`: true,
 		`getopt(t.ls1, "ab:")[b] = w`: true, `getopt(t.ls1, "ab:")[a] = a`: true, `getopt(t.ls1, "ab:c")[c] exists`: true, `getopt(t.ls1, "ab:")[c] exists`: false,
 		`getopt(t.ls2, "ab:")[b] = ""`: true, `getopt(t.ls2, ":ab:")[a] = a`: true, `getopt(t.ls2, "") in ("?")`: true,
+	} {
+		if got := fits(t, text, row); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+// What is not a text among the arguments of transformers is what Falco makes of it.
+func TestArgumentsOfTransformers(t *testing.T) {
+	t.Parallel()
+	row := map[string][]field.Element{
+		"t.s1": texts("Text"), "t.s2": texts("/"), "t.ls1": texts("-A", "-bv"), "t.ls2": texts("X", "y"),
+		"t.n1": {{Number: 7}}, "t.n2": {{Number: 1<<64 - 1}}, "t.a": {{Number: 1704164645123456000}}, "t.b": {{Number: 1}},
+		"t.ln": {{Number: 3}, {Number: 4}}, "t.ip": texts("\x0a\x00\x00\x01"),
+	}
+	for text, want := range map[string]bool{
+		// In a list numbers are texts, and of lists all values are in it; but of one of numbers the first.
+		`join(",", (t.n1, t.n2, t.a)) = "7,18446744073709551615,1704164645123456000"`: true, `join(" ", (t.b, 5, 0x5)) = "true 5 0x5"`: true,
+		`join(",", (t.ls2, "z", t.ls2)) = "X,y,z,X,y"`: true, `join(",", (t.ln)) = 3`: true, `join(",", (len(t.ln), t.ip)) = "2,10.0.0.1"`: true,
+		`join(",", (toupper(t.ls2), getopt(t.ls1, "b:"))) = "X,Y,?,b,v"`: true, `join(",", (t.n1, t.key[x])) exists`: false,
+		`join(",", ()) = ""`: true, `join(",", ()) exists`: true, `len(()) = 0`: true, `len((t.ls2, t.n1)) = 3`: true, `tolower(()) in (x)`: true,
+		// Elsewhere they are the bytes that they are in memory, up to the first that is zero.
+		`concat(len(t.s1), "x") = "\x04x"`: true, `concat(t.s1, len(t.s1)) = Text4`: false, `join(",", t.ln) = "\x03,\x04"`: true,
+		`join(t.n1, t.ls2) = "X\x07"`: true, `join(t.n1, t.ls2) startswith "X\x07y"`: false, `len(join(t.n1, t.ls2)) = 2`: true,
+		// A transformed text has a NUL at its end, which counts where it is put between texts or is an argument.
+		`join(tolower(t.s2), t.ls2) = "X/"`: true, `join(t.s2, tolower(t.ls2)) = x/y`: true, `toupper(concat(tolower(t.s1), t.s2)) = TEXT/`: true,
+		`getopt(tolower(t.ls1), "ab:")[b] = v`: true, `getopt(tolower(t.ls1), "ab:") intersects (v)`: false, `getopt(tolower(t.ls1), "ab:") intersects (a)`: true,
+	} {
+		if got := fits(t, text, row); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+// What is decoded may have NULs in it.
+func TestNULs(t *testing.T) {
+	t.Parallel()
+	row := map[string][]field.Element{"t.s1": texts("ZABpAHIA"), "t.s2": texts("YQA="), "t.s3": texts("d"), "t.ls1": texts("ZABpAHIA")} // d.i.r. and a.
+	for text, want := range map[string]bool{
+		"b64(t.s1) = d": true, "b64(t.s1) != d": false, "b64(t.s1) contains i": false, "b64(t.s1) startswith d": true, "b64(t.s1) endswith d": true,
+		"b64(t.s1) glob d": true, "b64(t.s1) icontains D": true, "b64(t.s1) = val(t.s3)": true, "t.s3 = b64(t.s1)": true, "len(b64(t.s1)) = 1": true,
+		"b64(t.s1) > 5": true, `toupper(b64(t.s1)) = D`: true, `concat(b64(t.s1), "x") = dx`: true, `join("-", (b64(t.s1), "x")) = d-x`: true,
+		"b64(t.s1) = anyof (d, x)": false, "b64(t.s1) = oneof (d, x)": true, "b64(t.s1) != allof (d)": true, "b64(t.s1) != anyof (d)": false,
+		"b64(t.s1) in (d)": false, "b64(t.s1) regex d": false, "b64(t.s1) regex d.*": true, "b64(t.s1) pmatch (d)": false,
+		"b64(t.s2) = a": true, "b64(t.s2) in (a)": true, "b64(t.s2) regex a": true, "b64(t.s2) pmatch (a)": true, "b64(t.ls1) in (d)": false,
 	} {
 		if got := fits(t, text, row); got != want {
 			t.Errorf("%s: %v", text, got)

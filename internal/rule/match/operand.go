@@ -22,13 +22,35 @@ type operand struct {
 	// are compared, and on the right side of in and intersects: those values fit only others like
 	// that.
 	terminated bool
-	name       string // of the field, in errors
+	// nul says that there may be NULs in the texts. For Falco, most of what it does with a text
+	// ends at the first: see cString and whole.
+	nul  bool
+	name string // of the field, in errors
+	// base is what join, concat and getopt take it for, as in Falco: what it is before tolower,
+	// len and the like are applied, and a single text for what they make themselves.
+	base valueType
 
 	request int     // of a field
 	text    string  // of a literal
 	args    []int32 // of a transformer, or the items of a list
 	option  byte    // of getopt with an argument
 }
+
+// valueType is what values an operand has.
+type valueType struct {
+	typ  sourceplugin.FieldType
+	list bool
+}
+
+// numeric is true for what is written as a number.
+func (t valueType) numeric() bool {
+	return t.typ == sourceplugin.Uint64 || t.typ == sourceplugin.RelTime || t.typ == sourceplugin.AbsTime || t.typ == sourceplugin.Bool
+}
+
+var (
+	aText  = valueType{typ: sourceplugin.String}
+	aTexts = valueType{typ: sourceplugin.String, list: true}
+)
 
 type operandKind uint8
 
@@ -45,6 +67,8 @@ const (
 	concat
 	getopt
 	getoptValue
+	untilNUL    // of cString
+	withoutNULs // of whole
 )
 
 // transformers that have one argument.
@@ -89,7 +113,7 @@ func (o *operands) compile(x condition.Operand) (int32, error) {
 		if strings.IndexByte(x.Text, 0) >= 0 {
 			return 0, mistake(x.At, "filter error: unexpected NUL byte in a value")
 		}
-		return o.intern("l"+x.Text, operand{kind: literalValue, typ: sourceplugin.String, name: "NA", text: x.Text}), nil
+		return o.intern("l"+x.Text, operand{kind: literalValue, typ: sourceplugin.String, base: aText, name: "NA", text: x.Text}), nil
 	case *condition.List:
 		return o.items(x)
 	case *condition.Transformer:
@@ -103,12 +127,11 @@ func (o *operands) items(x *condition.List) (int32, error) {
 	if err != nil {
 		return 0, err
 	}
-	for i, a := range args {
-		if v := &o.list[a]; v.list || v.typ != sourceplugin.String {
-			return 0, mistake(x.Items[i].Position(), "the values of a list in a transformer must be strings")
-		}
+	v := operand{kind: listValue, typ: sourceplugin.String, list: true, base: aTexts, name: "NA", args: args}
+	for _, a := range args {
+		v.nul = v.nul || o.list[a].odd()
 	}
-	return o.intern(key("i", args, ""), operand{kind: listValue, typ: sourceplugin.String, list: true, name: "NA", args: args}), nil
+	return o.intern(key("i", args, ""), v), nil
 }
 
 func (o *operands) all(xs []condition.Operand) ([]int32, error) {
@@ -141,14 +164,14 @@ func (o *operands) field(x *condition.Field) (int32, error) {
 		return 0, &condition.Error{At: x.At, Message: err.Error()}
 	}
 	f := o.requests.List()[request].Field
-	return o.intern("f"+strconv.Itoa(request), operand{kind: fieldValue, typ: f.Type, list: f.List, name: f.Name, request: request}), nil
+	return o.intern("f"+strconv.Itoa(request), operand{kind: fieldValue, typ: f.Type, list: f.List, base: valueType{f.Type, f.List}, name: f.Name, request: request}), nil
 }
 
 // checkField finds mistakes in the use of a field, in Falco's words. Falco looks for the longest
 // known name that the text begins with, so some mistakes in names become ones in arguments.
 func checkField(x *condition.Field, requests *field.Requests) error {
 	text := x.Name
-	if x.ArgPresent && x.Arg != "" {
+	if x.ArgPresent {
 		text += "[" + x.Arg + "]"
 	}
 	f := requests.Find(x.Name)
@@ -164,8 +187,11 @@ func checkField(x *condition.Field, requests *field.Requests) error {
 		return mistake(x.At, fmt.Sprintf("filter '%s': %s requires an argument but none provided", text, f.Name))
 	case !x.ArgPresent:
 		return nil
-	case strings.ContainsAny(x.Arg, " \t\r\n"):
-		cut := x.Name + "[" + x.Arg[:strings.IndexAny(x.Arg, " \t\r\n")]
+	case !f.Arg.Index && !f.Arg.Key && isBuiltin(f):
+		// Falco's own fields know nothing of arguments.
+		return mistakeHint(x.At, "filter_check called with nonexistent field "+text, f.Name+" takes no argument")
+	case strings.Contains(x.Arg, " "):
+		cut := x.Name + "[" + x.Arg[:strings.IndexByte(x.Arg, ' ')]
 		return mistakeHint(x.At, fmt.Sprintf("filter '%s': %s has unbalanced argument brackets", cut, f.Name), "an argument with blanks cannot be written, not even in quotes")
 	case !f.Arg.Index && !f.Arg.Key:
 		return mistake(x.At, fmt.Sprintf("filter '%s': %s does not allow nor require an argument but one is provided: %s", text, f.Name, x.Arg))
@@ -178,6 +204,9 @@ func checkField(x *condition.Field, requests *field.Requests) error {
 	}
 	return nil
 }
+
+// isBuiltin is true for fields that Falco has without any plugin.
+func isBuiltin(f *field.Field) bool { return f.Of == "" && strings.HasPrefix(f.Name, "evt.") }
 
 func indexProblem(arg string) string {
 	switch {
@@ -236,11 +265,8 @@ func (o *operands) transformer(x *condition.Transformer) (int32, error) {
 	case len(args) == 1 || !slices.Contains(transformerNames, x.Name):
 		return 0, mistake(x.At, "unknown field transfomer '"+x.Name+"'")
 	}
-	v := operand{typ: sourceplugin.String, name: "NA", args: args}
-	arg := func(i int) *operand { return &o.list[args[i]] }
-	strings := func() bool {
-		return !slices.ContainsFunc(args, func(a int32) bool { return o.list[a].typ != sourceplugin.String })
-	}
+	v := operand{typ: sourceplugin.String, base: aText, name: "NA", args: args}
+	base := func(i int) valueType { return o.list[args[i]].base }
 	problem := ""
 	switch x.Name {
 	case "join":
@@ -248,19 +274,18 @@ func (o *operands) transformer(x *condition.Transformer) (int32, error) {
 		switch {
 		case len(args) != 2:
 			problem = "join() requires exactly 2 arguments: separator and list"
-		case arg(0).list:
+		case base(0).list:
 			problem = "join() first argument (separator) must be a single value, not a list"
-		case !arg(1).list:
+		case !base(1).list:
 			problem = "join() second argument must be a list"
-		case !strings():
-			problem = "join() arguments must be strings"
 		}
+		v.nul = o.list[args[0]].odd()
 	case "concat":
 		v.kind = concat
 		switch {
 		case len(args) < 2:
 			problem = "concat() requires at least 2 arguments"
-		case !strings() || slices.ContainsFunc(args, func(a int32) bool { return o.list[a].list }):
+		case slices.ContainsFunc(args, func(a int32) bool { return o.list[a].base != aText }):
 			problem = "concat() arguments must be strings"
 		}
 	case "getopt":
@@ -268,17 +293,18 @@ func (o *operands) transformer(x *condition.Transformer) (int32, error) {
 		switch {
 		case len(args) != 2:
 			problem = "getopt() requires exactly 2 arguments: args list and optstring"
-		case !arg(0).list:
+		case !base(0).list:
 			problem = "getopt() first argument must be a list"
-		case arg(1).list:
+		case base(1).list:
 			problem = "getopt() second argument (optstring) must be a single value"
-		case !strings():
+		case base(0).typ != sourceplugin.String || base(1).typ != sourceplugin.String:
 			problem = "getopt() arguments must be strings"
 		case x.ArgPresent && len(x.Arg) != 1:
 			problem = "getopt() field argument must be a single option character"
 		case x.ArgPresent:
 			v.kind, v.list, v.name, v.option = getoptValue, false, "NA", x.Arg[0]
 		}
+		v.nul = o.list[args[0]].odd()
 	}
 	if problem == "" && x.ArgPresent && x.Name != "getopt" {
 		problem = "transformer '" + x.Name + "' does not support field arguments"
@@ -291,11 +317,11 @@ func (o *operands) transformer(x *condition.Transformer) (int32, error) {
 
 func (o *operands) unary(x *condition.Transformer, kind operandKind, args []int32) (int32, error) {
 	of := o.list[args[0]]
-	v := operand{kind: kind, typ: of.typ, list: of.list, name: of.name, terminated: true, args: args}
+	v := operand{kind: kind, typ: of.typ, list: of.list, base: of.base, name: of.name, terminated: true, nul: of.nul || kind == base64Decoded, args: args}
 	fits := of.typ == sourceplugin.String
 	if kind == length {
 		fits = fits || of.list
-		v.typ, v.list, v.terminated = sourceplugin.Uint64, false, false
+		v.typ, v.list, v.terminated, v.nul = sourceplugin.Uint64, false, false, false
 	}
 	if !fits {
 		list := ""
@@ -305,6 +331,24 @@ func (o *operands) unary(x *condition.Transformer, kind operandKind, args []int3
 		return 0, mistake(x.At, fmt.Sprintf("can't add field transformer: type '%s' is not supported by '%s' transformer applied on %sfield '%s'", typeName(of.typ), x.Name, list, of.name))
 	}
 	return o.intern(key(x.Name, args, ""), v), nil
+}
+
+// odd is true for values that are not the same text, byte by byte, in Falco.
+func (v *operand) odd() bool { return v.terminated || v.nul || v.typ != sourceplugin.String }
+
+// cString returns an operand with the same texts, each up to its first NUL, as C has them.
+func (o *operands) cString(n int32) int32 { return o.derived(n, untilNUL, "until NUL") }
+
+// whole returns an operand with the same texts without the NULs at their ends.
+func (o *operands) whole(n int32) int32 { return o.derived(n, withoutNULs, "without NULs") }
+
+func (o *operands) derived(n int32, kind operandKind, name string) int32 {
+	v := o.list[n]
+	if !v.nul {
+		return n
+	}
+	v.kind, v.args, v.nul = kind, []int32{n}, false
+	return o.intern(key(name, v.args, ""), v)
 }
 
 // typeName is the name of a type in Falco's errors.
@@ -352,6 +396,7 @@ func CompileOperand(requests *field.Requests, x condition.Operand) (*Operand, er
 	if err != nil {
 		return nil, asError(err, x)
 	}
+	root = all.cString(root)
 	return &Operand{Type: all.list[root].typ, List: all.list[root].list, all: all, root: root}, nil
 }
 

@@ -2,6 +2,7 @@ package match
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -21,13 +22,31 @@ type reference struct {
 	values map[string][]field.Element // by the text of the field
 }
 
-// refValue is the value of an operand: texts that can be compared.
+// refValue is the value of an operand: texts that can be compared. A string is all the bytes that
+// Falco has of it, with a NUL at the end of what a transformer made.
 type refValue struct {
-	typ        sourceplugin.FieldType
-	list       bool
-	ok         bool
-	terminated bool
-	elements   []string
+	typ      sourceplugin.FieldType
+	list     bool
+	ok       bool
+	base     valueType
+	elements []string
+}
+
+// upToNUL is a string as C sees it, trimmed one without its end.
+func upToNUL(s string) string { s, _, _ = strings.Cut(s, "\x00"); return s }
+func trimmed(s string) string { return strings.TrimRight(s, "\x00") }
+
+// raw is an element as the bytes in memory.
+func (v refValue) raw(i int) string {
+	switch v.typ {
+	case sourceplugin.Bool:
+		n, _ := strconv.ParseUint(v.elements[i], 10, 64)
+		return string(binary.LittleEndian.AppendUint32(nil, uint32(n)))
+	case sourceplugin.Uint64, sourceplugin.RelTime, sourceplugin.AbsTime:
+		n, _ := strconv.ParseUint(v.elements[i], 10, 64)
+		return string(binary.LittleEndian.AppendUint64(nil, n))
+	}
+	return v.elements[i]
 }
 
 func (r *reference) holds(e condition.Expr) bool {
@@ -63,7 +82,7 @@ func (r *reference) check(c *condition.Check) bool {
 		return true
 	}
 	var right []string
-	rightTerminated, constants := false, true
+	constants := true
 	switch x := c.Right.(type) {
 	case *condition.Literal:
 		right = []string{constantText(x.Text, left.typ)}
@@ -76,16 +95,16 @@ func (r *reference) check(c *condition.Check) bool {
 		if !v.ok {
 			return false
 		}
-		right, rightTerminated, constants = v.elements, v.terminated, false
+		right, constants = v.elements, false
 	}
 	switch c.Op {
 	case condition.In, condition.Intersects:
-		// In Falco transformed texts end with a NUL, which counts in lists and on the right side.
-		leftTerminated := left.terminated && left.list
 		fitting := 0
 		for _, l := range left.elements {
-			if slices.ContainsFunc(right, func(x string) bool { return r.one(left.typ, condition.Equal, l, x) }) &&
-				leftTerminated == (rightTerminated && !constants) {
+			if left.typ == sourceplugin.String && !left.list {
+				l = trimmed(l)
+			}
+			if slices.ContainsFunc(right, func(x string) bool { return r.one(left.typ, condition.Equal, l, x) }) {
 				fitting++
 			}
 		}
@@ -94,11 +113,18 @@ func (r *reference) check(c *condition.Check) bool {
 		}
 		return fitting > 0
 	case condition.PMatch:
-		return slices.ContainsFunc(right, func(path string) bool { return refPath(path, left.elements[0]) })
+		return slices.ContainsFunc(right, func(path string) bool { return refPath(path, trimmed(left.elements[0])) })
+	}
+	value := left.elements[0]
+	set := c.Op == condition.Equal && c.Modifier == condition.AnyOf || c.Op == condition.NotEqual && c.Modifier == condition.AllOf
+	if set && constants || c.Op == condition.Regex {
+		value = trimmed(value)
+	} else {
+		value = upToNUL(value)
 	}
 	fitting := 0
 	for _, x := range right {
-		if r.one(left.typ, c.Op, left.elements[0], x) {
+		if r.one(left.typ, c.Op, value, upToNUL(x)) {
 			fitting++
 		}
 	}
@@ -226,20 +252,29 @@ func constantText(text string, t sourceplugin.FieldType) string {
 func (r *reference) operand(x condition.Operand) refValue {
 	switch x := x.(type) {
 	case *condition.Literal:
-		return refValue{typ: sourceplugin.String, ok: true, elements: []string{x.Text}}
+		return refValue{typ: sourceplugin.String, base: aText, ok: true, elements: []string{x.Text}}
 	case *condition.List:
-		v := refValue{typ: sourceplugin.String, list: true, ok: true}
+		v := refValue{typ: sourceplugin.String, list: true, base: aTexts, ok: true}
 		for _, i := range x.Items {
 			item := r.operand(i)
 			if !item.ok {
-				return refValue{typ: v.typ, list: true}
+				return refValue{typ: v.typ, base: v.base, list: true}
 			}
-			v.elements = append(v.elements, item.elements...)
+			switch {
+			case item.base.typ == sourceplugin.Bool && item.typ == sourceplugin.Bool:
+				v.elements = append(v.elements, map[string]string{"0": "false", "1": "true"}[item.elements[0]])
+			case item.base.numeric():
+				v.elements = append(v.elements, item.elements[0])
+			default:
+				for n := range item.elements {
+					v.elements = append(v.elements, item.raw(n))
+				}
+			}
 		}
 		return v
 	case *condition.Field:
 		f := r.fields[x.Name]
-		v := refValue{typ: f.Type, list: f.List}
+		v := refValue{typ: f.Type, list: f.List, base: valueType{f.Type, f.List}}
 		text := x.Name
 		if x.ArgPresent {
 			text += "[" + x.Arg + "]"
@@ -269,34 +304,48 @@ func (r *reference) transformer(x *condition.Transformer) refValue {
 	for _, a := range x.Args {
 		v := r.operand(a)
 		args = append(args, v)
-		ok = ok && v.ok
+		ok = ok && v.ok && (v.base.list || len(v.elements) > 0)
 	}
 	text := func(s string) refValue {
-		return refValue{typ: sourceplugin.String, ok: ok, elements: []string{s}}
+		return refValue{typ: sourceplugin.String, base: aText, ok: ok, elements: []string{s}}
 	}
 	v := args[0]
 	switch x.Name {
 	case "val":
 		return v
 	case "len":
-		n := len(v.elements)
-		if v.ok && !v.list {
-			n = len(v.elements[0])
+		n := refValue{typ: sourceplugin.Uint64, base: v.base, ok: ok}
+		switch {
+		case !ok:
+		case v.base.list:
+			n.elements = []string{strconv.Itoa(len(v.elements))}
+		default:
+			n.elements = []string{strconv.Itoa(len(upToNUL(v.elements[0])))}
 		}
-		return refValue{typ: sourceplugin.Uint64, ok: v.ok, elements: []string{strconv.Itoa(n)}}
+		return n
 	case "concat":
 		s := ""
 		for _, a := range args {
-			s += strings.Join(a.elements, "")
+			if ok {
+				s += upToNUL(a.raw(0))
+			}
 		}
 		return text(s)
 	case "join":
-		return text(strings.Join(args[1].elements, strings.Join(v.elements, "")))
+		s := ""
+		for i := range args[1].elements {
+			if ok && i > 0 {
+				s += v.raw(0)
+			}
+			s += upToNUL(args[1].raw(i))
+		}
+		return text(s)
 	case "getopt":
 		return refGetopt(args[0], args[1], x.Arg)
 	}
-	transformed := refValue{typ: v.typ, list: v.list, ok: v.ok, terminated: true}
+	transformed := refValue{typ: v.typ, list: v.list, base: v.base, ok: v.ok}
 	for _, e := range v.elements {
+		e = trimmed(e)
 		switch x.Name {
 		case "tolower":
 			e = refLower(e)
@@ -305,15 +354,19 @@ func (r *reference) transformer(x *condition.Transformer) refValue {
 		case "basename":
 			e = e[strings.LastIndex(e, "/")+1:]
 		case "b64":
+			padded := e
 			for range 2 {
 				e = strings.TrimSuffix(e, "=")
 			}
 			b, err := base64.RawStdEncoding.Strict().DecodeString(e)
-			if strings.Contains(e, "\n") {
+			if strings.Contains(e, "\n") || e == "" && padded != "" {
 				err = base64.CorruptInputError(0)
 			}
 			transformed.ok = transformed.ok && err == nil
 			e = string(b)
+		}
+		if !strings.HasSuffix(e, "\x00") {
+			e += "\x00"
 		}
 		transformed.elements = append(transformed.elements, e)
 	}
@@ -322,13 +375,17 @@ func (r *reference) transformer(x *condition.Transformer) refValue {
 
 // refGetopt knows options of one letter whose values are in the next argument or behind them.
 func refGetopt(args, options refValue, selected string) refValue {
-	v := refValue{typ: sourceplugin.String, list: selected == "", ok: args.ok && options.ok}
+	v := refValue{typ: sourceplugin.String, base: aText, list: selected == "", ok: args.ok && options.ok}
 	if !v.ok {
 		return v
 	}
 	last := map[string]string{}
-	for i := 0; i < len(args.elements); i++ {
-		arg := args.elements[i]
+	var raw []string
+	for i := range args.elements {
+		raw = append(raw, args.raw(i))
+	}
+	for i := 0; i < len(raw); i++ {
+		arg := raw[i]
 		if strings.HasPrefix(arg, "--") && arg != "--" {
 			continue
 		}
@@ -338,21 +395,21 @@ func refGetopt(args, options refValue, selected string) refValue {
 		for arg = arg[1:]; arg != ""; {
 			option := arg[:1]
 			arg = arg[1:]
-			at := strings.Index(options.elements[0], option)
+			at := strings.Index(options.raw(0), option)
 			switch {
 			case option == ":" || at < 0:
 				v.elements = append(v.elements, "?")
-			case !strings.HasPrefix(options.elements[0][at+1:], ":"):
+			case !strings.HasPrefix(options.raw(0)[at+1:], ":"):
 				v.elements = append(v.elements, option)
 				last[option] = option
 			case arg != "":
 				v.elements = append(v.elements, option, arg)
 				last[option] = arg
 				arg = ""
-			case i+1 < len(args.elements):
+			case i+1 < len(raw):
 				i++
-				v.elements = append(v.elements, option, args.elements[i])
-				last[option] = args.elements[i]
+				v.elements = append(v.elements, option, raw[i])
+				last[option] = raw[i]
 			default:
 				v.elements = append(v.elements, "")
 				last[option] = ""
@@ -361,7 +418,7 @@ func refGetopt(args, options refValue, selected string) refValue {
 	}
 	if selected != "" {
 		value, ok := last[selected]
-		return refValue{typ: sourceplugin.String, ok: ok, elements: []string{value}}
+		return refValue{typ: sourceplugin.String, base: aText, ok: ok, elements: []string{value}}
 	}
 	return v
 }

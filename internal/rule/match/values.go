@@ -2,14 +2,19 @@ package match
 
 import (
 	"encoding/base64"
+	"encoding/binary"
+	"net/netip"
+	"strconv"
 	"strings"
 	"unsafe"
 
 	"github.com/tocsin-events/tocsin/internal/rule/field"
+	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
 const (
 	maxResult = 1 << 20   // bytes of what a transformer makes; what is longer is no value
+	maxNumber = 40        // bytes of what is not a text, or of a NUL
 	maxArena  = 256 << 10 // bytes that are kept for the next event
 )
 
@@ -72,30 +77,29 @@ func (s *values) make(o *operand, own []field.Element) ([]field.Element, bool) {
 	case literalValue:
 		return append(own, field.Element{Text: o.text}), true
 	case listValue:
-		for _, a := range o.args {
-			e, ok := s.get(a)
-			if !ok {
-				return own[:0], false
+		return s.items(o, own)
+	case length:
+		return s.length(o, own)
+	case untilNUL, withoutNULs:
+		e, ok := s.get(o.args[0])
+		if !ok {
+			return own, false
+		}
+		for i := range e {
+			text := strings.TrimRight(e[i].Text, "\x00")
+			if o.kind == untilNUL {
+				text = untilZero(text)
 			}
-			own = append(own, e[0])
+			own = append(own, field.Element{Text: text})
 		}
 		return own, true
-	case length:
-		e, ok := s.get(o.args[0])
-		switch {
-		case !ok:
-			return own, false
-		case s.operands[o.args[0]].list:
-			return append(own, field.Element{Number: uint64(len(e))}), true
-		}
-		return append(own, field.Element{Number: uint64(len(e[0].Text))}), true
 	case toLower, toUpper, base64Decoded, baseName:
 		e, ok := s.get(o.args[0])
 		if !ok {
 			return own, false
 		}
 		for i := range e {
-			text, ok := s.transform(o.kind, e[i].Text)
+			text, ok := s.transform(o.kind, strings.TrimRight(e[i].Text, "\x00"))
 			if !ok {
 				return own[:0], false
 			}
@@ -117,9 +121,104 @@ func (s *values) make(o *operand, own []field.Element) ([]field.Element, bool) {
 		if !ok {
 			return own, false
 		}
+		of, to := &s.operands[o.args[0]], &s.operands[o.args[1]]
+		if of.odd() {
+			args = s.raw(of, args)
+		}
+		if to.odd() {
+			options = s.raw(to, options)
+		}
 		return getOptions(args, options[0].Text, o.kind == getoptValue, o.option, own)
 	}
 	return own, false
+}
+
+// items makes the value of a list that is written in a condition: of what is a number its text, of
+// what are texts all of them.
+func (s *values) items(o *operand, own []field.Element) ([]field.Element, bool) {
+	for _, a := range o.args {
+		e, ok := s.get(a)
+		if !ok {
+			return own[:0], false
+		}
+		of := &s.operands[a]
+		switch {
+		case of.base.numeric() && of.typ == sourceplugin.Bool:
+			own = append(own, field.Element{Text: strconv.FormatBool(e[0].Number != 0)})
+		case of.base.numeric():
+			from := len(s.arena)
+			s.arena = strconv.AppendUint(s.arena, e[0].Number, 10)
+			own = append(own, field.Element{Text: s.kept(from)})
+		case of.odd():
+			own = append(own, s.raw(of, e)...)
+		default:
+			own = append(own, e...)
+		}
+	}
+	return own, true
+}
+
+// length makes the value of len(). Of what getopt finds it is, as in Falco, the length of the first.
+func (s *values) length(o *operand, own []field.Element) ([]field.Element, bool) {
+	e, ok := s.get(o.args[0])
+	switch of := &s.operands[o.args[0]]; {
+	case !ok:
+		return own, false
+	case of.base.list:
+		return append(own, field.Element{Number: uint64(len(e))}), true
+	case len(e) == 0:
+		return own, false
+	}
+	return append(own, field.Element{Number: uint64(len(untilZero(e[0].Text)))}), true
+}
+
+// raw returns values as texts of the bytes that Falco has of them.
+func (s *values) raw(of *operand, elements []field.Element) []field.Element {
+	texts := make([]field.Element, 0, len(elements))
+	for i := range elements {
+		from := len(s.arena)
+		s.arena = appendRaw(s.arena, of, &elements[i])
+		texts = append(texts, field.Element{Text: s.kept(from)})
+	}
+	return texts
+}
+
+// appendRaw appends the bytes of a value as Falco has them: transformed texts with a NUL at the
+// end, numbers as they are in memory, addresses as people write them.
+func appendRaw(dst []byte, of *operand, e *field.Element) []byte {
+	switch of.typ {
+	case sourceplugin.Bool:
+		return binary.LittleEndian.AppendUint32(dst, uint32(e.Number))
+	case sourceplugin.Uint64, sourceplugin.RelTime, sourceplugin.AbsTime:
+		return binary.LittleEndian.AppendUint64(dst, e.Number)
+	case sourceplugin.IPAddr:
+		if a, ok := netip.AddrFromSlice([]byte(e.Text)); ok {
+			return a.AppendTo(dst)
+		}
+	}
+	dst = append(dst, e.Text...)
+	if of.terminated {
+		dst = append(dst, 0)
+	}
+	return dst
+}
+
+// appendC appends the bytes of a value up to the first NUL.
+func appendC(dst []byte, of *operand, e *field.Element) []byte {
+	from := len(dst)
+	dst = appendRaw(dst, of, e)
+	if of.odd() {
+		dst = dst[:from+len(untilZero(unsafe.String(unsafe.SliceData(dst[from:]), len(dst)-from)))]
+	}
+	return dst
+}
+
+// untilZero returns what is before the first NUL.
+func untilZero(text string) string {
+	if i := strings.IndexByte(text, 0); i >= 0 {
+		return text[:i]
+	}
+	return text
 }
 
 // kept returns what was appended to the arena since an offset as a string. It is valid until the
@@ -151,15 +250,20 @@ func (s *values) transform(kind operandKind, text string) (string, bool) {
 		return text[strings.LastIndexByte(text, '/')+1:], true
 	case base64Decoded:
 		// Padding may be missing, but nothing may be in it and in unused bits.
-		text = strings.TrimSuffix(strings.TrimSuffix(text, "="), "=")
-		if strings.ContainsAny(text, "\r\n") { // the decoder would skip them
+		inner := strings.TrimSuffix(strings.TrimSuffix(text, "="), "=")
+		if strings.ContainsAny(inner, "\r\n") || inner == "" && text != "" { // the decoder would skip them
 			return "", false
 		}
+		text = inner
 		var err error
 		s.arena, err = base64.RawStdEncoding.Strict().AppendDecode(s.arena, unsafe.Slice(unsafe.StringData(text), len(text)))
 		if err != nil {
 			s.arena = s.arena[:from]
 			return "", false
+		}
+		// A NUL at the end is taken for that which the texts of transformers end with.
+		if n := len(s.arena); n > from && s.arena[n-1] == 0 {
+			s.arena = s.arena[:n-1]
 		}
 	}
 	return s.kept(from), true
@@ -177,45 +281,36 @@ func hasByte(text string, from, to byte) bool {
 func (s *values) joined(o *operand) (string, bool) {
 	// All arguments first: making one may use the arena.
 	size := 0
-	var separator string
-	var list []field.Element
-	if o.kind == join {
-		sep, ok := s.get(o.args[0])
-		if !ok {
+	for _, a := range o.args {
+		e, ok := s.get(a)
+		if !ok || len(e) == 0 && !s.operands[a].base.list {
 			return "", false
 		}
-		if list, ok = s.get(o.args[1]); !ok {
-			return "", false
+		for i := range e {
+			size += len(e[i].Text) + maxNumber
 		}
-		separator = sep[0].Text
-		for i := range list {
-			size += len(list[i].Text) + len(separator)
-		}
-	} else {
-		for _, a := range o.args {
-			e, ok := s.get(a)
-			if !ok {
-				return "", false
-			}
-			size += len(e[0].Text)
-		}
-	}
-	if size > maxResult {
-		return "", false
 	}
 	from := len(s.arena)
-	if o.kind == join {
-		for i := range list {
-			if i > 0 {
-				s.arena = append(s.arena, separator...)
-			}
-			s.arena = append(s.arena, list[i].Text...)
+	if o.kind == concat {
+		if size > maxResult {
+			return "", false
 		}
-	} else {
 		for _, a := range o.args {
 			e, _ := s.get(a)
-			s.arena = append(s.arena, e[0].Text...)
+			s.arena = appendC(s.arena, &s.operands[a], &e[0])
 		}
+		return s.kept(from), true
+	}
+	separator, _ := s.get(o.args[0])
+	list, _ := s.get(o.args[1])
+	if size+len(list)*(len(separator[0].Text)+maxNumber) > maxResult {
+		return "", false
+	}
+	for i := range list {
+		if i > 0 {
+			s.arena = appendRaw(s.arena, &s.operands[o.args[0]], &separator[0])
+		}
+		s.arena = appendC(s.arena, &s.operands[o.args[1]], &list[i])
 	}
 	return s.kept(from), true
 }

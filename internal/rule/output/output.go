@@ -5,7 +5,7 @@
 //
 // A template is text with fields in it: %NAME, %NAME[ARG], or a transformer as %tolower(NAME). The
 // longest name of a field that is there is taken, so %a.b.c is the field a.b and ".c" if there is
-// no field a.b.c. With a number, as %10NAME, the value is cut or filled with blanks to so many
+// no field a.b.c; brackets behind what takes no argument are text. With a number, as %10NAME, the value is cut or filled with blanks to so many
 // bytes. What an event does not have is written as <NA>; a list as (a,b), of which only so much
 // is written as Falco does. There is no way to write a percent sign.
 package output
@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	maxWidth    = 4 << 10 // of a padded field
-	maxListText = 1023    // bytes of a list as text
-	maxText     = 1 << 20 // bytes of what a template says
+	maxWidth    = 64 << 10 // of a padded field
+	maxListText = 1023     // bytes of a list as text
+	maxText     = 1 << 20  // bytes of what a template says
 	noValue     = "<NA>"
 )
 
@@ -151,12 +151,15 @@ func (c *compiler) operand(at int) (operand condition.Operand, end int, err erro
 	pos := condition.Pos{Text: c.text, Offset: at}
 	full, fullEnd, fullErr := condition.ParseOperand(c.text, at)
 	if fullErr == nil {
-		if _, ok := full.(*condition.Transformer); ok {
-			return full, fullEnd, nil
-		}
-		// Most fields are what they seem.
+		// Most are what they seem.
 		if _, fullErr = match.CompileOperand(c.requests, full); fullErr == nil {
 			return full, fullEnd, nil
+		}
+	}
+	// Brackets behind a transformer that has no use for them are text.
+	if call, end, err := condition.ParseCall(c.text, at); err == nil {
+		if _, err := match.CompileOperand(c.requests, call); err == nil {
+			return call, end, nil
 		}
 	}
 	rest := text[at:]

@@ -161,6 +161,7 @@ func testRow() *row {
 		fieldOf("a.text", sourceplugin.String, false, noArg),
 		fieldOf("a.text.more", sourceplugin.String, false, noArg),
 		fieldOf("a.none", sourceplugin.String, false, noArg),
+		fieldOf("a.nul", sourceplugin.String, false, noArg),
 		fieldOf("a.key", sourceplugin.String, false, keyArg),
 		fieldOf("a.list", sourceplugin.String, true, indexArg),
 		fieldOf("a.long", sourceplugin.String, true, noArg),
@@ -176,7 +177,7 @@ func testRow() *row {
 		fieldOf("evt.datetime", sourceplugin.String, false, noArg),
 	})}
 	r.values = map[string][]field.Element{
-		"a.text": texts("Some Text"), "a.text.more": texts("more"), "a.key[x]": texts("of x"),
+		"a.text": texts("Some Text"), "a.text.more": texts("more"), "a.nul": texts("ZABpAHIA"), "a.key[x]": texts("of x"),
 		"a.list": texts("one", "two"), "a.list[1]": texts("two"), "a.long": long, "a.empty": texts("", "", "x", ""),
 		"a.number": numbers(42), "a.numbers": numbers(1, 2), "a.yes": numbers(1),
 		"a.ip": texts("\x0a\x00\x00\x01"), "a.ip6": texts("\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01"), "a.net": texts("10.0.0.0/8"),
@@ -228,6 +229,16 @@ func TestTemplates(t *testing.T) {
 		`%join("+", a.list)`:                    "one+two",
 		"%tolower(a.none)":                      "<NA>",
 		"%evt.rawtime.ns":                       "000001000",
+		"%toupper(a.text)[%a.number]":           "SOME TEXT[42]",
+		"%toupper(a.text)[":                     "SOME TEXT[",
+		"%toupper(a.text)[x y]":                 "SOME TEXT[x y]",
+		`%getopt(("-ab", "c"), "ab:")[b]`:       "c",
+		`%getopt(("-ab", "c"), "ab:")[b][c]`:    "c[c]",
+		`%getopt(("-ab", "c"), "ab:")[bb]`:      "(a,b,c)[bb]",
+		`%join("+", (a.number, a.list, a.yes))`: "42+one+two+true",
+		"%b64(a.nul)":                           "d",
+		"%b64(a.none)":                          "<NA>",
+		"%5000a.number|":                        "42" + strings.Repeat(" ", 4998) + "|",
 		"%evt.rawtimex":                         "1714557601001000000x",
 	} {
 		r := testRow()
@@ -269,7 +280,7 @@ func TestMistakesInTemplates(t *testing.T) {
 		"%a.key":                      {"unknown filter: filter 'a.key': a.key requires an argument but none provided", 1},
 		"50% of all":                  {"unknown filter: ", 3},
 		"%tolower(a.x":                {"unknown filter: ", 12},
-		"%99999999999999999999a.text": {"invalid formatting syntax: the width 99999999999999999999 is more than 4096", 1},
+		"%99999999999999999999a.text": {"invalid formatting syntax: the width 99999999999999999999 is more than 65536", 1},
 		"%len(a.number)":              {"unknown filter: can't add field transformer: type 'UINT64' is not supported by 'len' transformer applied on field 'a.number'", 1},
 	} {
 		_, err := Compile(testRow().requests, template)
