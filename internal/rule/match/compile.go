@@ -277,21 +277,27 @@ func (c *compiler) warn(x *condition.Check, l *condition.Literal) {
 // unsafeComparisons warns of comparisons with what stands for no value. They are looked for before
 // the condition is compiled, so they are told even if something else in it is wrong.
 func unsafeComparisons(e condition.Expr) (warnings []*condition.Error) {
-	warn := func(o condition.Operand) {
-		if l, ok := o.(*condition.Literal); ok && l.Text == noValue {
-			warnings = append(warnings, &condition.Error{At: l.At, Code: "LOAD_UNSAFE_NA_CHECK",
-				Hint: "a field without a value equals nothing, not even " + noValue + "; use exists"})
+	var warn func(o condition.Operand)
+	warn = func(o condition.Operand) {
+		switch o := o.(type) {
+		case *condition.Literal:
+			if o.Text == noValue {
+				warnings = append(warnings, &condition.Error{At: o.At, Code: "LOAD_UNSAFE_NA_CHECK",
+					Hint: "a field without a value equals nothing, not even " + noValue + "; use exists"})
+			}
+		case *condition.List:
+			for _, i := range o.Items {
+				warn(i)
+			}
+		case *condition.Transformer:
+			for _, a := range o.Args {
+				warn(a)
+			}
 		}
 	}
 	condition.Walk(e, func(e condition.Expr) bool {
 		x, ok := e.(*condition.Check)
 		if !ok || !unsafeField(x.Left) || !equality(x.Op) {
-			return true
-		}
-		if list, ok := x.Right.(*condition.List); ok {
-			for _, o := range list.Items {
-				warn(o)
-			}
 			return true
 		}
 		warn(x.Right)
@@ -316,10 +322,29 @@ func (c *compiler) isField(text string) bool {
 }
 
 // unsafeField is true for fields that are warned about when they are compared with noValue: those
-// that Falco warns about, and the hub's own.
+// that Falco warns about, and the hub's own. Of those in a transformer the last counts.
 func unsafeField(x condition.Operand) bool {
-	f, ok := x.(*condition.Field)
-	return ok && slices.ContainsFunc([]string{"ka.", "jevt.", "audit.", "event."}, func(p string) bool { return strings.HasPrefix(f.Name, p) })
+	f := lastField(x)
+	return f != nil && slices.ContainsFunc([]string{"ka.", "jevt.", "audit.", "event."}, func(p string) bool { return strings.HasPrefix(f.Name, p) })
+}
+
+// lastField returns the last field in an operand, nil if there is none.
+func lastField(x condition.Operand) (last *condition.Field) {
+	var parts []condition.Operand
+	switch x := x.(type) {
+	case *condition.Field:
+		return x
+	case *condition.Transformer:
+		parts = x.Args
+	case *condition.List:
+		parts = x.Items
+	}
+	for _, p := range parts {
+		if f := lastField(p); f != nil {
+			last = f
+		}
+	}
+	return last
 }
 
 func equality(op condition.Op) bool {

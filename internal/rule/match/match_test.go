@@ -205,23 +205,27 @@ func TestWarnings(t *testing.T) {
 		return "regex check with '" + pattern + "' may be optimized with simpler operators such as '=', 'contains', 'startswith', 'endswith'"
 	}
 	for text, want := range map[string][]string{
-		"ka.verb = create":                    nil,
-		"ka.verb regex create":                {simpler("create")},
-		`ka.verb regex "^create$"`:            {simpler("^create$")},
-		`ka.verb regex ".*eat.*"`:             {simpler(".*eat.*")},
-		`ka.verb regex "c.*e"`:                nil,
-		`ka.verb regex "(a|b)"`:               nil,
-		"ka.verb = ka.user.name":              {"'ka.user.name' may be a valid field misused as a const string value"},
-		`ka.verb = "ka.user.name "`:           {"'ka.user.name ' may be a valid field misused as a const string value"},
-		"ka.verb = ka.nothing":                nil,
-		`ka.verb in (a, "ka.uri.param[x]")`:   {"'ka.uri.param[x]' may be a valid field misused as a const string value"},
-		`ka.verb = "ka.uri.param"`:            nil,
-		`ka.verb = "tolower(ka.verb)"`:        {"'tolower(ka.verb)' may be a valid field transformer misused as a const string value"},
-		`ka.verb = "<NA>"`:                    {"LOAD_UNSAFE_NA_CHECK"},
-		`not jevt.value[/x] in (a, "<NA>")`:   {"LOAD_UNSAFE_NA_CHECK"},
-		`evt.source = "<NA>"`:                 nil,
-		`ka.verb contains "<NA>"`:             nil,
-		`ka.verb = "<NA>" or ka.verb regex a`: {"LOAD_UNSAFE_NA_CHECK", simpler("a")},
+		"ka.verb = create":                     nil,
+		"ka.verb regex create":                 {simpler("create")},
+		`ka.verb regex "^create$"`:             {simpler("^create$")},
+		`ka.verb regex ".*eat.*"`:              {simpler(".*eat.*")},
+		`ka.verb regex "c.*e"`:                 nil,
+		`ka.verb regex "(a|b)"`:                nil,
+		"ka.verb = ka.user.name":               {"'ka.user.name' may be a valid field misused as a const string value"},
+		`ka.verb = "ka.user.name "`:            {"'ka.user.name ' may be a valid field misused as a const string value"},
+		"ka.verb = ka.nothing":                 nil,
+		`ka.verb in (a, "ka.uri.param[x]")`:    {"'ka.uri.param[x]' may be a valid field misused as a const string value"},
+		`ka.verb = "ka.uri.param"`:             nil,
+		`ka.verb = "tolower(ka.verb)"`:         {"'tolower(ka.verb)' may be a valid field transformer misused as a const string value"},
+		`ka.verb = "<NA>"`:                     {"LOAD_UNSAFE_NA_CHECK"},
+		`not jevt.value[/x] in (a, "<NA>")`:    {"LOAD_UNSAFE_NA_CHECK"},
+		`evt.source = "<NA>"`:                  nil,
+		`tolower(ka.verb) = "<NA>"`:            {"LOAD_UNSAFE_NA_CHECK"},
+		`concat(ka.verb, evt.source) = "<NA>"`: nil,
+		`concat(evt.source, ka.verb) = "<NA>"`: {"LOAD_UNSAFE_NA_CHECK"},
+		`ka.verb = concat("<NA>", ka.verb)`:    {"LOAD_UNSAFE_NA_CHECK"},
+		`ka.verb contains "<NA>"`:              nil,
+		`ka.verb = "<NA>" or ka.verb regex a`:  {"LOAD_UNSAFE_NA_CHECK", simpler("a")},
 	} {
 		requests, _ := recordedEvent(t)
 		e, err := parse(text)
@@ -291,6 +295,14 @@ func TestArgumentsOfTransformers(t *testing.T) {
 		if got := fits(t, text, row); got != want {
 			t.Errorf("%s: %v", text, got)
 		}
+	}
+}
+
+func TestListsAreBounded(t *testing.T) {
+	t.Parallel()
+	row := map[string][]field.Element{"t.ls1": make([]field.Element, maxItems/2+1)}
+	if !fits(t, "len((t.ls1)) exists", row) || fits(t, "len((t.ls1, t.ls1)) exists", row) {
+		t.Error("there are too many elements, or too few")
 	}
 }
 

@@ -29,6 +29,8 @@ type operand struct {
 	// base is what join, concat and getopt take it for, as in Falco: what it is before tolower,
 	// len and the like are applied, and a single text for what they make themselves.
 	base valueType
+	// digits is how many digits a number has at least, as text.
+	digits int
 
 	request int     // of a field
 	text    string  // of a literal
@@ -164,7 +166,7 @@ func (o *operands) field(x *condition.Field) (int32, error) {
 		return 0, &condition.Error{At: x.At, Message: err.Error()}
 	}
 	f := o.requests.List()[request].Field
-	return o.intern("f"+strconv.Itoa(request), operand{kind: fieldValue, typ: f.Type, list: f.List, base: valueType{f.Type, f.List}, name: f.Name, request: request}), nil
+	return o.intern("f"+strconv.Itoa(request), operand{kind: fieldValue, typ: f.Type, list: f.List, base: valueType{f.Type, f.List}, digits: minDigits(f), name: f.Name, request: request}), nil
 }
 
 // checkField finds mistakes in the use of a field, in Falco's words. Falco looks for the longest
@@ -207,6 +209,24 @@ func checkField(x *condition.Field, requests *field.Requests) error {
 
 // isBuiltin is true for fields that Falco has without any plugin.
 func isBuiltin(f *field.Field) bool { return f.Of == "" && strings.HasPrefix(f.Name, "evt.") }
+
+// minDigits is how many digits the value of a field has at least, as text.
+func minDigits(f *field.Field) int {
+	if isBuiltin(f) && slices.Contains([]string{"evt.rawtime.ns", "evt.reltime", "evt.reltime.ns"}, f.Name) {
+		return 9
+	}
+	return 0
+}
+
+// AppendNumber appends a number that has so many digits at least.
+func AppendNumber(dst []byte, n uint64, digits int) []byte {
+	from := len(dst)
+	dst = strconv.AppendUint(dst, n, 10)
+	for n := len(dst) - from; n < digits; n++ {
+		dst = slices.Insert(dst, from, '0')
+	}
+	return dst
+}
 
 func indexProblem(arg string) string {
 	switch {
@@ -317,7 +337,7 @@ func (o *operands) transformer(x *condition.Transformer) (int32, error) {
 
 func (o *operands) unary(x *condition.Transformer, kind operandKind, args []int32) (int32, error) {
 	of := o.list[args[0]]
-	v := operand{kind: kind, typ: of.typ, list: of.list, base: of.base, name: of.name, terminated: true, nul: of.nul || kind == base64Decoded, args: args}
+	v := operand{kind: kind, typ: of.typ, list: of.list, base: of.base, digits: of.digits, name: of.name, terminated: true, nul: of.nul || kind == base64Decoded, args: args}
 	fits := of.typ == sourceplugin.String
 	if kind == length {
 		fits = fits || of.list
@@ -384,8 +404,10 @@ func mistakeHint(at condition.Pos, message, hint string) error {
 type Operand struct {
 	Type sourceplugin.FieldType
 	List bool
-	all  *operands
-	root int32
+	// Digits is how many digits a number has at least, as text.
+	Digits int
+	all    *operands
+	root   int32
 }
 
 // CompileOperand compiles an operand and asks for the fields that are in it. The error is a
@@ -397,7 +419,7 @@ func CompileOperand(requests *field.Requests, x condition.Operand) (*Operand, er
 		return nil, asError(err, x)
 	}
 	root = all.cString(root)
-	return &Operand{Type: all.list[root].typ, List: all.list[root].list, all: all, root: root}, nil
+	return &Operand{Type: all.list[root].typ, List: all.list[root].list, Digits: all.list[root].digits, all: all, root: root}, nil
 }
 
 func asError(err error, x interface{ Position() condition.Pos }) error {

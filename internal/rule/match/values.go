@@ -15,6 +15,7 @@ import (
 const (
 	maxResult = 1 << 20   // bytes of what a transformer makes; what is longer is no value
 	maxNumber = 40        // bytes of what is not a text, or of a NUL
+	maxItems  = 64 << 10  // elements of a list in a condition; a longer one is no value
 	maxArena  = 256 << 10 // bytes that are kept for the next event
 )
 
@@ -138,7 +139,7 @@ func (s *values) make(o *operand, own []field.Element) ([]field.Element, bool) {
 func (s *values) items(o *operand, own []field.Element) ([]field.Element, bool) {
 	for _, a := range o.args {
 		e, ok := s.get(a)
-		if !ok {
+		if !ok || len(own)+len(e) > maxItems {
 			return own[:0], false
 		}
 		of := &s.operands[a]
@@ -147,7 +148,7 @@ func (s *values) items(o *operand, own []field.Element) ([]field.Element, bool) 
 			own = append(own, field.Element{Text: strconv.FormatBool(e[0].Number != 0)})
 		case of.base.numeric():
 			from := len(s.arena)
-			s.arena = strconv.AppendUint(s.arena, e[0].Number, 10)
+			s.arena = AppendNumber(s.arena, e[0].Number, of.digits)
 			own = append(own, field.Element{Text: s.kept(from)})
 		case of.odd():
 			own = append(own, s.raw(of, e)...)

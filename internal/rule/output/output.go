@@ -43,8 +43,6 @@ type part struct {
 	text    string
 	operand *match.Operand
 	width   int // 0: as long as it is
-	// digits is how many digits a number has at least.
-	digits int
 }
 
 type namedOperand struct {
@@ -130,7 +128,7 @@ func (c *compiler) field(percent int) (end int, err error) {
 	if err != nil {
 		return 0, unknown(err)
 	}
-	c.template.parts = append(c.template.parts, part{operand: compiled, width: width, digits: minDigits(operand)})
+	c.template.parts = append(c.template.parts, part{operand: compiled, width: width})
 	return end, c.register(operand)
 }
 
@@ -229,14 +227,6 @@ func (c *compiler) register(operand condition.Operand) error {
 // clockTimes are the fields that are texts of the event's time. In JSON they are numbers.
 var clockTimes = []string{"evt.time", "evt.time.s", "evt.time.iso8601", "evt.datetime", "evt.datetime.s"}
 
-// minDigits is how many digits the value of a field has at least, as text.
-func minDigits(o condition.Operand) int {
-	if f, ok := o.(*condition.Field); ok && (f.Name == "evt.rawtime.ns" || f.Name == "evt.reltime.ns") {
-		return 9
-	}
-	return 0
-}
-
 // Fields returns the fields and transformers of the template in order, as they are written.
 func (t *Template) Fields() []string { return t.names }
 
@@ -253,7 +243,7 @@ func (t *Template) Append(dst []byte, row field.Row) []byte {
 			continue
 		}
 		from := len(dst)
-		dst = appendText(dst, p.operand, row, p.digits)
+		dst = appendText(dst, p.operand, row)
 		if p.width > 0 {
 			if len(dst) > from+p.width {
 				dst = dst[:from+p.width]
@@ -266,13 +256,13 @@ func (t *Template) Append(dst []byte, row field.Row) []byte {
 	return dst[:min(len(dst), begin+maxText)]
 }
 
-func appendText(dst []byte, o *match.Operand, row field.Row, digits int) []byte {
+func appendText(dst []byte, o *match.Operand, row field.Row) []byte {
 	elements, ok := o.Values(row)
 	switch {
 	case !ok:
 		return append(dst, noValue...)
 	case !o.List:
-		return appendElement(dst, o.Type, &elements[0], digits)
+		return appendElement(dst, o.Type, &elements[0], o.Digits)
 	}
 	from := len(dst)
 	dst = append(dst, '(')
@@ -280,7 +270,7 @@ func appendText(dst []byte, o *match.Operand, row field.Row, digits int) []byte 
 		if len(dst) > from+1 { // as Falco: there is no comma behind empty ones at the beginning
 			dst = append(dst, ',')
 		}
-		dst = appendElement(dst, o.Type, &elements[i], digits)
+		dst = appendElement(dst, o.Type, &elements[i], o.Digits)
 	}
 	dst = append(dst, ')')
 	return dst[:min(len(dst), from+maxListText)]
@@ -300,12 +290,7 @@ func appendElement(dst []byte, t sourceplugin.FieldType, e *field.Element, digit
 	case sourceplugin.IPNet:
 		return append(dst, "<IPNET>"...)
 	}
-	from := len(dst)
-	dst = strconv.AppendUint(dst, e.Number, 10)
-	for n := len(dst) - from; n < digits; n++ {
-		dst = slices.Insert(dst, from, '0')
-	}
-	return dst
+	return match.AppendNumber(dst, e.Number, digits)
 }
 
 // Field is a field of an output with its value as JSON.

@@ -174,6 +174,8 @@ func testRow() *row {
 		fieldOf("a.net", sourceplugin.IPNet, false, noArg),
 		fieldOf("evt.rawtime", sourceplugin.AbsTime, false, noArg),
 		fieldOf("evt.rawtime.ns", sourceplugin.AbsTime, false, noArg),
+		fieldOf("evt.reltime", sourceplugin.RelTime, false, noArg),
+		fieldOf("evt.reltime.s", sourceplugin.RelTime, false, noArg),
 		fieldOf("evt.datetime", sourceplugin.String, false, noArg),
 	})}
 	r.values = map[string][]field.Element{
@@ -181,7 +183,7 @@ func testRow() *row {
 		"a.list": texts("one", "two"), "a.list[1]": texts("two"), "a.long": long, "a.empty": texts("", "", "x", ""),
 		"a.number": numbers(42), "a.numbers": numbers(1, 2), "a.yes": numbers(1),
 		"a.ip": texts("\x0a\x00\x00\x01"), "a.ip6": texts("\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01"), "a.net": texts("10.0.0.0/8"),
-		"evt.rawtime": numbers(1714557601001000000), "evt.rawtime.ns": numbers(1000), "evt.datetime": texts("2024-05-01 10:00:01.001000000"),
+		"evt.rawtime": numbers(1714557601001000000), "evt.rawtime.ns": numbers(1000), "evt.reltime": numbers(5), "evt.reltime.s": numbers(0), "evt.datetime": texts("2024-05-01 10:00:01.001000000"),
 	}
 	return r
 }
@@ -239,6 +241,8 @@ func TestTemplates(t *testing.T) {
 		"%b64(a.nul)":                           "d",
 		"%b64(a.none)":                          "<NA>",
 		"%5000a.number|":                        "42" + strings.Repeat(" ", 4998) + "|",
+		"%evt.reltime %evt.reltime.s":           "000000005 0",
+		`%join(",", (evt.rawtime.ns))`:          "000001000",
 		"%evt.rawtimex":                         "1714557601001000000x",
 	} {
 		r := testRow()
