@@ -130,6 +130,8 @@ type Alerting struct {
 	gaveUp   bool      // they have waited for long enough
 	midway   bool      // the memory of run is ahead of at
 	dirty    bool      // something is to be stored
+	unsaved  int       // alerts since the progress was stored
+	missed   missed    // that is not told yet
 	savedAt  time.Time
 	pauseFor time.Duration // until it is stored again
 }
@@ -201,6 +203,7 @@ func (a *Alerting) Run(ctx context.Context) (err error) {
 	}
 	watching.Go(func() { a.watch(watchCtx) })
 	err = a.judge(ctx)
+	a.tellMissed(true)
 	if ctx.Err() == nil && !errors.Is(err, journal.ErrClosed) {
 		return err
 	}

@@ -22,7 +22,8 @@ const (
 	starvedPause = 250 * time.Millisecond
 	// maxOut bounds the alerts that are appended at once.
 	maxOut = 256
-	// maxRepeats bounds the ids of alerts that are remembered at the start.
+	// maxRepeats bounds the ids of alerts that are remembered at the start. The progress is stored
+	// before there are half as many.
 	maxRepeats = 200_000
 	// firstRetry and lastRetry bound the pause before something is tried again.
 	firstRetry = 50 * time.Millisecond
@@ -173,7 +174,8 @@ func (a *Alerting) judge(ctx context.Context) error {
 			return err
 		}
 		a.measure()
-		if a.dirty && a.o.now().Sub(a.savedAt) >= a.pauseFor {
+		a.tellMissed(false)
+		if a.dirty && (a.unsaved >= maxRepeats/2 && a.saving.Load() == nil || a.o.now().Sub(a.savedAt) >= a.pauseFor) {
 			a.save(ctx)
 		}
 	}
@@ -383,6 +385,7 @@ func (a *Alerting) flush(ctx context.Context) error {
 		}
 	}
 	a.saving.Store(nil)
+	a.unsaved += len(a.out)
 	now := a.o.now()
 	for _, r := range a.raised {
 		a.stats.raised(r, now)
@@ -452,18 +455,39 @@ func (a *Alerting) caughtUp() bool {
 // the journal is closed.
 func (a *Alerting) miss(ctx context.Context, gap *journal.GapError) error {
 	a.stats.missed.Add(gap.Events)
-	if skipped, ok := a.warnings.gap.Allow(); ok {
-		a.log.Error("Events were removed from the journal before rules have judged them.", "events", gap.Events, "skipped", skipped, "error", gap.Cause)
-	}
-	r := trail.Record{What: "rules-gap", Path: RulesPath, Operation: "judge", Error: "events were removed from the journal before rules have judged them"}
-	r.Fields.Set("count", fmt.Sprint(gap.Events))
-	a.o.Record(r)
+	a.missed.gaps++
+	a.missed.events += gap.Events
+	a.missed.cause = gap.Cause
+	a.tellMissed(false)
 	if end := a.o.Journal.End(); a.at.Compare(end) > 0 && errors.Is(gap.Cause, journal.ErrNotFound) {
 		// It is another journal, or a copy from before, and is read from its beginning.
 		a.at, a.dirty = journal.Position{}, true
 		return a.findRepeats(ctx)
 	}
 	return nil
+}
+
+// tellMissed tells of gaps that were not told yet: rules that are overtaken by retention meet one
+// after the other. The last time is when no more are to come.
+func (a *Alerting) tellMissed(last bool) {
+	m := a.missed
+	if m.gaps == 0 {
+		return
+	}
+	if _, ok := a.warnings.gap.Allow(); !ok && !last {
+		return
+	}
+	a.missed = missed{}
+	a.log.Error("Events were removed from the journal before rules have judged them.", "events", m.events, "gaps", m.gaps, "error", m.cause)
+	r := trail.Record{What: "rules-gap", Path: RulesPath, Operation: "judge", Error: "events were removed from the journal before rules have judged them"}
+	r.Fields.Set("count", fmt.Sprint(m.events))
+	a.o.Record(r)
+}
+
+// missed are gaps in what was judged.
+type missed struct {
+	gaps, events uint64
+	cause        error // of the last one
 }
 
 // save stores the cursor with what windows and throttles know. It is no error for who judges when
@@ -488,7 +512,7 @@ func (a *Alerting) save(ctx context.Context) {
 	a.savedAt = a.o.now()
 	a.pauseFor = savePause(a.savedAt.Sub(begun))
 	if err == nil {
-		a.dirty = false
+		a.dirty, a.unsaved = false, 0
 		if a.o.saved != nil {
 			a.o.saved(a.at)
 		}

@@ -91,7 +91,7 @@ func (a *Alerting) recall(ctx context.Context) error {
 // them. Those of rules that still wait for plugins may turn out to have some.
 func (a *Alerting) keep() {
 	c := a.active
-	if c.insteadOf || len(c.set.Waiting()) > 0 && !a.gaveUp {
+	if !c.earlier.IsZero() || len(c.set.Waiting()) > 0 && !a.gaveUp {
 		return
 	}
 	a.mu.Lock()

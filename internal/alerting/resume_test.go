@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -222,5 +223,71 @@ func TestJournalIsAnotherOne(t *testing.T) {
 	}
 	if at, _, _, err := r.load(t.Context()); err != nil || at.Compare(ahead) >= 0 {
 		t.Errorf("the cursor is at %v, %v", at, err)
+	}
+}
+
+// What retention removes before it is judged is counted and told, and judging goes on behind it.
+func TestRetentionPassesTheCursor(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, ruleText("each", `event.type = "app/a"`, ""))
+	s.journal = openJournal(t, func(c *journal.Config) {
+		c.Limits = event.DefaultLimits
+		c.Limits.MaxEventBytes = 64 << 10
+		c.MaxUnitBytes = 64 << 10
+		c.MaxBytes = 1 << 20
+	})
+	s.o.Journal = s.journal
+	s.append(app(0, "app/a"))
+	a, stop := s.start()
+	s.judged(a)
+	stop()
+	random := rand.NewChaCha8([32]byte{})
+	const events = 100
+	for i := 1; i <= events; i++ {
+		e := app(i, "app/a")
+		e.Data = make([]byte, 30<<10)
+		random.Read(e.Data)
+		e.DataContentType = "application/octet-stream"
+		s.append(e)
+	}
+	a, stop = s.start()
+	s.judged(a)
+	eventually(t, "it is stored", func() bool { return a.Status().Lag == 0 })
+	missed, judged := a.Status().Missed, a.Status().Events
+	stop()
+	if missed == 0 || missed+judged != events {
+		t.Errorf("%d events are missed, %d judged, of %d", missed, judged, events)
+	}
+	var told uint64
+	for _, r := range s.told("rules-gap") {
+		n, _ := r.Fields.Text("count")
+		count, _ := strconv.ParseUint(n, 10, 64)
+		told += count
+	}
+	if told != missed {
+		t.Errorf("%d events are told to be missed, of %d", told, missed)
+	}
+}
+
+// Rules that are overtaken by retention all the time do not fill the journal with saying so.
+func TestManyGaps(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, ruleText("each", `event.type = "app/a"`, ""))
+	a, err := New(s.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if err := a.miss(t.Context(), &journal.GapError{Events: 3}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.told("rules-gap")); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	a.tellMissed(true)
+	told := s.told("rules-gap")
+	if n, _ := told[len(told)-1].Fields.Text("count"); len(told) != 2 || n != "297" || a.Status().Missed != 300 {
+		t.Errorf("told %+v, %d missed", told, a.Status().Missed)
 	}
 }

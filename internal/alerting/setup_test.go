@@ -28,9 +28,13 @@ const (
 	source   = "tocsin://test"
 )
 
-func openJournal(t *testing.T) *journal.Journal {
+func openJournal(t *testing.T, change ...func(*journal.Config)) *journal.Journal {
 	t.Helper()
-	j, err := journal.Open(t.Context(), journal.Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	c := journal.Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&c)
+	}
+	j, err := journal.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -301,7 +301,7 @@ var (
 	descMissing    = prometheus.NewDesc("tocsin_rules_missing_values_total", "Events that were judged without the value of a field, because a plugin could not tell it.", nil, nil)
 	descMissed     = prometheus.NewDesc("tocsin_rules_missed_events_total", "Events that were removed from the journal before rules have judged them.", nil, nil)
 	descFailed     = prometheus.NewDesc("tocsin_rules_failed_alerts_total", "Alerts that could not be kept, because nothing made an event of them that the limits allow.", nil, nil)
-	descRepeats    = prometheus.NewDesc("tocsin_rules_repeated_alerts_total", "Alerts that were in the journal already when events were judged again after a crash.", nil, nil)
+	descRepeats    = prometheus.NewDesc("tocsin_rules_repeated_alerts_total", "Alerts that were in the journal already when events were judged again after a crash, or when it was not known whether they were stored.", nil, nil)
 	descEvicted    = prometheus.NewDesc("tocsin_rules_evicted_total", "What windows and throttles have forgotten before its time, because there was too much.", nil, nil)
 	descLate       = prometheus.NewDesc("tocsin_rules_late_events_total", "Events that came too late for the window of a rule.", nil, nil)
 	descKeys       = prometheus.NewDesc("tocsin_rules_keys", "Combinations of values that windows and throttles remember.", nil, nil)
