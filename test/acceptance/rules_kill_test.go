@@ -184,7 +184,7 @@ func TestKillWithBrokenRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(f, "rules: {files: [%s], reload: 200ms}\n", rules)
+	fmt.Fprintf(f, "rules: {files: [%s], reload: 500ms}\n", rules)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
