@@ -17,7 +17,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/vaultclient"
 )
 
-// answerFlag is the value of --format of commands that print what a hub answered.
+// answerFlag is the value of --output of commands that print what a hub answered.
 type answerFlag string
 
 const (
@@ -25,9 +25,13 @@ const (
 	answerJSON answerFlag = "json"
 )
 
+// register adds the flag. It may also be called --format, as in Vault's commands.
 func (f *answerFlag) register(cmd *cobra.Command) {
 	*f = answerText
-	cmd.Flags().Var(f, "format", "text (for people) or json (for scripts)")
+	flags := cmd.Flags()
+	flags.VarP(f, "output", "o", "text (for people) or json (for scripts)")
+	flags.Var(f, "format", "the same as --output")
+	flags.Lookup("format").Hidden = true
 }
 
 func (f *answerFlag) String() string { return string(*f) }

@@ -92,7 +92,7 @@ func newCaptureInfo(s *Streams) *cobra.Command {
 		Use:     "info FILE",
 		Short:   "Tell what is in a capture",
 		Long:    "Read a capture and tell which events are in it. " + captureFileHelp,
-		Example: "  tocsin capture info out.scap\n  tocsin capture info --format json out.scap.gz",
+		Example: "  tocsin capture info out.scap\n  tocsin capture info -o json out.scap.gz",
 		Args:    exactArgs(1, "the FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, end, err := openCapture(cmd.Context(), s, args[0], nil)

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tocsin-events/tocsin/client"
 	"github.com/tocsin-events/tocsin/internal/address"
@@ -392,5 +396,31 @@ func TestBrokenConnectionIsAnError(t *testing.T) {
 	}
 	if isClosedOutput(fmt.Errorf("connect: %w", &url.Error{Op: "Get", URL: "https://h", Err: &net.OpError{Op: "write", Net: "tcp", Err: broken}})) {
 		t.Error("a broken connection is none")
+	}
+}
+
+// What is printed for scripts is asked for in one way by all commands.
+func TestOutputFlag(t *testing.T) {
+	t.Parallel()
+	root := newRoot(&Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard})
+	found := 0
+	var look func(c *cobra.Command)
+	look = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if _, ok := f.Value.(*answerFlag); !ok {
+				return
+			}
+			found++
+			if f.Name != "output" && (f.Name != "format" || !f.Hidden) || c.Flags().Lookup("output").Shorthand != "o" || c.Flags().Lookup("output").Hidden {
+				t.Errorf("%s has --%s", c.CommandPath(), f.Name)
+			}
+		})
+		for _, sub := range c.Commands() {
+			look(sub)
+		}
+	}
+	look(root)
+	if found < 50 {
+		t.Errorf("%d flags", found)
 	}
 }

@@ -41,7 +41,7 @@ const eventTypesExample = `  tocsin events types
   tocsin events types show kv-v2/data-write
 
   # For scripts.
-  tocsin events types --format json 'shop/*' | jq -r '.[].type'`
+  tocsin events types -o json 'shop/*' | jq -r '.[].type'`
 
 const eventTypesPath = "event-types"
 
@@ -142,7 +142,7 @@ The token needs read on sys/event-types/TYPE.`,
 		Example: `  tocsin events types show kv-v2/data-write
 
   # The JSON Schema of a type.
-  tocsin events types show --format json shop/order | jq .schema.schema`,
+  tocsin events types show -o json shop/order | jq .schema.schema`,
 		Args: exactArgs(1, "the event TYPE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "" {

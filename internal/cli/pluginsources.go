@@ -29,7 +29,7 @@ func newPluginSources(s *Streams) *cobra.Command {
 EVENTS are those that are durable since the hub was started, LAST is how old the newest of
 them is, PROGRESS is what the plugin tells about its stream. PROBLEM is why it does not run
 well; with NAME, the last one is shown also when it is over.`,
-		Example: "  tocsin plugin sources\n\n  # Those that have a problem.\n  tocsin plugin sources --format json | jq -r '.[] | select(.failures > 0) | .name'",
+		Example: "  tocsin plugin sources\n\n  # Those that have a problem.\n  tocsin plugin sources -o json | jq -r '.[] | select(.failures > 0) | .name'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.resolve()

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
@@ -11,6 +13,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/rule/layout"
 	"github.com/tocsin-events/tocsin/internal/rule/load"
 	"github.com/tocsin-events/tocsin/internal/terminal"
+	"github.com/tocsin-events/tocsin/rules"
 )
 
 func newRulesFmt(s *Streams) *cobra.Command {
@@ -22,10 +25,12 @@ func newRulesFmt(s *Streams) *cobra.Command {
 changed; of a directory, all files of rules in it. '-' reads standard input and prints to
 standard output.
 
-Items have a blank line between them, everything is indented by two, and a condition is on
-one line, or, if it does not fit there, has a line for every term. Comments, the order, and
-what the rules mean stay as they are. A condition that cannot be read is left as it is:
-"tocsin rules check" says what is wrong with it.
+Items have a blank line between them, everything is indented by two, and a condition, also one
+of a window, is on one line, or, if it does not fit there, has a line for every term. Comments,
+the order, and what the rules mean stay as they are, and so does what is in brackets or braces.
+A condition that cannot be read is left as it is: "tocsin rules check" says what is wrong with
+it. So is a file that cannot be read or laid out; the others are rewritten nevertheless, and the
+exit code is 1.
 
 With --check nothing is written: the names of files with another layout are printed, and
 the exit code is 1 if there are any. With --diff nothing is written, either: what would
@@ -38,25 +43,33 @@ change is printed.`,
   # What would change?
   tocsin rules fmt --diff rules/team-a.yaml`,
 		Args: ruleFileArgs,
-		RunE: func(_ *cobra.Command, names []string) error {
+		RunE: func(cmd *cobra.Command, names []string) error {
+			for _, name := range names {
+				if strings.HasPrefix(name, rules.Prefix) {
+					return usagef(cmd, "%s comes with the program and is no file", name)
+				}
+			}
 			changed := 0
 			names, err := ruleFileNames(names)
 			if err != nil {
 				return err
 			}
+			var failed []error
 			for _, name := range names {
 				differs, err := formatRules(s, name, check, differences)
-				if err != nil {
+				switch {
+				case isClosedOutput(err):
 					return err
-				}
-				if differs {
+				case err != nil:
+					failed = append(failed, err)
+				case differs:
 					changed++
 				}
 			}
 			if check && changed > 0 {
-				return fmt.Errorf("%d of %d files of rules are not in the canonical layout; \"tocsin rules fmt\" rewrites them", changed, len(names))
+				failed = append(failed, fmt.Errorf("%d of %d files of rules are not in the canonical layout; \"tocsin rules fmt\" rewrites them", changed, len(names)))
 			}
-			return nil
+			return errors.Join(failed...)
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "write nothing, only say which files would change")

@@ -27,7 +27,7 @@ func newRulesList(s *Streams) *cobra.Command {
 wrong with the files if they could not be loaded. ALERTS are those since the hub was started,
 LAST is how old the newest of them is. A rule is active, disabled, or waiting for a plugin
 that has not been started yet. With the SLUG of a rule, all of it is shown.`,
-		Example: "  tocsin rules list\n\n  tocsin rules list vault-root-token-used\n\n  # Rules that have never raised an alert.\n  tocsin rules list --format json | jq -r '.rules[] | select(.alerts == 0) | .rule'",
+		Example: "  tocsin rules list\n\n  tocsin rules list vault-root-token-used\n\n  # Rules that have never raised an alert.\n  tocsin rules list -o json | jq -r '.rules[] | select(.alerts == 0) | .rule'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.resolve()

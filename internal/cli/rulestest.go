@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"regexp"
 	"strings"
 
@@ -79,8 +79,8 @@ func (f *rulesTestFlags) run(cmd *cobra.Command, s *Streams, names []string, onl
 	ctx := cmd.Context()
 	files, err := ruletest.Find(names)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return &adviceError{err, "FILES are files of tests, such as rules.test.yaml, or directories with such files."}
+		if missing, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
+			return &adviceError{fmt.Errorf("the file of tests %s does not exist", visible(missing.Path)), "FILES are files of tests, such as rules.test.yaml, or directories with such files."}
 		}
 		return err
 	}

@@ -96,3 +96,16 @@ func TestRulesTest(t *testing.T) {
 		}
 	}
 }
+
+// Who names what is no file of tests is told which is.
+func TestRulesTestOfOthers(t *testing.T) {
+	t.Parallel()
+	dir := rulesFolder(t)
+	if code, stdout, _ := run(t, "rules", "test", filepath.Join(dir, "x.yaml")); code != 1 || !strings.Contains(stdout, "these are rules, not tests; their tests stand in a file of their own, called x.test.yaml") {
+		t.Errorf("code %d: %s", code, stdout)
+	}
+	missing := filepath.Join(dir, "y.test.yaml")
+	if code, _, stderr := run(t, "rules", "test", missing); code != 1 || !strings.Contains(stderr, "the file of tests "+missing+" does not exist\n") {
+		t.Errorf("code %d: %s", code, stderr)
+	}
+}

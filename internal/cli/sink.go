@@ -133,7 +133,7 @@ func newSinkList(s *Streams) *cobra.Command {
 		Long: `List the sinks of a hub. LAG is how many events of the journal a sink has not decided yet,
 also those that are not for it, and how old the oldest of them is. DELIVERED counts since
 the hub was started. DEAD is how many dead letters there are.`,
-		Example: "  tocsin sink list\n\n  # Those that have a problem.\n  tocsin sink list --format json | jq -r '.[] | select(.health) | .name'",
+		Example: "  tocsin sink list\n\n  # Those that have a problem.\n  tocsin sink list -o json | jq -r '.[] | select(.health) | .name'",
 		Args:    exactArgs(0, ""),
 	}, func(cmd *cobra.Command, c *connection, _ []string) error {
 		var list struct{ Sinks []json.RawMessage }

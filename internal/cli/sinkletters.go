@@ -77,7 +77,7 @@ listed, at most --limit.`,
 		Example: `  tocsin sink dlq list deploys
 
   # Why, and how often?
-  tocsin sink dlq list deploys --limit 0 --format json | jq -r '.[].reason' | sort | uniq -c`,
+  tocsin sink dlq list deploys --limit 0 -o json | jq -r '.[].reason' | sort | uniq -c`,
 		Args: sinkArgs(1, "the NAME of the sink"),
 	}, func(cmd *cobra.Command, c *connection, args []string) error {
 		if limit < 0 {
@@ -134,7 +134,7 @@ func newLetterShow(s *Streams) *cobra.Command {
 	cmd := sinkCommand(&cobra.Command{
 		Use:     "show NAME ID",
 		Short:   "Show a dead letter with its event",
-		Example: "  tocsin sink dlq show deploys 7\n\n  # The event alone.\n  tocsin sink dlq show deploys 7 --format json | jq .event",
+		Example: "  tocsin sink dlq show deploys 7\n\n  # The event alone.\n  tocsin sink dlq show deploys 7 -o json | jq .event",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := sinkArgs(2, "the NAME of the sink and the ID of the dead letter")(cmd, args); err != nil {
 				return err

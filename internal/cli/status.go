@@ -26,7 +26,7 @@ func newStatus(s *Streams) *cobra.Command {
 		Long: `Show how a hub is, with everything that it checks. No token is needed.
 
 Exit codes: 0 the hub serves; 1 it does not, or cannot be reached.`,
-		Example: "  tocsin status\n  tocsin status --format json --address https://hub.example:8280",
+		Example: "  tocsin status\n  tocsin status -o json --address https://hub.example:8280",
 		Args:    exactArgs(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.withoutToken()

@@ -64,18 +64,26 @@ func (p *parsed) write(width int) (string, bool) {
 	return text, again != nil && p.same(again)
 }
 
-// condition lays out the value of a key: false if it is left as it is. The key begins at an offset
-// of a row and is to be indented by indent.
-func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
+// value says where a condition is.
+type value struct {
+	row    int // of its key or of the dash before it
+	cut    int // the offset behind the colon or the dash
+	keyAt  int // the offset of the key or the dash
+	indent int // by how much that is to be indented
+	before int // how many characters there are from there to the condition
+}
+
+// condition lays out a condition: false if it is left as it is.
+func (f *file) condition(n *yaml.Node, v value) bool {
 	valueRow, at := f.place(n)
-	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 || valueRow != row && !f.blankUpTo(row, colon+1, valueRow, at) {
+	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 || valueRow != v.row && !f.blankUpTo(v.row, v.cut, valueRow, at) {
 		return false
 	}
 	p := read(n.Value)
 	if p == nil {
 		return false
 	}
-	end := f.scalarEnd(n, valueRow, at, keyAt)
+	end := f.scalarEnd(n, valueRow, at, v.keyAt)
 	comment := ""
 	last := f.lines[end.row].old
 	if end.content >= 0 || n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
@@ -87,13 +95,13 @@ func (f *file) condition(n *yaml.Node, row, colon, keyAt, indent int) bool {
 		}
 		comment = " " + rest
 	}
-	replacement, ok := p.lines(indent, comment)
+	replacement, ok := p.lines(v, comment)
 	if !ok {
 		return false
 	}
-	l := &f.lines[row]
-	l.cut, l.replacement, l.last = colon+1, replacement, end.row
-	for i := row + 1; i <= end.row; i++ {
+	l := &f.lines[v.row]
+	l.cut, l.replacement, l.last = v.cut, replacement, end.row
+	for i := v.row + 1; i <= end.row; i++ {
 		f.lines[i].inside = true
 	}
 	return true
@@ -112,19 +120,18 @@ func (f *file) blankUpTo(row, offset, end, endOffset int) bool {
 	return blank(f.lines[end].old[:endOffset])
 }
 
-// lines returns what is behind "condition:", and the lines below.
-func (p *parsed) lines(indent int, comment string) ([]string, bool) {
-	const key = "condition: "
-	if text, ok := p.write(1 << 30); ok && indent+len(key)+utf8.RuneCountInString(text+comment) <= Width && isPlain(text) {
+// lines returns what is behind the colon or the dash, and the lines below.
+func (p *parsed) lines(v value, comment string) ([]string, bool) {
+	if text, ok := p.write(1 << 30); ok && v.indent+v.before+utf8.RuneCountInString(text+comment) <= Width && isPlain(text) {
 		return []string{" " + text + comment}, true
 	}
-	text, ok := p.write(Width - indent - 2)
+	text, ok := p.write(Width - v.indent - 2)
 	if !ok || strings.ContainsAny(text, "\u0085\u2028\u2029\uFEFF") {
 		return nil, false
 	}
 	all := []string{" >" + comment}
 	for l := range strings.SplitSeq(text, "\n") {
-		all = append(all, strings.Repeat(" ", indent+2)+l)
+		all = append(all, strings.Repeat(" ", v.indent+2)+l)
 	}
 	return all, true
 }
@@ -142,30 +149,33 @@ func isPlain(text string) bool {
 
 // sameDocuments tells whether two files mean the same.
 func sameDocuments(a, b []*yaml.Node) bool {
-	if !slices.EqualFunc(a, b, func(a, b *yaml.Node) bool { return sameNode(a, b, nil, "") }) {
+	if !slices.EqualFunc(a, b, func(a, b *yaml.Node) bool { return sameNode(a.Content[0], b.Content[0], root) }) {
 		return false
 	}
 	return slices.Equal(comments(a), comments(b))
 }
 
-// sameNode compares two values; item and key say where they are.
-func sameNode(a, b, item *yaml.Node, key string) bool {
+// sameNode compares two values, which are the same part of their files.
+func sameNode(a, b *yaml.Node, p part) bool {
 	if a.Kind != b.Kind || a.Tag != b.Tag || a.Anchor != b.Anchor || len(a.Content) != len(b.Content) {
 		return false
 	}
 	if a.Value != b.Value {
-		if a.Kind != yaml.ScalarNode || item == nil || !isConditionOf(item, key) {
+		if !p.isCondition(a) {
 			return false
 		}
 		x, y := read(a.Value), read(b.Value)
 		return x != nil && y != nil && x.same(y)
 	}
 	for i := range a.Content {
-		key, item := "", (*yaml.Node)(nil)
-		if a.Kind == yaml.MappingNode && i%2 == 1 {
-			key, item = a.Content[i-1].Value, a
+		c := other
+		switch {
+		case a.Kind == yaml.SequenceNode:
+			c = p.element()
+		case a.Kind == yaml.MappingNode && i%2 == 1:
+			c = p.member(a, a.Content[i-1].Value)
 		}
-		if !sameNode(a.Content[i], b.Content[i], item, key) {
+		if !sameNode(a.Content[i], b.Content[i], c) {
 			return false
 		}
 	}

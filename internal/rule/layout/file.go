@@ -60,19 +60,19 @@ func (f *file) column(row, column int) int {
 }
 
 func (f *file) document(d *yaml.Node) {
-	root := d.Content[0]
-	if root.Kind != yaml.SequenceNode {
+	list := d.Content[0]
+	if list.Kind != yaml.SequenceNode {
 		return
 	}
-	if root.Style&yaml.FlowStyle != 0 {
-		f.flow(root)
+	if list.Style&yaml.FlowStyle != 0 {
+		f.flow(list)
 		return
 	}
-	f.sequence(root, 0, true)
+	f.sequence(list, 0, root)
 }
 
 // sequence lays out a list in block style.
-func (f *file) sequence(n *yaml.Node, indent int, items bool) {
+func (f *file) sequence(n *yaml.Node, indent int, p part) {
 	for _, c := range n.Content {
 		row, at := f.place(c)
 		if row < 0 {
@@ -83,9 +83,12 @@ func (f *file) sequence(n *yaml.Node, indent int, items bool) {
 		if dash < 0 || before[dash] != '-' {
 			continue // something is between them: what that is stays as it is
 		}
-		f.begin(row, dash, indent, items)
+		f.begin(row, dash, indent, p == root)
 		f.gap(row, dash+1, at)
-		f.node(c, indent+2, indent, items)
+		if p.element().isCondition(c) && f.condition(c, value{row: row, cut: dash + 1, keyAt: dash, indent: indent, before: len("- ")}) {
+			continue
+		}
+		f.node(c, indent+2, indent, p.element())
 	}
 }
 
@@ -112,43 +115,43 @@ func (f *file) gap(row, start, end int) {
 
 // node lays out a value whose parts are indented by indent; the line that it belongs to is
 // indented by parent, and was by so much in the old file as the place of it says.
-func (f *file) node(n *yaml.Node, indent, parent int, item bool) {
+func (f *file) node(n *yaml.Node, indent, parent int, p part) {
 	switch {
 	case n.Style&yaml.FlowStyle != 0:
 		f.flow(n)
 	case n.Kind == yaml.MappingNode:
-		f.mapping(n, indent, item)
+		f.mapping(n, indent, p)
 	case n.Kind == yaml.SequenceNode:
-		f.sequence(n, indent, false)
+		f.sequence(n, indent, p)
 	case n.Kind == yaml.ScalarNode:
 		f.scalar(n, parent, -1)
 	}
 }
 
 // mapping lays out a map in block style.
-func (f *file) mapping(n *yaml.Node, indent int, item bool) {
+func (f *file) mapping(n *yaml.Node, indent int, p part) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
+		key, c := n.Content[i], n.Content[i+1]
 		row, at := f.place(key)
 		if row < 0 || key.Kind != yaml.ScalarNode || !f.plainKey(key, row, at) {
-			f.node(value, indent+2, indent, false)
+			f.node(c, indent+2, indent, other)
 			continue
 		}
 		f.begin(row, at, indent, false)
 		colon := at + len(key.Value)
-		valueRow, valueAt := f.place(value)
+		valueRow, valueAt := f.place(c)
 		if valueRow == row {
 			f.gap(row, colon+1, valueAt)
 		}
 		switch {
-		case value.Kind == yaml.ScalarNode && valueRow >= 0 && item && isConditionOf(n, key.Value):
-			if !f.condition(value, row, colon, at, indent) {
-				f.scalar(value, indent, at)
+		case valueRow >= 0 && p.member(n, key.Value).isCondition(c):
+			if !f.condition(c, value{row: row, cut: colon + 1, keyAt: at, indent: indent, before: len(key.Value) + len(": ")}) {
+				f.scalar(c, indent, at)
 			}
-		case value.Kind == yaml.ScalarNode:
-			f.scalar(value, indent, at)
+		case c.Kind == yaml.ScalarNode:
+			f.scalar(c, indent, at)
 		default:
-			f.node(value, indent+2, indent, false)
+			f.node(c, indent+2, indent, p.member(n, key.Value))
 		}
 	}
 }

@@ -102,18 +102,5 @@ func depth(n *yaml.Node) int {
 	return deepest + 1
 }
 
-// isConditionOf tells whether a key of an item of a file has a condition.
-func isConditionOf(item *yaml.Node, key string) bool {
-	if key != "condition" || item.Kind != yaml.MappingNode {
-		return false
-	}
-	for i := 0; i+1 < len(item.Content); i += 2 {
-		if k := item.Content[i].Value; k == "rule" || k == "macro" {
-			return true
-		}
-	}
-	return false
-}
-
 // Changed tells whether a file is not in the layout.
 func Changed(content, formatted []byte) bool { return !bytes.Equal(content, formatted) }

@@ -79,6 +79,14 @@ func TestFormatSmall(t *testing.T) {
 		"comment below":    {"- list: l\n  items: [a]\n  # of l\n\n# of m\n- macro: m\n  condition: a.b=c\n", "- list: l\n  items: [a]\n  # of l\n\n# of m\n- macro: m\n  condition: a.b = c\n"},
 		"kept line ends":   {"- rule: r\n  desc: |+\n    text\n\n\n- macro: m\n  condition: n\n", "- rule: r\n  desc: |+\n    text\n\n\n- macro: m\n  condition: n\n"},
 		"lists below":      {"- list: l\n  items:\n  - a\n  - b\n", "- list: l\n  items:\n    - a\n    - b\n"},
+		"then":             {"- rule: r\n  window:\n    within:   2m\n    then:   a.b=c and(m)\n", "- rule: r\n  window:\n    within: 2m\n    then: a.b = c and m\n"},
+		"thens":            {"- rule: r\n  window:\n    then:\n    - a.b=c # why\n    # or\n    -   (m)and n\n    - 'a.b=\"x: y\"'\n    by: [a.b]\n", "- rule: r\n  window:\n    then:\n      - a.b = c # why\n      # or\n      - m and n\n      - >\n        a.b = \"x: y\"\n    by: [a.b]\n"},
+		"then, folded":     {"- rule: r\n  window:\n      then:\n      - >\n        a.b=c\n        and m\n      - |\n         n\n  tags: [t]\n", "- rule: r\n  window:\n    then:\n      - a.b = c and m\n      - n\n  tags: [t]\n"},
+		"then, two lines":  {"- rule: r\n  window:\n    then:\n      - a.b=c\n        and m\n      - n\n", "- rule: r\n  window:\n    then:\n      - a.b = c and m\n      - n\n"},
+		"long then":        {"- rule: r\n  window:\n    then:\n    - " + long + "\n    - m\n", "- rule: r\n  window:\n    then:\n      - >\n        ka.verb = create\n" + strings.ReplaceAll(broken, "      and", "        and") + "        and m\n      - m\n"},
+		"then of no rule":  {"- list: l\n  window:\n    then: a.b=c\n- rule: r\n  other:\n    then: a.b=c\n", "- list: l\n  window:\n    then: a.b=c\n\n- rule: r\n  other:\n    then: a.b=c\n"},
+		"broken then":      {"- rule: r\n  window:\n    then:\n    - a.b=c and\n    - a.b=d\n", "- rule: r\n  window:\n    then:\n      - a.b=c and\n      - a.b = d\n"},
+		"flow window":      {"- rule: r\n  window: {within: 2m,  then: [a.b=c]}\n", "- rule: r\n  window: {within: 2m,  then: [a.b=c]}\n"},
 		"explicit indent":  {"-   rule: r\n    desc: |2\n        text\n", "- rule: r\n  desc: |2\n      text\n"},
 	} {
 		got, err := Format([]byte(tt.text))

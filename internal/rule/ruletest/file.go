@@ -103,7 +103,16 @@ func parse(name string, content []byte) (*file, error) {
 	return f, nil
 }
 
+// isRule says whether something is an item of a file of rules.
+func isRule(n *yaml.Node) bool {
+	return n.Kind == yaml.MappingNode && len(n.Content) > 0 && slices.Contains([]string{"rule", "macro", "list"}, n.Content[0].Value)
+}
+
 func (f *file) document(n *yaml.Node) error {
+	if n.Kind == yaml.SequenceNode && slices.ContainsFunc(n.Content, isRule) {
+		beside := strings.TrimSuffix(filepath.Base(f.name), filepath.Ext(f.name)) + Suffixes[0]
+		return f.errorf(n.Line, "these are rules, not tests; their tests stand in a file of their own, called %s", beside)
+	}
 	es, err := f.entries(n, "a file of tests", "rules", "with", "matching", "timezone", "start", "tests")
 	if err != nil {
 		return err

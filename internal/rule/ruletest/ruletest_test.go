@@ -379,6 +379,7 @@ func TestRefused(t *testing.T) {
 		"\ttests: 1":                            "it is not YAML",
 		"tests: []":                             "tests must be a list of tests",
 		"- a":                                   "a file of tests must be a map",
+		"- list: l\n  items: []":                "these are rules, not tests; their tests stand in a file of their own, called x.test.test.yaml",
 		"test: []":                              `x.test.yaml:1: a file of tests has no key "test" (did you mean "tests"?)`,
 		"tests: []\n---\ntests: []":             "one YAML document",
 		"tests: []\ntests: []":                  "tests",
