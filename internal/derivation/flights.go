@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/internal/auditlog"
+	"github.com/tocsin-events/tocsin/internal/list"
 )
 
 // maxFlightAge is after what time, by the clock of the stream, a request without a
@@ -24,20 +25,19 @@ func flightIDOf(id string) flightID {
 
 // flight is a request whose response has not been seen.
 type flight struct {
-	id         flightID
-	start      stamp
-	class      class
-	key        *key   // what it may change; nil for reads
-	mount      *mount // for a config write
-	prev, next *flight
+	id    flightID
+	start stamp
+	class class
+	key   *key               // what it may change; nil for reads
+	mount *mount             // for a config write
+	place list.Links[flight] // in the table, or among those for reuse
 }
 
 // flightTable holds the requests under way in the order of their request lines.
 type flightTable struct {
 	byID  map[flightID]*flight
-	first *flight // the oldest
-	last  *flight
-	free  *flight // for reuse, linked by next
+	order list.List[flight] // the oldest first
+	free  list.List[flight] // for reuse
 	early earlyResponses
 }
 
@@ -70,38 +70,23 @@ func (r *earlyResponses) take(id flightID) bool {
 }
 
 func (t *flightTable) add(id flightID, start stamp) *flight {
-	f := t.free
+	f := t.free.First()
 	if f != nil {
-		t.free = f.next
+		t.free.Remove(&f.place)
 	} else {
 		f = new(flight)
 	}
-	*f = flight{id: id, start: start, class: noClass, prev: t.last}
-	if t.last != nil {
-		t.last.next = f
-	} else {
-		t.first = f
-	}
-	t.last = f
+	*f = flight{id: id, start: start, class: noClass}
+	t.order.PushBack(f, &f.place)
 	t.byID[id] = f
 	return f
 }
 
 // remove takes a flight out. It may be read until the next add.
 func (t *flightTable) remove(f *flight) {
-	if f.prev != nil {
-		f.prev.next = f.next
-	} else {
-		t.first = f.next
-	}
-	if f.next != nil {
-		f.next.prev = f.prev
-	} else {
-		t.last = f.prev
-	}
+	t.order.Remove(&f.place)
 	delete(t.byID, f.id)
-	f.next = t.free
-	t.free = f
+	t.free.PushFront(f, &f.place)
 }
 
 // land ends a flight: its effect is known, or known to be unknown.
@@ -154,7 +139,7 @@ func (d *Deriver) kvRequest(e *auditlog.Entry) {
 		k.spans[f.class].flights++
 	}
 	if len(d.flights.byID) > maxFlights {
-		d.abandon(d.flights.first)
+		d.abandon(d.flights.order.First())
 	}
 }
 
@@ -227,7 +212,7 @@ func (d *Deriver) abandon(f *flight) {
 }
 
 func (d *Deriver) expireFlights(now int64) {
-	for f := d.flights.first; f != nil && now-f.start.time > int64(maxFlightAge); f = d.flights.first {
+	for f := d.flights.order.First(); f != nil && now-f.start.time > int64(maxFlightAge); f = d.flights.order.First() {
 		d.abandon(f)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"strings"
+
+	"github.com/tocsin-events/tocsin/internal/list"
 )
 
 // stamp is a moment of the stream: the count of entries, and the server's clock.
@@ -92,9 +94,9 @@ const (
 
 // key is what is known of one key of a kv v2 mount.
 type key struct {
-	name       string // mount id in 8 bytes, then the key
-	prev, next *key   // in the order of use
-	epoch      uint64 // of the stream when this was learnt
+	name  string          // mount id in 8 bytes, then the key
+	used  list.Links[key] // in the order of use
+	epoch uint64          // of the stream when this was learnt
 
 	exists       tri
 	existsAt     stamp  // by when that was so
@@ -165,7 +167,7 @@ func (l latest) live() tri {
 
 // forget makes everything about the key unknown, except what is under way.
 func (k *key) forget() {
-	*k = key{name: k.name, prev: k.prev, next: k.next, epoch: k.epoch, spans: k.spans}
+	*k = key{name: k.name, used: k.used, epoch: k.epoch, spans: k.spans}
 }
 
 // absent notes that the key does not exist, since at or before.
@@ -256,8 +258,7 @@ func (k *key) rebase(v uint64) {
 // keyTable holds the most recently used keys, bounded in number and bytes.
 type keyTable struct {
 	byName   map[string]*key
-	first    *key // most recently used
-	last     *key
+	byUse    list.List[key] // most recently used first
 	bytes    int64
 	maxKeys  int
 	maxBytes int64
@@ -286,9 +287,9 @@ func (t *keyTable) get(mountID uint64, name string) (k *key, fresh bool) {
 	if k == nil {
 		return t.insert(string(b)), true
 	}
-	if t.first != k {
-		t.unlink(k)
-		t.pushFront(k)
+	if t.byUse.First() != k {
+		t.byUse.Remove(&k.used)
+		t.byUse.PushFront(k, &k.used)
 	}
 	return k, false
 }
@@ -298,38 +299,15 @@ func (t *keyTable) insert(name string) *key {
 	k := &key{name: name}
 	t.byName[k.name] = k
 	t.bytes += int64(len(k.name)) + keyOverhead
-	t.pushFront(k)
+	t.byUse.PushFront(k, &k.used)
 	t.shrink()
 	return k
 }
 
-func (t *keyTable) pushFront(k *key) {
-	k.prev, k.next = nil, t.first
-	if t.first != nil {
-		t.first.prev = k
-	} else {
-		t.last = k
-	}
-	t.first = k
-}
-
-func (t *keyTable) unlink(k *key) {
-	if k.prev != nil {
-		k.prev.next = k.next
-	} else {
-		t.first = k.next
-	}
-	if k.next != nil {
-		k.next.prev = k.prev
-	} else {
-		t.last = k.prev
-	}
-}
-
 // shrink forgets keys until the table keeps its bounds, except the one just used.
 func (t *keyTable) shrink() {
-	for (len(t.byName) > t.maxKeys || t.bytes > t.maxBytes) && t.last != t.first {
-		k := t.last
+	for (len(t.byName) > t.maxKeys || t.bytes > t.maxBytes) && t.byUse.Last() != t.byUse.First() {
+		k := t.byUse.Last()
 		t.remove(k)
 		if t.evicted != nil {
 			t.evicted(k.mountID())
@@ -338,7 +316,7 @@ func (t *keyTable) shrink() {
 }
 
 func (t *keyTable) remove(k *key) {
-	t.unlink(k)
+	t.byUse.Remove(&k.used)
 	delete(t.byName, k.name)
 	t.bytes -= int64(len(k.name)) + keyOverhead
 }
@@ -346,8 +324,8 @@ func (t *keyTable) remove(k *key) {
 // removeMount forgets all keys of a mount. It looks at every key, which is little
 // beside what the removal of a mount costs the server.
 func (t *keyTable) removeMount(mountID uint64) {
-	for k := t.first; k != nil; {
-		next := k.next
+	for k := t.byUse.First(); k != nil; {
+		next := k.used.Next()
 		if k.mountID() == mountID {
 			t.remove(k)
 		}

@@ -147,7 +147,7 @@ func (w *writer) mounts(t *mountTable) {
 func (w *writer) keys(t *keyTable) map[*key]int {
 	places := make(map[*key]int, len(t.byName))
 	w.uint(uint64(len(t.byName)))
-	for k := t.last; k != nil; k = k.prev {
+	for k := t.byUse.Last(); k != nil; k = k.used.Prev() {
 		places[k] = len(places)
 		w.text(k.name)
 		w.uint(k.epoch)
@@ -178,7 +178,7 @@ func (w *writer) keys(t *keyTable) map[*key]int {
 
 func (w *writer) flights(t *flightTable, mounts *mountTable, places map[*key]int) {
 	w.uint(uint64(len(t.byID)))
-	for f := t.first; f != nil; f = f.next {
+	for f := t.order.First(); f != nil; f = f.place.Next() {
 		w.b = append(w.b, f.id[:]...)
 		w.stamp(f.start)
 		w.small(byte(f.class))

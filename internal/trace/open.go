@@ -5,6 +5,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/list"
 )
 
 // requestKey tells requests apart: the source, as a hash whose seed nobody knows, and the
@@ -16,18 +17,18 @@ type requestKey struct {
 
 // openRequest is a request of which one entry was seen.
 type openRequest struct {
-	key        requestKey
-	unique     bool         // no other request has the key
-	prev, next *openRequest // in the order of opened
-	opened     journal.Position
-	clock      time.Duration // of the tracer, when it was opened
-	at         time.Time     // of the entry
-	source     string
-	auditID    string
-	response   bool // the entry is a response
-	imported   bool // it is of an old log
-	listed     bool // it is still open
-	repeated   bool // its span was given out before a restart
+	key      requestKey
+	unique   bool                    // no other request has the key
+	place    list.Links[openRequest] // in the order of opened
+	opened   journal.Position
+	clock    time.Duration // of the tracer, when it was opened
+	at       time.Time     // of the entry
+	source   string
+	auditID  string
+	response bool // the entry is a response
+	imported bool // it is of an old log
+	listed   bool // it is still open
+	repeated bool // its span was given out before a restart
 
 	// The entry: as in the journal until the batch ends, then packed. An entry that is
 	// not at hand has neither.
@@ -43,35 +44,6 @@ type openRequest struct {
 // openMemory is what an open request takes beside its packed entry: itself, its place in
 // the table, and the slack of the allocator.
 const openMemory = 400
-
-// requestList is open requests in the order in which they were opened.
-type requestList struct {
-	first, last *openRequest
-}
-
-func (l *requestList) push(o *openRequest) {
-	o.prev, o.next = l.last, nil
-	if l.last != nil {
-		l.last.next = o
-	} else {
-		l.first = o
-	}
-	l.last = o
-}
-
-func (l *requestList) remove(o *openRequest) {
-	if o.prev != nil {
-		o.prev.next = o.next
-	} else {
-		l.first = o.next
-	}
-	if o.next != nil {
-		o.next.prev = o.prev
-	} else {
-		l.last = o.prev
-	}
-	o.prev, o.next = nil, nil
-}
 
 // Which entries of a request were seen.
 const (

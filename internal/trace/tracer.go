@@ -13,6 +13,7 @@ import (
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
 	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/list"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
@@ -54,9 +55,9 @@ type Tracer struct {
 	sources map[string]string // texts that do not hold on to a batch
 
 	open      map[requestKey]*openRequest
-	live      requestList // whose spans are still to be given out
-	repeated  requestList // all before them, whose spans were given out before a restart
-	alone     int         // responses in live
+	live      list.List[openRequest] // whose spans are still to be given out, in the order in which they were opened
+	repeated  list.List[openRequest] // all before them, whose spans were given out before a restart
+	alone     int                    // responses in live
 	recent    recent
 	fresh     []*openRequest // opened since the last Flush
 	last      journal.Position
@@ -227,8 +228,8 @@ func (t *Tracer) Flush(dst []*Span) []*Span {
 		t.marks = append(t.marks, mark{t.clock, t.last})
 	}
 	oldest := t.clock
-	if t.live.first != nil {
-		oldest = t.live.first.clock
+	if o := t.live.First(); o != nil {
+		oldest = o.clock
 	}
 	for len(t.marks) > 1 && t.marks[1].clock <= oldest-t.o.Window {
 		t.marks = t.marks[1:]
@@ -271,7 +272,7 @@ func (t *Tracer) Progress() Progress {
 		return was // it is still reading what it has read before
 	}
 	p := Progress{Open: t.last, Closed: t.last}
-	if o := t.live.first; o != nil {
+	if o := t.live.First(); o != nil {
 		p.Open = before(o.opened)
 	}
 	p.Read, p.Back = p.Open, t.marks[0].at
@@ -460,9 +461,9 @@ func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, 
 	}
 	resume := t.o.Resume
 	if o.repeated = !resume.Closed.IsZero() && at.Compare(resume.Open) <= 0; o.repeated {
-		t.repeated.push(o)
+		t.repeated.PushBack(o, &o.place)
 	} else {
-		t.live.push(o)
+		t.live.PushBack(o, &o.place)
 		if o.response {
 			t.alone++
 		}
@@ -505,10 +506,10 @@ func (t *Tracer) drop(o *openRequest) {
 	o.listed = false
 	t.stats.OpenBytes -= o.memory
 	if o.repeated {
-		t.repeated.remove(o)
+		t.repeated.Remove(&o.place)
 		return
 	}
-	t.live.remove(o)
+	t.live.Remove(&o.place)
 	if o.response {
 		t.alone--
 	}
@@ -549,8 +550,8 @@ func (t *Tracer) finish(dst []*Span) []*Span {
 
 // overdue says that a request has waited for too long.
 func (t *Tracer) overdue() bool {
-	for _, l := range [...]*requestList{&t.repeated, &t.live} {
-		if l.first != nil && t.clock-l.first.clock >= t.o.Window {
+	for _, l := range [...]*list.List[openRequest]{&t.repeated, &t.live} {
+		if o := l.First(); o != nil && t.clock-o.clock >= t.o.Window {
 			return true
 		}
 	}
@@ -559,8 +560,8 @@ func (t *Tracer) overdue() bool {
 
 // expire closes the requests that were opened a window before now, or earlier.
 func (t *Tracer) expire(dst []*Span, now time.Duration, at journal.Position) []*Span {
-	for _, l := range [...]*requestList{&t.repeated, &t.live} {
-		for o := l.first; o != nil && now-o.clock >= t.o.Window; o = l.first {
+	for _, l := range [...]*list.List[openRequest]{&t.repeated, &t.live} {
+		for o := l.First(); o != nil && now-o.clock >= t.o.Window; o = l.First() {
 			dst = t.giveUp(dst, o, at)
 		}
 	}
@@ -570,9 +571,9 @@ func (t *Tracer) expire(dst []*Span, now time.Duration, at journal.Position) []*
 // evict closes requests, the oldest first, until there is enough memory.
 func (t *Tracer) evict(dst []*Span, at journal.Position) []*Span {
 	for t.stats.OpenBytes > t.o.MaxBytes {
-		o := t.repeated.first
+		o := t.repeated.First()
 		if o == nil {
-			o = t.live.first
+			o = t.live.First()
 		}
 		if !o.repeated {
 			t.stats.Evicted++

@@ -13,13 +13,16 @@ type automaton struct {
 	ends, others []int32
 }
 
-// maxTable bounds the transitions of an automaton: 16 MiB.
-const maxTable = 4 << 20
+// Bounds of the transitions of an automaton, and of all automata: of 4 bytes each.
+const (
+	maxTable  = 4 << 20
+	maxTables = 16 << 20
+)
 
 // newAutomaton returns an automaton for texts, none of which is empty or there twice. With fold it
-// is for texts without upper case and finds them in either case. It is nil if it would be too
-// large.
-func newAutomaton(texts []string, anchored, fold bool) *automaton {
+// is for texts without upper case and finds them in either case. It is nil if it might have more
+// transitions than room.
+func newAutomaton(texts []string, anchored, fold bool, room int) *automaton {
 	a := &automaton{anchored: anchored, width: 1}
 	size := 1
 	for _, t := range texts {
@@ -31,7 +34,7 @@ func newAutomaton(texts []string, anchored, fold bool) *automaton {
 			}
 		}
 	}
-	if size*int(a.width) > maxTable {
+	if size*int(a.width) > room {
 		return nil
 	}
 	if fold {
@@ -94,8 +97,9 @@ func (a *automaton) link() {
 	}
 }
 
-// find calls found with the number of each text that is in another one: perhaps more than once.
-func (a *automaton) find(text string, found func(n int32)) {
+// find calls found with the number of each text that is in another one, perhaps more than once.
+// found returns whether that is new: if it is not, those that are at the end of it were found, too.
+func (a *automaton) find(text string, found func(n int32) bool) {
 	state := int32(0)
 	for i := range len(text) {
 		state = a.next[state*a.width+int32(a.classes[text[i]])]
@@ -106,8 +110,8 @@ func (a *automaton) find(text string, found func(n int32)) {
 			continue
 		}
 		for s := state; s != 0; s = a.others[s] {
-			if n := a.ends[s]; n >= 0 {
-				found(n)
+			if n := a.ends[s]; n >= 0 && !found(n) {
+				break
 			}
 		}
 	}

@@ -62,7 +62,7 @@ func (c *compiler) expr(e condition.Expr, denied bool) (int32, error) {
 	case *condition.Or:
 		return c.terms(e.Terms, disjunction, denied)
 	case *condition.Check:
-		n, err := c.check(e)
+		n, err := c.known(e)
 		if err == nil && denied {
 			n = c.node("not "+strconv.Itoa(int(n)), node{kind: negation, terms: []int32{n}})
 		}
@@ -112,6 +112,33 @@ func unique(terms []int32) []int32 {
 		seen[t] = true
 		return again
 	})
+}
+
+// longCheck is what became of a check with a long list: it may be in a macro that many rules have.
+type longCheck struct {
+	node     int32
+	warnings []*condition.Error
+}
+
+// manyItems is from how many items on a list is long.
+const manyItems = 16
+
+// known compiles a check, a long one once.
+func (c *compiler) known(x *condition.Check) (int32, error) {
+	list, ok := x.Right.(*condition.List)
+	if !ok || len(list.Items) < manyItems {
+		return c.check(x)
+	}
+	if k, ok := c.long[x]; ok {
+		c.warnings = append(c.warnings, k.warnings...)
+		return k.node, nil
+	}
+	before := len(c.warnings)
+	n, err := c.check(x)
+	if err == nil {
+		c.long[x] = longCheck{n, slices.Clip(c.warnings[before:])}
+	}
+	return n, err
 }
 
 func (c *compiler) check(x *condition.Check) (int32, error) {
@@ -226,7 +253,10 @@ func (c *compiler) constants(x *condition.Check, p *predicate, at condition.Pos,
 			return mistake(item.Position(), "expected a string value")
 		}
 		c.warn(x, l)
-		v, err := parseConstant(l.Text, x.Op, p.typ)
+		v, err := parseConstant(l.Text, p.typ)
+		if err == nil && x.Op == condition.Regex {
+			v.regex, err = c.regex(l.Text)
+		}
 		if err != nil {
 			hint := ""
 			if x.Op == condition.Regex {
@@ -318,7 +348,8 @@ func (c *compiler) isField(text string) bool {
 		}
 		f.Name, f.Arg, f.ArgPresent = name, strings.TrimSuffix(arg, "]"), true
 	}
-	return checkField(&f, c.operands.requests) == nil
+	// What is wrong with a name that there is not, which most texts are, takes long to find out.
+	return c.operands.requests.Find(f.Name) != nil && checkField(&f, c.operands.requests) == nil
 }
 
 // unsafeField is true for fields that are warned about when they are compared with noValue: those

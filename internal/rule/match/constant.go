@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/tocsin-events/tocsin/internal/rule/condition"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
@@ -24,8 +24,8 @@ type constant struct {
 	regex   *regexp.Regexp
 }
 
-// parseConstant reads a constant that is compared with values of a type.
-func parseConstant(text string, op condition.Op, typ sourceplugin.FieldType) (c constant, err error) {
+// parseConstant reads a constant that is compared with values of a type. A pattern is only a string.
+func parseConstant(text string, typ sourceplugin.FieldType) (c constant, err error) {
 	if strings.IndexByte(text, 0) >= 0 {
 		return c, errors.New("filter error: unexpected NUL byte in a value")
 	}
@@ -35,9 +35,6 @@ func parseConstant(text string, op condition.Op, typ sourceplugin.FieldType) (c 
 			return c, errors.New("filter parameter too long:" + text)
 		}
 		c.text = text
-		if op == condition.Regex {
-			c.regex, err = compileRegex(text)
-		}
 	case sourceplugin.Uint64, sourceplugin.RelTime, sourceplugin.AbsTime:
 		c.number, err = parseNumber(text)
 	case sourceplugin.Bool:
@@ -121,12 +118,58 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, int(n)).Masked(), nil
 }
 
-// inNetwork says whether the address of a value, which is address or address/bits, is in a
-// network of the same family.
+// networks are networks of addresses, found by the lengths of their prefixes.
+type networks struct {
+	all  map[netip.Prefix]struct{}
+	bits []networkBits // that there are
+}
+
+type networkBits struct {
+	v6   bool
+	bits int
+}
+
+func newNetworks(constants []constant) *networks {
+	n := &networks{all: make(map[netip.Prefix]struct{}, len(constants))}
+	for _, c := range constants {
+		n.all[c.network] = struct{}{}
+		if b := (networkBits{c.network.Addr().Is6(), c.network.Bits()}); !slices.Contains(n.bits, b) {
+			n.bits = append(n.bits, b)
+		}
+	}
+	return n
+}
+
+// have says whether the address of a value, which is address or address/bits, is in a network of
+// the same family.
+func (n *networks) have(value string) bool {
+	a, ok := addressOf(value)
+	if !ok || a.Zone() != "" {
+		return false
+	}
+	for _, b := range n.bits {
+		if b.v6 != a.Is6() {
+			continue
+		}
+		if p, err := a.Prefix(b.bits); err == nil {
+			if _, ok := n.all[p]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inNetwork is that for one network.
 func inNetwork(value string, network netip.Prefix) bool {
+	a, ok := addressOf(value)
+	return ok && network.Contains(a)
+}
+
+func addressOf(value string) (netip.Addr, bool) {
 	if i := strings.IndexByte(value, '/'); i >= 0 {
 		value = value[:i]
 	}
 	a, err := netip.ParseAddr(value)
-	return err == nil && network.Contains(a)
+	return a, err == nil
 }

@@ -35,7 +35,23 @@ func (r random) of(all ...string) string { return all[r.IntN(len(all))] }
 
 // text is a value of a field or a constant: often one begins or contains another.
 func (r random) text() string {
-	return r.of("", "a", "A", "ab", "aB", "abc", "b", "bc", "ba", "/", "/a", "/a/b", "a/b/c", "//b", "/x/y/", "aGk=", "aGk", "QUI=", "YQBiAA==", "YQA=", "a b", "é", "x\ny", "-a", "-bv", "-b", "--x", "201", "5")
+	return r.of("", "a", "A", "ab", "aB", "abc", "b", "bc", "ba", "/", "/a", "/a/b", "a/b/c", "//b", "/x/y/", "aGk=", "aGk", "QUI=", "YQBiAA==", "YQA=", "a b", "é", "x\ny", "-a", "-bv", "-b", "--x", "201", "5",
+		"AB", "\xff", "b\xff", "\uFFFD", "É")
+}
+
+// value is a value of a field: also what no constant may be, but for a NUL.
+func (r random) value() string {
+	switch r.IntN(10) {
+	case 0:
+		text := ""
+		for range 2 + r.IntN(4) {
+			text += r.text()
+		}
+		return text
+	case 1:
+		return r.of("a\xffb", "A\xc3", "\xe9\x80", strings.Repeat("ab", 300), strings.Repeat("/a", 200)+"/b", strings.Repeat("B", 700)+"abc")
+	}
+	return r.text()
 }
 
 func (r random) number() string { return r.of("0", "1", "2", "5", "10", "18446744073709551615") }
@@ -103,9 +119,18 @@ func (r random) textList(depth int) string {
 		if r.IntN(3) == 0 {
 			return "getopt(" + r.fieldList(depth-1) + ", \"ab:\")"
 		}
-		return r.of("tolower", "toupper", "basename") + "(" + r.textList(depth-1) + ")"
+		return r.of("tolower", "toupper", "basename", "b64") + "(" + r.of(r.textList(depth-1), r.literalList()) + ")"
 	}
 	return r.of("t.ls1", "t.ls2")
+}
+
+// literalList is a list as arguments of transformers may be.
+func (r random) literalList() string {
+	var all []string
+	for range r.IntN(3) {
+		all = append(all, r.of(quoted(r.text()), "t.s1", "tolower(t.s2)"))
+	}
+	return "(" + strings.Join(all, ", ") + ")"
 }
 
 func (r random) check() string {
@@ -126,18 +151,19 @@ func (r random) check() string {
 		return r.scalarText(1) + r.of(" contains", " startswith") + value(r.text)
 	case 5:
 		return r.scalarText(1) + r.of(" glob", " iglob") + value(func() string {
-			return r.of("*", "a*", "*b", "?", "a?", "/a/*", "[ab]*", "[!a]*", "a[b]c", `\a`, "*a*", "", "A*c", "[a", `a\`)
+			return r.of("*", "a*", "*b", "?", "a?", "/a/*", "[ab]*", "[!a]*", "a[b]c", `\a`, "*a*", "", "A*c", "[a", `a\`, "*ab*c", "?b*", "B*aBc", "*\xff", "é*")
 		})
 	case 6:
 		return r.scalarText(1) + " regex" + value(func() string {
-			return r.of("a", "a.*", ".*b", "(a|b)+", "[ab]+", "", "a|b|abc", "/a(/b)?", "[^a]+", "x.y", "(ab){1,2}", "[[:alpha:]]*", "^ab$", "é", ".*b.*")
+			return r.of("a", "a.*", ".*b", "(a|b)+", "[ab]+", "", "a|b|abc", "/a(/b)?", "[^a]+", "x.y", "(ab){1,2}", "[[:alpha:]]*", "^ab$", "é", ".*b.*",
+				"(ab|b)c*", "a{2,}b?", "x*ab.*", "(/a|/b)+", ".", "a.b", "\uFFFD.*", "[[:upper:]]b", ".*(ab|b\uFFFD).*", "(a|)b")
 		})
 	case 7, 8:
 		return r.scalarText(1) + r.of(" in ", " intersects ") + r.list(r.text)
 	case 9:
 		return r.scalarText(1) + " pmatch " + r.list(func() string { return r.of("/", "/a", "/a/b", "a/*", "*/b", "/?", "x", "/x/y", "") })
 	case 10:
-		return r.of("t.n1", "t.n2", "t.r", "t.a", "len(t.s1)", "len(t.ls1)") + r.of(" =", " !=") + value(func() string { return r.of(r.number(), "-1") })
+		return r.of("t.n1", "t.n2", "t.r", "t.a", "len(t.s1)", "len(t.ls1)", "len("+r.literalList()+")", "len(getopt(t.ls1, \"ab:\"))") + r.of(" =", " !=") + value(func() string { return r.of(r.number(), "-1") })
 	case 11:
 		return r.of("t.n1", "t.n2", "t.r", "t.a", "len(t.s1)") + r.of(" < ", " <= ", " > ", " >= ") + r.number()
 	case 12:
@@ -197,7 +223,7 @@ func (r random) row() map[string][]field.Element {
 		for _, name := range names {
 			n := 1
 			if f.List {
-				n = r.IntN(4)
+				n = r.IntN(4) * (1 + r.IntN(3))
 			}
 			if r.IntN(6) == 0 {
 				n = 0
@@ -213,7 +239,7 @@ func (r random) row() map[string][]field.Element {
 func (r random) element(t sourceplugin.FieldType) (e field.Element) {
 	switch t {
 	case sourceplugin.String:
-		e.Text = r.text()
+		e.Text = r.value()
 	case sourceplugin.IPAddr:
 		e.Text, _ = parseAddress(r.ip())
 	case sourceplugin.IPNet:

@@ -37,17 +37,19 @@ const (
 // nothing is known.
 type guard []atom
 
-// Bounds of the atoms of a guard, and of those of all that are made of others.
+// Bounds of the atoms of a guard, of those of all that are made of others, and of those that the
+// guards of all rules have. Rules beyond the last have no guard: they are looked at at each event.
 const (
-	maxGuard = 1 << 14
-	maxAtoms = 1 << 20
+	maxGuard  = 1 << 14
+	maxAtoms  = 1 << 20
+	maxPlaced = 1 << 21
 )
 
 // indexer chooses guards.
 type indexer struct {
 	*Builder
 	guards [][]guard // of each predicate, all that would do
-	known  map[int32]guard
+	known  map[int32]guess
 	united int // atoms in guards that are made of others
 	// constants counts how many texts and numbers an operand is compared with: the more there are,
 	// the less often each is what it is.
@@ -56,7 +58,7 @@ type indexer struct {
 
 func (x *indexer) prepare() {
 	x.guards = make([][]guard, len(x.predicates))
-	x.known = make(map[int32]guard)
+	x.known = make(map[int32]guess)
 	x.constants = make(map[int32]map[atom]struct{})
 	for i := range x.predicates {
 		x.guards[i] = x.ofPredicate(&x.predicates[i])
@@ -74,8 +76,13 @@ func (x *indexer) prepare() {
 	}
 }
 
-// chance guesses how often one of the atoms is true.
-func (x *indexer) chance(g guard) float64 {
+// guess is a guard, and how often one of its atoms may be true.
+type guess struct {
+	guard  guard
+	chance float64
+}
+
+func (x *indexer) guess(g guard) guess {
 	sum := 0.0
 	for _, a := range g {
 		each := 1 / (1 + float64(len(x.constants[a.operand])))
@@ -91,19 +98,19 @@ func (x *indexer) chance(g guard) float64 {
 		}
 		sum += each
 	}
-	return sum
+	return guess{g, sum}
 }
 
 // best returns the guard whose atoms are true least often.
-func (x *indexer) best(all []guard) guard {
+func best(all []guess) guess {
 	if len(all) == 0 {
-		return nil
+		return guess{}
 	}
-	return slices.MinFunc(all, func(g, h guard) int { return cmp.Compare(x.chance(g), x.chance(h)) })
+	return slices.MinFunc(all, func(g, h guess) int { return cmp.Compare(g.chance, h.chance) })
 }
 
 // of returns the guard of a node.
-func (x *indexer) of(n int32) guard {
+func (x *indexer) of(n int32) guess {
 	g, ok := x.known[n]
 	if !ok {
 		g = x.choose(n)
@@ -112,32 +119,33 @@ func (x *indexer) of(n int32) guard {
 	return g
 }
 
-func (x *indexer) choose(n int32) guard {
+func (x *indexer) choose(n int32) guess {
 	nd := &x.nodes[n]
+	var all []guess
 	switch nd.kind {
 	case leaf:
-		return x.best(x.guards[nd.predicate])
+		for _, g := range x.guards[nd.predicate] {
+			all = append(all, x.guess(g))
+		}
 	case conjunction:
-		var all []guard
 		for _, t := range nd.terms {
-			if g := x.of(t); g != nil {
+			if g := x.of(t); g.guard != nil {
 				all = append(all, g)
 			}
 		}
-		return x.best(all)
 	case disjunction:
 		union := guard{}
 		for _, t := range nd.terms {
-			g := x.of(t)
+			g := x.of(t).guard
 			if g == nil || len(union)+len(g) > maxGuard || x.united > maxAtoms {
-				return nil
+				return guess{}
 			}
 			x.united += len(g)
 			union = append(union, g...)
 		}
-		return union
+		return x.guess(union)
 	}
-	return nil
+	return best(all)
 }
 
 // ofPredicate returns guards of a predicate.
@@ -188,7 +196,8 @@ func (x *indexer) ofPredicate(p *predicate) []guard {
 	return guards
 }
 
-// mayBeEmpty says whether the value of a list may be no elements: getopt makes such ones.
+// mayBeEmpty says whether the value of a list may be no elements: getopt makes such ones, and a
+// list may be written without any.
 func (x *indexer) mayBeEmpty(n int32) bool {
 	switch o := &x.operands.list[n]; o.kind {
 	case getopt:
@@ -293,10 +302,10 @@ func longestLiteral(pattern string) string {
 // ofPaths is about the longest component without a pattern, of each path.
 func ofPaths(p *predicate) guard {
 	union := guard{}
-	for _, path := range p.paths {
+	for _, path := range p.paths.list {
 		longest := ""
 		for _, c := range path {
-			if len(c) > len(longest) && !strings.ContainsAny(c, "?*[") {
+			if len(c) > len(longest) && !isPattern(c) {
 				longest = c
 			}
 		}

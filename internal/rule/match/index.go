@@ -27,7 +27,7 @@ func (b bitset) from(i int) int {
 	return -1
 }
 
-// fewRules is up to how many rules are set one by one.
+// fewRules is up to how many rules are set one by one, whatever a set of all would take.
 const fewRules = 8
 
 // hits are the rules that an atom makes worth to be looked at.
@@ -67,25 +67,29 @@ type bound struct {
 type search struct {
 	automaton *automaton
 	hits      []*hits // of each text
+	first     int     // text, among those of all searches
 }
 
-// indexRules makes indexes, and returns the rules that have no guard.
-func (b *Builder) indexRules() (indexes []index, unguarded bitset) {
+// indexRules makes indexes, which search for so many texts together, and returns the rules that
+// have no guard.
+func (b *Builder) indexRules() (indexes []index, texts int, unguarded bitset) {
 	words := (len(b.rules) + 63) / 64
 	unguarded = make(bitset, words)
 	x := indexer{Builder: b}
 	x.prepare()
 	rules := make(map[atom][]int32)
 	var order []atom // for results that do not depend on the order of a map
+	placed := 0
 	for r, n := range b.rules {
 		var g guard
 		if !b.plain {
-			g = x.of(n)
+			g = x.of(n).guard
 		}
-		if g == nil {
+		if g == nil || placed+len(g) > maxPlaced {
 			unguarded.set(int32(r))
 			continue
 		}
+		placed += len(g)
 		for _, a := range g {
 			if rules[a] == nil {
 				order = append(order, a)
@@ -127,38 +131,43 @@ func (b *Builder) indexRules() (indexes []index, unguarded bitset) {
 			searches[a.operand][a.kind] = append(searches[a.operand][a.kind], a)
 		}
 	}
+	room := maxTables
 	for i := range indexes {
 		ix := &indexes[i]
 		slices.SortFunc(ix.above, func(a, b bound) int { return cmp.Compare(a.number, b.number) })
 		slices.SortFunc(ix.below, func(a, b bound) int { return cmp.Compare(b.number, a.number) })
 		for _, kind := range []atomKind{beginsWith, has, hasFold} {
 			if all := searches[ix.operand][kind]; len(all) > 0 {
-				ix.add(kind, all, rules, words, unguarded)
+				s, ok := newSearch(kind, all, rules, words, min(room, maxTable))
+				if !ok { // these rules are without a guard
+					for _, h := range s.hits {
+						h.into(unguarded)
+					}
+					continue
+				}
+				room -= len(s.automaton.next)
+				s.first = texts
+				texts += len(all)
+				ix.searches = append(ix.searches, s)
 			}
 		}
 	}
-	return indexes, unguarded
+	return indexes, texts, unguarded
 }
 
-// add adds a search for texts. Rules whose texts are too many for that are without a guard.
-func (ix *index) add(kind atomKind, all []atom, rules map[atom][]int32, words int, unguarded bitset) {
+// newSearch returns a search for texts. It is not ok if its table would be larger than room.
+func newSearch(kind atomKind, all []atom, rules map[atom][]int32, words, room int) (s search, ok bool) {
 	var texts []string
-	s := search{}
 	for _, a := range all {
 		texts = append(texts, a.text)
 		s.hits = append(s.hits, newHits(rules[a], words))
 	}
-	if s.automaton = newAutomaton(texts, kind == beginsWith, kind == hasFold); s.automaton == nil {
-		for _, h := range s.hits {
-			h.into(unguarded)
-		}
-		return
-	}
-	ix.searches = append(ix.searches, s)
+	s.automaton = newAutomaton(texts, kind == beginsWith, kind == hasFold, room)
+	return s, s.automaton != nil
 }
 
 func newHits(rules []int32, words int) *hits {
-	if len(rules) <= fewRules {
+	if len(rules) <= max(fewRules, words/2) { // which also takes less memory than a set
 		return &hits{rules: rules}
 	}
 	h := &hits{set: make(bitset, words)}
@@ -168,8 +177,9 @@ func newHits(rules []int32, words int) *hits {
 	return h
 }
 
-// candidates adds the rules whose guards are true.
-func (ix *index) candidates(elements []field.Element, into bitset) {
+// candidates adds the rules whose guards are true. found has the turns in which the texts of all
+// searches were found.
+func (ix *index) candidates(elements []field.Element, into bitset, found []uint32, turn uint32) {
 	if ix.present != nil {
 		ix.present.into(into)
 	}
@@ -197,7 +207,14 @@ func (ix *index) candidates(elements []field.Element, into bitset) {
 		}
 		for j := range ix.searches {
 			s := &ix.searches[j]
-			s.automaton.find(elements[i].Text, func(n int32) { s.hits[n].into(into) })
+			s.automaton.find(elements[i].Text, func(n int32) bool {
+				if at := &found[s.first+int(n)]; *at != turn {
+					*at = turn
+					s.hits[n].into(into)
+					return true
+				}
+				return false
+			})
 		}
 	}
 }

@@ -10,6 +10,8 @@
 package match
 
 import (
+	"regexp"
+
 	"github.com/tocsin-events/tocsin/internal/rule/condition"
 	"github.com/tocsin-events/tocsin/internal/rule/field"
 )
@@ -21,13 +23,19 @@ type Builder struct {
 	nodes      []node
 	byKey      map[string]int32 // nodes
 	rules      []int32          // the nodes of the rules
-	plain      bool             // without indexes
+	long       map[*condition.Check]longCheck
+	regexes    map[string]*regexp.Regexp
+	regexSize  int  // of all of them
+	plain      bool // without indexes
 }
 
 // NewBuilder returns a Builder of conditions on these fields. The fields that conditions ask for
 // are added to the requests, so rows may be made when all conditions have been added.
 func NewBuilder(requests *field.Requests) *Builder {
-	return &Builder{operands: newOperands(requests), byKey: make(map[string]int32)}
+	return &Builder{
+		operands: newOperands(requests), byKey: make(map[string]int32),
+		long: make(map[*condition.Check]longCheck), regexes: make(map[string]*regexp.Regexp),
+	}
 }
 
 // Add compiles the condition of a rule. Rules have numbers from 0 in the order in which they were
@@ -53,7 +61,7 @@ func (b *Builder) AddCondition(e condition.Expr) (c Condition, warnings []*condi
 // Build returns a Matcher of all that was added. The Builder must not be used any more.
 func (b *Builder) Build() *Matcher {
 	m := &Matcher{operands: b.operands.list, predicates: b.predicates, nodes: b.nodes, rules: b.rules}
-	m.indexes, m.unguarded = b.indexRules()
+	m.indexes, m.texts, m.unguarded = b.indexRules()
 	m.gates = b.gates()
 	return m
 }
@@ -66,6 +74,7 @@ type Matcher struct {
 	nodes      []node
 	rules      []int32
 	indexes    []index
+	texts      int    // that indexes search for
 	unguarded  bitset // the rules that no index tells about
 	gates      []gate
 }
@@ -82,13 +91,17 @@ type State struct {
 	// results has for each node the epoch in which it was evaluated, and the result in the lowest
 	// bit.
 	results    []uint32
+	found      []uint32 // for each text that indexes search for, the last epoch in which it was there
 	candidates bitset
 	next       int // the first rule that was not looked at; -1: candidates are of another event
 }
 
 // NewState returns a State that is at no event: Start comes first.
 func (m *Matcher) NewState() *State {
-	return &State{Matcher: m, values: *newValues(m.operands), results: make([]uint32, len(m.nodes)), candidates: make(bitset, len(m.unguarded))}
+	return &State{
+		Matcher: m, values: *newValues(m.operands),
+		results: make([]uint32, len(m.nodes)), found: make([]uint32, m.texts), candidates: make(bitset, len(m.unguarded)),
+	}
 }
 
 // Start begins with an event.
@@ -97,6 +110,7 @@ func (s *State) Start(row field.Row) {
 	s.epoch += 2
 	if s.epoch == 0 {
 		clear(s.results)
+		clear(s.found)
 		s.epoch = 2
 	}
 	s.next = -1
@@ -128,7 +142,7 @@ func (s *State) choose() {
 	for i := range s.indexes {
 		ix := &s.indexes[i]
 		if elements, ok := s.values.get(ix.operand); ok {
-			ix.candidates(elements, s.candidates)
+			ix.candidates(elements, s.candidates, s.found, s.epoch)
 		}
 	}
 	for i := range s.gates {

@@ -441,7 +441,11 @@ func TestAutomaton(t *testing.T) {
 		text := word("abcABx", r.IntN(30))
 		for _, kind := range []struct{ anchored, fold bool }{{false, false}, {true, false}, {false, true}} {
 			got := make(map[int32]bool)
-			newAutomaton(parts, kind.anchored, kind.fold).find(text, func(n int32) { got[n] = true })
+			newAutomaton(parts, kind.anchored, kind.fold, maxTable).find(text, func(n int32) bool {
+				isNew := !got[n]
+				got[n] = true
+				return isNew
+			})
 			in := text
 			if kind.fold {
 				in = strings.ToLower(text)

@@ -71,7 +71,7 @@ func TestRegex(t *testing.T) {
 		{"^a$", "a", true}, {"a$(.|[^.])^b", "a\nb", true}, {"[[:digit:]]{3}", "201", true}, {".", "\xff", true}, {"..", "\xff\xfe", true}, {".", "é", true},
 		{"[[:space:]]*", " \n\t", true}, {"", "", true}, {"", "a", false}, {"()", "", true}, {`\.`, ".", true}, {`\x41`, "A", true},
 	} {
-		re, err := compileRegex(x.pattern)
+		re, _, err := compileRegex(x.pattern)
 		if err != nil {
 			t.Errorf("%s: %v", x.pattern, err)
 			continue
@@ -97,7 +97,7 @@ func TestRecordedRegexes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range recorded.Patterns {
-		re, err := compileRegex(p[0])
+		re, _, err := compileRegex(p[0])
 		switch {
 		case p[2] != "":
 			if err == nil || err.Error() != "invalid regex pattern: "+p[2] {

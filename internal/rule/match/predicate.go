@@ -23,9 +23,10 @@ type predicate struct {
 	constants []constant
 	texts     []string
 
-	strings map[string]struct{} // in and intersects of strings and addresses
-	numbers map[uint64]struct{} // and of numbers
-	paths   paths
+	strings  map[string]struct{} // in and intersects of strings and addresses
+	numbers  map[uint64]struct{} // and of numbers
+	networks *networks           // and of networks
+	paths    paths
 }
 
 // finish makes of the constants what is faster to ask, and returns texts that make two predicates
@@ -43,6 +44,7 @@ func (p *predicate) finish(left *operand) []string {
 				p.strings[c.text] = struct{}{}
 			}
 		case sourceplugin.IPNet:
+			p.networks = newNetworks(p.constants)
 		default:
 			p.numbers = make(map[uint64]struct{}, len(p.constants))
 			for _, c := range p.constants {
@@ -131,7 +133,7 @@ func (p *predicate) member(value *field.Element) bool {
 	case p.numbers != nil:
 		_, ok = p.numbers[value.Number]
 	default:
-		ok = slices.ContainsFunc(p.constants, func(c constant) bool { return inNetwork(value.Text, c.network) })
+		ok = p.networks.have(value.Text)
 	}
 	return ok
 }

@@ -7,19 +7,62 @@ import (
 	"strings"
 )
 
+// Bounds of a pattern and of all of a Builder, in instructions of the machine that looks for it:
+// what is repeated counts as often. Each takes about 50 bytes, and may be run at each byte of a
+// value.
+const (
+	maxRegex   = 20_000
+	maxRegexes = 4 << 20
+)
+
+// regex compiles a pattern, once.
+func (b *Builder) regex(pattern string) (*regexp.Regexp, error) {
+	if re := b.regexes[pattern]; re != nil {
+		return re, nil
+	}
+	re, size, err := compileRegex(pattern)
+	if err != nil {
+		return nil, err
+	}
+	if b.regexSize += size; b.regexSize > maxRegexes {
+		return nil, errors.New("invalid regex pattern: all patterns together are too large")
+	}
+	b.regexes[pattern] = re
+	return re, nil
+}
+
 // compileRegex compiles a pattern of the operator regex: RE2 with the syntax of POSIX, which must
 // fit the whole text. There is no \d, \w, (?i) or (?:...); ^ and $ are the ends of lines, a dot
-// is no line feed, and a negated class may be one. Bytes that are not UTF-8 count as U+FFFD.
-func compileRegex(pattern string) (*regexp.Regexp, error) {
+// is no line feed, and a negated class may be one. Bytes that are not UTF-8 count as U+FFFD. It also returns the size.
+func compileRegex(pattern string) (re *regexp.Regexp, size int, err error) {
 	tree, err := syntax.Parse(pattern, syntax.ClassNL)
 	if err != nil {
-		return nil, regexError(err)
+		return nil, 0, regexError(err)
 	}
-	re, err := regexp.Compile(`\A(?:` + tree.String() + `)\z`)
-	if err != nil {
-		return nil, regexError(err)
+	if size = regexSize(tree); size > maxRegex {
+		return nil, 0, errors.New("invalid regex pattern: pattern too large - compile failed")
 	}
-	return re, nil
+	if re, err = regexp.Compile(`\A(?:` + tree.String() + `)\z`); err != nil {
+		return nil, 0, regexError(err)
+	}
+	return re, size, nil
+}
+
+// regexSize is about how many instructions a pattern needs.
+func regexSize(re *syntax.Regexp) int {
+	n := 0
+	for _, sub := range re.Sub {
+		n += regexSize(sub)
+	}
+	switch re.Op {
+	case syntax.OpLiteral:
+		return len(re.Rune)
+	case syntax.OpConcat:
+		return n
+	case syntax.OpRepeat:
+		return n * max(1, re.Min, re.Max)
+	}
+	return n + 1
 }
 
 // regexErrors are RE2's words for what package syntax says.

@@ -17,6 +17,7 @@ const (
 	maxNumber = 40        // bytes of what is not a text, or of a NUL
 	maxItems  = 64 << 10  // elements of a list in a condition; a longer one is no value
 	maxArena  = 256 << 10 // bytes that are kept for the next event
+	maxOwn    = 1 << 10   // elements of an operand that are
 )
 
 // values are the values of operands at one event, each made when it is asked for.
@@ -25,7 +26,8 @@ type values struct {
 	row      field.Row
 	epoch    uint32
 	cache    []value
-	arena    []byte // texts that transformers made
+	made     []int32 // operands that have a value of their own
+	arena    []byte  // texts that transformers made
 }
 
 type value struct {
@@ -39,9 +41,18 @@ func newValues(operands []operand) *values {
 	return &values{operands: operands, cache: make([]value, len(operands))}
 }
 
-// start begins with another event. What was returned before is not valid any more.
+// start begins with another event. What was returned before is not valid any more, and nothing of
+// it is kept.
 func (s *values) start(row field.Row) {
 	s.row = row
+	for _, i := range s.made {
+		v := &s.cache[i]
+		clear(v.own[:cap(v.own)])
+		if v.elements = nil; cap(v.own) > maxOwn {
+			v.own = nil
+		}
+	}
+	s.made = s.made[:0]
 	s.epoch++
 	if s.epoch == 0 { // it went round: nothing of long ago may look like new
 		for i := range s.cache {
@@ -67,6 +78,7 @@ func (s *values) get(i int32) ([]field.Element, bool) {
 		} else {
 			v.elements, v.ok = s.make(o, v.own[:0])
 			v.own = v.elements
+			s.made = append(s.made, i)
 		}
 	}
 	return v.elements, v.ok

@@ -199,7 +199,7 @@ func checkBytes(t *testing.T, s *State) {
 	for _, r := range s.rules {
 		for _, tb := range []*table{&r.windows, &r.throttles} {
 			in := 0
-			for k := tb.oldest; k != nil; k = k.next {
+			for k := tb.order.First(); k != nil; k = k.place.Next() {
 				keys++
 				if k.size != k.measure() {
 					t.Fatalf("a key has %d bytes, says %d", k.measure(), k.size)

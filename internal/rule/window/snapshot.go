@@ -126,7 +126,7 @@ func (w *writer) texts(ts []string) {
 // table writes the keys from the oldest to the newest.
 func (w *writer) table(t *table) {
 	w.length(len(t.byKey))
-	for k := t.oldest; k != nil; k = k.next {
+	for k := t.order.First(); k != nil; k = k.place.Next() {
 		w.buf = append(w.buf, k.digest[:]...)
 		w.number(k.touched)
 		w.length(len(k.marks))
@@ -275,7 +275,7 @@ func (r *reader) table(s *State, of *rule, throttles bool) {
 			t.byKey = make(map[digest]*key)
 		}
 		t.byKey[k.digest] = k
-		t.link(k)
+		t.order.PushBack(k, &k.place)
 		s.keys++
 		k.size = 0
 		s.grown(t, k, k.measure())

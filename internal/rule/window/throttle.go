@@ -129,7 +129,7 @@ func (s *State) Advance(to time.Time, emit func(Summary) error) error {
 	s.pending = nil
 	for i, r := range s.rules {
 		t := &r.throttles
-		for k := t.oldest; k != nil && now >= due(r, k); k = t.oldest {
+		for k := t.order.First(); k != nil && now >= due(r, k); k = t.order.First() {
 			if k.period.count > 0 {
 				if err := emit(k.period.summary(i)); err != nil {
 					return err
@@ -153,7 +153,7 @@ func (s *State) Due() (at time.Time, ok bool) {
 	}
 	var first int64
 	for _, r := range s.rules {
-		if k := r.throttles.oldest; k != nil {
+		if k := r.throttles.order.First(); k != nil {
 			if d := due(r, k); !ok || d < first {
 				first, ok = d, true
 			}

@@ -38,6 +38,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tocsin-events/tocsin/internal/list"
 	"github.com/tocsin-events/tocsin/internal/rule/load"
 )
 
@@ -278,7 +279,7 @@ func (s *State) setBack(now int64) {
 	future := now + int64(MaxSkew)
 	for _, r := range s.rules {
 		for _, t := range []*table{&r.windows, &r.throttles} {
-			for k := t.oldest; k != nil; k = k.next {
+			for k := t.order.First(); k != nil; k = k.place.Next() {
 				k.touched = min(k.touched, now)
 				k.marks = slices.DeleteFunc(k.marks, func(m mark) bool { return m.at > future })
 				for step := range k.chains {
@@ -296,7 +297,7 @@ func (s *State) setBack(now int64) {
 // sweep forgets keys that nothing happened to for long.
 func (s *State) sweep(r *rule) {
 	idle := int64(r.spec.Window.Within + IdleGrace)
-	for k := r.windows.oldest; k != nil && s.clock-k.touched > idle; k = r.windows.oldest {
+	for k := r.windows.order.First(); k != nil && s.clock-k.touched > idle; k = r.windows.order.First() {
 		s.remove(&r.windows, k)
 	}
 }
@@ -347,17 +348,17 @@ func shape(spec Spec) digest {
 
 // table has the keys of a rule, in the order in which they are forgotten.
 type table struct {
-	byKey          map[digest]*key
-	oldest, newest *key
-	bytes          int
+	byKey map[digest]*key
+	order list.List[key] // the one that is forgotten next first
+	bytes int
 }
 
 // key is what is known about one combination of values.
 type key struct {
-	prev, next *key
-	digest     digest
-	touched    int64 // clock
-	size       int   // in bytes, about
+	place   list.Links[key]
+	digest  digest
+	touched int64 // clock
+	size    int   // in bytes, about
 
 	marks  []mark    // counts, distinct and new values: in order of time
 	chains [][]chain // sequences: those that have come as far as step n
@@ -407,39 +408,15 @@ func (s *State) touch(r *rule, t *table, d digest) *key {
 		s.keys++
 		s.bytes += keySize
 	} else {
-		t.unlink(k)
+		t.order.Remove(&k.place)
 	}
 	k.touched = s.clock
-	t.link(k)
+	t.order.PushBack(k, &k.place)
 	return k
 }
 
-func (t *table) link(k *key) {
-	k.prev, k.next = t.newest, nil
-	if t.newest != nil {
-		t.newest.next = k
-	} else {
-		t.oldest = k
-	}
-	t.newest = k
-}
-
-func (t *table) unlink(k *key) {
-	if k.prev != nil {
-		k.prev.next = k.next
-	} else {
-		t.oldest = k.next
-	}
-	if k.next != nil {
-		k.next.prev = k.prev
-	} else {
-		t.newest = k.prev
-	}
-	k.prev, k.next = nil, nil
-}
-
 func (s *State) remove(t *table, k *key) {
-	t.unlink(k)
+	t.order.Remove(&k.place)
 	delete(t.byKey, k.digest)
 	t.bytes -= k.size
 	s.keys--
@@ -460,7 +437,7 @@ func (s *State) bound(r *rule, t *table, k *key) {
 	}
 	for s.keys > 1 && (s.keys > s.limits.Keys || s.bytes > s.limits.Bytes) {
 		of, most := s.largest(nil)
-		if most.oldest == k && most.newest == k { // it has most of the memory; its window bounds that
+		if most.order.First() == k && most.order.Last() == k { // it has most of the memory; its window bounds that
 			of, most = s.largest(most)
 		}
 		s.evict(of, most)
@@ -471,7 +448,7 @@ func (s *State) bound(r *rule, t *table, k *key) {
 func (s *State) largest(beside *table) (of *rule, most *table) {
 	for _, r := range s.rules {
 		for _, t := range []*table{&r.windows, &r.throttles} {
-			if t != beside && t.oldest != nil && (most == nil || t.bytes > most.bytes) {
+			if t != beside && t.order.First() != nil && (most == nil || t.bytes > most.bytes) {
 				of, most = r, t
 			}
 		}
@@ -480,7 +457,7 @@ func (s *State) largest(beside *table) (of *rule, most *table) {
 }
 
 func (s *State) evict(r *rule, t *table) {
-	k := t.oldest
+	k := t.order.First()
 	if p := k.period; p != nil && p.count > 0 {
 		s.pending = append(s.pending, p.summary(s.number(r)))
 	}
