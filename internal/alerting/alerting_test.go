@@ -32,7 +32,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	patience = 30 * time.Second
+	patience = time.Minute
 	source   = "tocsin://test"
 )
 
@@ -376,10 +376,14 @@ func TestReloadUnderLoad(t *testing.T) {
 	s := newSetup(t, text(0))
 	a, _ := s.start()
 	const events = 5000
+	var reloads atomic.Int64
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
 		for i := 0; i < events; i += 10 {
+			for reloads.Load() < int64(i/1000) && t.Context().Err() == nil { // there are some all the time
+				time.Sleep(time.Millisecond)
+			}
 			var unit []*event.Event
 			for k := range 10 {
 				unit = append(unit, app(i+k, "app/a"))
@@ -390,9 +394,8 @@ func TestReloadUnderLoad(t *testing.T) {
 			}
 		}
 	}()
-	reloads := 0
-	for running := true; running; reloads++ {
-		s.write(text(reloads + 1))
+	for running := true; running; reloads.Add(1) {
+		s.write(text(int(reloads.Load()) + 1))
 		if _, err := a.Reload(t.Context(), ReasonRequest, trail.Who{}); err != nil {
 			t.Fatal(err)
 		}
@@ -415,14 +418,11 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	for i := range events {
 		if n := of[fmt.Sprint("event-", i)]; n != 1 {
-			t.Fatalf("event %d has %d alerts, after %d reloads", i, n, reloads)
+			t.Fatalf("event %d has %d alerts, after %d reloads", i, n, reloads.Load())
 		}
 	}
 	if many != events/100 {
 		t.Errorf("the window has raised %d alerts instead of %d: it lost its memory", many, events/100)
-	}
-	if reloads < 5 {
-		t.Errorf("only %d reloads", reloads)
 	}
 }
 
