@@ -160,7 +160,7 @@ func TestEveryKindIsRecorded(t *testing.T) {
 	// run: see internal/trail, internal/deliver/manager and internal/alerting.
 	for _, kind := range []string{
 		"tocsin/trail-lost", "tocsin/sink-gap", "tocsin/sink-full",
-		"tocsin/rules-waiting", "tocsin/rules-blind", "tocsin/rules-sighted", "tocsin/rules-gap", "tocsin/rules-memory-lost",
+		"tocsin/rules-earlier", "tocsin/rules-waiting", "tocsin/rules-blind", "tocsin/rules-sighted", "tocsin/rules-gap", "tocsin/rules-memory-lost",
 	} {
 		delete(want, kind)
 	}
