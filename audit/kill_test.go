@@ -77,7 +77,13 @@ func TestKill(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		killer := time.AfterFunc(time.Duration(rand.Int64N(int64(250*time.Millisecond))), func() { _ = child.Process.Kill() })
+		var killer *time.Timer
+		kill := func() {
+			killer = time.AfterFunc(time.Duration(rand.Int64N(int64(250*time.Millisecond))), func() { _ = child.Process.Kill() })
+		}
+		if round%2 == 1 { // it may not have begun
+			kill()
+		}
 		for lines := bufio.NewReader(out); ; {
 			line, err := lines.ReadString('\n')
 			if err == io.EOF {
@@ -87,8 +93,13 @@ func TestKill(t *testing.T) {
 				t.Fatal(line, err)
 			}
 			acknowledged[strings.TrimSpace(line)] = true
+			if killer == nil {
+				kill()
+			}
 		}
-		killer.Stop()
+		if killer != nil {
+			killer.Stop()
+		}
 		var exit *exec.ExitError
 		if err := child.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 			t.Fatalf("the child ended by itself: %v", err)

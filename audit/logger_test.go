@@ -125,7 +125,7 @@ func logEvent(t testing.TB, l *Logger, id string) {
 
 func flush(t testing.TB, l *Logger) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := l.Flush(ctx); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func flush(t testing.TB, l *Logger) {
 // until waits for something to become true.
 func until(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); {
+	for deadline := time.Now().Add(time.Minute); !f(); {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not become true: " + what)
 		}

@@ -53,7 +53,7 @@ func ExampleSendEvent() {
 		log.Fatal(err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := publisher.Close(ctx); err != nil {
 			log.Print(err)
@@ -70,7 +70,7 @@ func ExamplePublisher_Publish() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	defer publisher.Close(ctx)
 	e := event.NewNotification("deploy/done", "path", "deploy/web", "version", "1.2.3")

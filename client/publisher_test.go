@@ -33,7 +33,7 @@ func numberedMany(n int) (events []*event.Event) {
 
 func soon(t *testing.T, what string, reached func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !reached(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !reached(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not so after 20 s: %s", what)
 		}
@@ -467,7 +467,7 @@ func TestCloseUnreachable(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			err = p.Close(ctx)
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			var left *UndeliveredError

@@ -94,8 +94,8 @@ func TestGlobTakesLinearTime(t *testing.T) {
 		if wrong {
 			t.Error("wrong match")
 		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("a match of 1 MiB takes more than 10 s")
+	case <-time.After(time.Minute):
+		t.Fatal("a match of 1 MiB takes more than a minute")
 	}
 }
 

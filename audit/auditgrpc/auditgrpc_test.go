@@ -117,7 +117,7 @@ func start(t *testing.T, o Options) (grpc_health_v1.HealthClient, *sink, *audit.
 
 func (s *sink) wait(t *testing.T, l *audit.Logger, n int) []audit.Event {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if err := l.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,8 @@
 // Files are looked at now and then. Changed ones are compiled beside the rules that run, and take
 // their place between two events of the journal: no event is judged by both or by neither, and
 // windows and throttles of rules that stay keep what they know. With a mistake in the files
-// everything stays as it is, and is told: as an event, in the health, in the log.
+// everything stays as it is, and is told: as an event, in the health, in the log. At a start the
+// last files that were right judge then, which are stored beside the cursor.
 package alerting
 
 import (
@@ -44,6 +45,7 @@ import (
 // Journal is what Alerting needs of the journal, which [*journal.Journal] has.
 type Journal interface {
 	Append(ctx context.Context, events ...*event.Event) (journal.Position, error)
+	Accepts() bool
 	Read(after journal.Position) *journal.Reader
 	End() journal.Position
 	MaxUnitBytes() int
@@ -104,6 +106,7 @@ type Alerting struct {
 	status status
 	next   *compiled // that is to take the place of the active one
 	pause  context.CancelFunc
+	kept   kept // the last files that were right, as far as that is known
 
 	warnings struct{ gap, alert, save throttle.Throttle }
 	saving   atomic.Pointer[string] // why the progress cannot be stored
@@ -113,7 +116,8 @@ type Alerting struct {
 	run      *rule.Run
 	at       journal.Position // behind the last event whose alerts are durable
 	last     time.Time        // when that was recorded
-	restored []byte           // memory of before the start that not all rules have got yet; nil once something was judged
+	restored []byte           // memory of before the start, until there are rules
+	unkept   bool             // kept is to be stored
 	repeats  map[string]bool  // ids of alerts behind the stored cursor
 	scanned  journal.Position // up to there
 	out      []*event.Event
@@ -126,6 +130,8 @@ type Alerting struct {
 	gaveUp   bool      // they have waited for long enough
 	midway   bool      // the memory of run is ahead of at
 	dirty    bool      // something is to be stored
+	unsaved  int       // alerts since the progress was stored
+	missed   missed    // that is not told yet
 	savedAt  time.Time
 	pauseFor time.Duration // until it is stored again
 }
@@ -197,6 +203,7 @@ func (a *Alerting) Run(ctx context.Context) (err error) {
 	}
 	watching.Go(func() { a.watch(watchCtx) })
 	err = a.judge(ctx)
+	a.tellMissed(true)
 	if ctx.Err() == nil && !errors.Is(err, journal.ErrClosed) {
 		return err
 	}

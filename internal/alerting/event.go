@@ -127,7 +127,7 @@ func (m *maker) build(a *rule.Alert, slug string, most int) *event.Event {
 	if cause == nil {
 		cause = new(event.Event)
 	}
-	e.Namespace = cause.Namespace
+	e.Namespace = a.Namespace
 	least := min(most, maxOutputMetadata)
 	set := func(key, value string) { // in the order of importance
 		if value != "" && len(e.Metadata) < m.limits.MaxMetadataKeys {

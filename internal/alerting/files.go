@@ -77,8 +77,9 @@ func look(paths []string) signature {
 	return signature(h.Sum(nil))
 }
 
-// readFiles reads the files that paths stand for.
-func readFiles(paths []string) (files []load.File, err error) {
+// ReadFiles reads the files that paths, of files and directories, stand for, as a hub does: with its
+// bounds, in its order.
+func ReadFiles(paths []string) (files []load.File, err error) {
 	list, err := expand(paths)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,8 @@ const (
 	starvedPause = 250 * time.Millisecond
 	// maxOut bounds the alerts that are appended at once.
 	maxOut = 256
-	// maxRepeats bounds the ids of alerts that are remembered at the start.
+	// maxRepeats bounds the ids of alerts that are remembered at the start. The progress is stored
+	// before there are half as many.
 	maxRepeats = 200_000
 	// firstRetry and lastRetry bound the pause before something is tried again.
 	firstRetry = 50 * time.Millisecond
@@ -53,19 +54,32 @@ func (a *Alerting) begin(ctx context.Context) error {
 	}
 	a.savedAt, a.pauseFor = a.o.now(), saveLeast
 	a.measure()
+	if err := a.recall(ctx); err != nil {
+		return err
+	}
 	return a.findRepeats(ctx)
 }
 
-// findRepeats finds the alerts that are in the journal behind the stored cursor: what is judged
-// again will raise them again.
+// findRepeats finds the alerts that are in the journal behind the cursor: what is judged again will
+// raise them again.
 func (a *Alerting) findRepeats(ctx context.Context) error {
 	end := a.o.Journal.End()
 	if end.IsZero() || !a.at.IsZero() && a.at.Compare(end) >= 0 {
 		return nil
 	}
 	a.repeats, a.scanned = make(map[string]bool), end
-	reader := a.o.Journal.Read(a.at)
-	for at := a.at; at.IsZero() || at.Compare(end) < 0; {
+	return a.alertsBetween(ctx, a.at, end, func(id string) {
+		if len(a.repeats) < maxRepeats {
+			a.repeats[strings.Clone(id)] = true
+		}
+	})
+}
+
+// alertsBetween calls found with the ids of the alerts that are in the journal behind one place, up
+// to another.
+func (a *Alerting) alertsBetween(ctx context.Context, at, end journal.Position, found func(id string)) error {
+	reader := a.o.Journal.Read(at)
+	for at.IsZero() || at.Compare(end) < 0 {
 		b, err := reader.Next(ctx)
 		var gap *journal.GapError
 		switch {
@@ -77,9 +91,9 @@ func (a *Alerting) findRepeats(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		for i := b.Start(); i < b.Len() && len(a.repeats) < maxRepeats; i++ {
+		for i := b.Start(); i < b.Len(); i++ {
 			if e := b.Event(i); e.Source == a.o.Source && strings.HasPrefix(e.Type, severity.AlertTypes) {
-				a.repeats[strings.Clone(e.ID)] = true
+				found(e.ID)
 			}
 		}
 		at = b.End()
@@ -149,7 +163,9 @@ func (a *Alerting) judge(ctx context.Context) error {
 				return err
 			}
 		case errors.As(err, &gap):
-			a.miss(gap)
+			if err := a.miss(ctx, gap); err != nil {
+				return err
+			}
 		case ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
 		default:
 			return err
@@ -158,7 +174,8 @@ func (a *Alerting) judge(ctx context.Context) error {
 			return err
 		}
 		a.measure()
-		if a.dirty && a.o.now().Sub(a.savedAt) >= a.pauseFor {
+		a.tellMissed(false)
+		if a.dirty && (a.unsaved >= maxRepeats/2 && a.saving.Load() == nil || a.o.now().Sub(a.savedAt) >= a.pauseFor) {
 			a.save(ctx)
 		}
 	}
@@ -255,7 +272,7 @@ func (a *Alerting) take(ctx context.Context, b *journal.Batch) error {
 
 // passed notes that all alerts up to a place are durable.
 func (a *Alerting) passed(at journal.Position, recorded time.Time) {
-	a.at, a.last, a.dirty, a.restored = at, recorded, true, nil
+	a.at, a.last, a.dirty = at, recorded, true
 	if a.repeats != nil && at.Compare(a.scanned) >= 0 {
 		a.repeats = nil
 	}
@@ -320,12 +337,27 @@ func (a *Alerting) emit(ctx context.Context, alert *rule.Alert) error {
 }
 
 // flush makes alerts durable. It returns an error only when ctx ends or the journal is closed.
+//
+// What may be stored or not is looked for before it is appended again. The message ids of the
+// journal's storage would not tell: a record of it has the events of many, and a repeat is in
+// another one.
 func (a *Alerting) flush(ctx context.Context) error {
 	if len(a.out) == 0 {
 		return nil
 	}
+	before, unknown := a.o.Journal.End(), false
 	for n := 0; ; n++ {
-		_, err := a.o.Journal.Append(ctx, a.out...)
+		var err error
+		if unknown {
+			var stored bool
+			if stored, err = a.isStored(ctx, before); stored {
+				a.stats.repeats.Add(uint64(len(a.out)))
+				break
+			}
+		}
+		if err == nil {
+			_, err = a.o.Journal.Append(ctx, a.out...)
+		}
 		if err == nil {
 			break
 		}
@@ -346,18 +378,37 @@ func (a *Alerting) flush(ctx context.Context) error {
 		var pushback *journal.PushbackError
 		if errors.As(err, &pushback) {
 			wait = max(firstRetry, min(pushback.RetryAfter, lastRetry))
+			unknown = unknown || pushback.Unknown
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
 	a.saving.Store(nil)
+	a.unsaved += len(a.out)
 	now := a.o.now()
 	for _, r := range a.raised {
 		a.stats.raised(r, now)
 	}
 	a.forget()
 	return nil
+}
+
+// errAsks is why alerts are not appended again yet.
+var errAsks = fmt.Errorf("%w: it is not known yet whether the alerts are stored", journal.ErrPushback)
+
+// isStored says whether the alerts that are to be appended, of which all were or none, are in the
+// journal behind a place. The error wraps [journal.ErrPushback] as long as nobody knows.
+func (a *Alerting) isStored(ctx context.Context, before journal.Position) (stored bool, err error) {
+	if !a.o.Journal.Accepts() {
+		return false, errAsks
+	}
+	end := a.o.Journal.End()
+	if end.IsZero() {
+		return false, nil
+	}
+	err = a.alertsBetween(ctx, before, end, func(id string) { stored = stored || id == a.out[0].ID })
+	return stored, err
 }
 
 func (a *Alerting) flushEach(ctx context.Context) error {
@@ -390,7 +441,7 @@ func (a *Alerting) advance(ctx context.Context) error {
 	if err := a.flush(ctx); err != nil {
 		return err
 	}
-	a.midway, a.dirty, a.restored = false, true, nil
+	a.midway, a.dirty = false, true
 	return nil
 }
 
@@ -400,15 +451,43 @@ func (a *Alerting) caughtUp() bool {
 	return end.IsZero() || !a.at.IsZero() && a.at.Ordinal >= end.Ordinal
 }
 
-// miss notes that events are gone that were not judged.
-func (a *Alerting) miss(gap *journal.GapError) {
+// miss notes that events are gone that were not judged. It returns an error only when ctx ends or
+// the journal is closed.
+func (a *Alerting) miss(ctx context.Context, gap *journal.GapError) error {
 	a.stats.missed.Add(gap.Events)
-	if skipped, ok := a.warnings.gap.Allow(); ok {
-		a.log.Error("Events were removed from the journal before rules have judged them.", "events", gap.Events, "skipped", skipped, "error", gap.Cause)
+	a.missed.gaps++
+	a.missed.events += gap.Events
+	a.missed.cause = gap.Cause
+	a.tellMissed(false)
+	if end := a.o.Journal.End(); a.at.Compare(end) > 0 && errors.Is(gap.Cause, journal.ErrNotFound) {
+		// It is another journal, or a copy from before, and is read from its beginning.
+		a.at, a.dirty = journal.Position{}, true
+		return a.findRepeats(ctx)
 	}
+	return nil
+}
+
+// tellMissed tells of gaps that were not told yet: rules that are overtaken by retention meet one
+// after the other. The last time is when no more are to come.
+func (a *Alerting) tellMissed(last bool) {
+	m := a.missed
+	if m.gaps == 0 {
+		return
+	}
+	if _, ok := a.warnings.gap.Allow(); !ok && !last {
+		return
+	}
+	a.missed = missed{}
+	a.log.Error("Events were removed from the journal before rules have judged them.", "events", m.events, "gaps", m.gaps, "error", m.cause)
 	r := trail.Record{What: "rules-gap", Path: RulesPath, Operation: "judge", Error: "events were removed from the journal before rules have judged them"}
-	r.Fields.Set("count", fmt.Sprint(gap.Events))
+	r.Fields.Set("count", fmt.Sprint(m.events))
 	a.o.Record(r)
+}
+
+// missed are gaps in what was judged.
+type missed struct {
+	gaps, events uint64
+	cause        error // of the last one
 }
 
 // save stores the cursor with what windows and throttles know. It is no error for who judges when
@@ -421,11 +500,19 @@ func (a *Alerting) save(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	err := a.state.save(ctx, a.at, a.memory())
+	if err == nil && a.unkept {
+		a.mu.Lock()
+		k := a.kept
+		a.mu.Unlock()
+		if err = a.state.keep(ctx, k); err == nil {
+			a.unkept = false
+		}
+	}
 	a.noteSaving("store how far the rules are", err)
 	a.savedAt = a.o.now()
 	a.pauseFor = savePause(a.savedAt.Sub(begun))
 	if err == nil {
-		a.dirty = false
+		a.dirty, a.unsaved = false, 0
 		if a.o.saved != nil {
 			a.o.saved(a.at)
 		}

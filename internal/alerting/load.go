@@ -12,6 +12,7 @@ import (
 	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/rule"
 	"github.com/tocsin-events/tocsin/internal/rule/load"
+	"github.com/tocsin-events/tocsin/internal/rule/window"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
@@ -24,6 +25,7 @@ const (
 	reasonStart   Reason = "start"
 	reasonFiles   Reason = "files"   // they have changed
 	reasonPlugins Reason = "plugins" // other fields are known
+	reasonRefused Reason = "refused" // the files have mistakes, and others are found for them
 	// ReasonSignal and ReasonRequest are for those who want it.
 	ReasonSignal  Reason = "signal"
 	ReasonRequest Reason = "request"
@@ -56,14 +58,18 @@ func (r *Refusal) Unwrap() error { return ErrRefused }
 // compiled is a set of rules with what belongs to it.
 type compiled struct {
 	set     *rule.Set
+	run     *rule.Run         // that is to judge by it
 	slugs   map[string]string // by the names of rules
+	files   []load.File
 	print   [sha256.Size]byte // of the files
-	files   int
 	report  *load.Report
-	plugins []*sourceplugin.Description
-	silent  []string // sources whose plugins are not known
+	plugins plugins // for which it was compiled
 	reason  Reason
 	who     trail.Who
+	// insteadOf says that these are not the files as they are, which have mistakes. earlier is when
+	// the files were loaded, if that was before the start.
+	insteadOf bool
+	earlier   time.Time
 
 	done chan struct{} // closed when it judges, or never will
 	err  error         // why it never will; to be read when done is closed
@@ -86,7 +92,7 @@ func (a *Alerting) Reload(ctx context.Context, reason Reason, who trail.Who) (Lo
 	if refused != nil {
 		return Loaded{}, refused
 	}
-	result := Loaded{Files: c.files, Rules: len(c.set.Loaded()), Waiting: len(c.set.Waiting()), Warnings: c.report.Warnings(), Unchanged: !fresh}
+	result := Loaded{Files: len(c.files), Rules: len(c.set.Loaded()), Waiting: len(c.set.Waiting()), Warnings: c.report.Warnings(), Unchanged: !fresh}
 	select {
 	case <-c.done:
 		return result, c.err
@@ -101,28 +107,45 @@ func (a *Alerting) load(reason Reason) { a.loadFor(reason, trail.Who{}) }
 // loadFor reads and compiles the files, and hands the rules to who judges. Without a change it
 // returns the rules that are there. The caller has the lock on loading.
 func (a *Alerting) loadFor(reason Reason, who trail.Who) (c *compiled, fresh bool, refused *Refusal) {
-	files, err := readFiles(a.o.Paths)
+	known := a.plugins()
+	files, err := ReadFiles(a.o.Paths)
 	if err != nil {
-		return nil, false, a.refuse(reason, who, []string{err.Error()})
+		refused = a.refuse(reason, who, []string{err.Error()})
+		a.fallBack(known, nil)
+		return nil, false, refused
 	}
 	files = append(a.o.Builtin[:len(a.o.Builtin):len(a.o.Builtin)], files...)
-	known, silent := a.o.Fields.Plugins()
-	if now := a.newest(); now != nil && now.print == fingerprint(files) && reflect.DeepEqual(now.plugins, known) && reflect.DeepEqual(now.silent, silent) {
+	print := fingerprint(files)
+	if now := a.newest(); now != nil && now.earlier.IsZero() && now.print == print && reflect.DeepEqual(now.plugins, known) {
 		a.accept() // perhaps others were refused meanwhile
 		return now, false, nil
 	}
-	o := a.o.Rules
-	o.Plugins, o.Incomplete = known, len(silent) > 0
-	set, report := rule.Compile(files, o)
-	if !report.OK() {
-		return nil, false, a.refuse(reason, who, problems(report))
+	c, mistakes := a.compile(files, known)
+	if c == nil {
+		refused = a.refuse(reason, who, mistakes)
+		a.fallBack(known, &print)
+		return nil, false, refused
 	}
-	c = &compiled{
-		set: set, slugs: slugs(set.Rules()), print: fingerprint(files), files: len(files), report: report,
-		plugins: known, silent: silent, reason: reason, who: who, done: make(chan struct{}),
-	}
+	c.reason, c.who = reason, who
 	a.hand(c)
 	return c, true, nil
+}
+
+// compile compiles files for what is known of plugins. Without a result there are mistakes.
+func (a *Alerting) compile(files []load.File, known plugins) (c *compiled, mistakes []string) {
+	o := a.o.Rules
+	o.Plugins, o.Incomplete = known.known, len(known.silent) > 0
+	set, report := rule.Compile(files, o)
+	if !report.OK() {
+		return nil, problems(report)
+	}
+	run, err := set.NewRun(rule.RunOptions{Fields: a.o.Fields, Payload: a.o.Payload})
+	if err != nil {
+		return nil, []string{err.Error()}
+	}
+	return &compiled{
+		set: set, run: run, slugs: slugs(set.Rules()), files: files, print: fingerprint(files), report: report, plugins: known, done: make(chan struct{}),
+	}, nil
 }
 
 // problems returns the mistakes that a report tells.
@@ -174,13 +197,15 @@ func (a *Alerting) newest() *compiled {
 func (a *Alerting) hand(c *compiled) {
 	a.mu.Lock()
 	before := a.next
-	a.next, a.status.newest, a.status.refused = c, c, nil
+	a.next, a.status.newest, a.status.useless = c, c, ""
+	if !c.insteadOf {
+		a.status.refused = nil
+	}
 	pause := a.pause
 	ended := a.status.over
 	a.mu.Unlock()
 	if before != nil {
-		before.err = errors.New("other rules were loaded before these could judge")
-		close(before.done)
+		before.never(errors.New("other rules were loaded before these could judge"))
 	}
 	if ended {
 		a.swapFailed(errEnded)
@@ -197,9 +222,15 @@ func (a *Alerting) swapFailed(why error) {
 	a.next = nil
 	a.mu.Unlock()
 	if c != nil {
-		c.err = why
-		close(c.done)
+		c.never(why)
 	}
+}
+
+// never says that a set of rules will not judge.
+func (c *compiled) never(why error) {
+	c.run.Close()
+	c.err = why
+	close(c.done)
 }
 
 // swap has the newest rules judge from now on, if there are others than before. It is called
@@ -212,21 +243,12 @@ func (a *Alerting) swap(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	defer close(c.done)
-	run, err := c.set.NewRun(rule.RunOptions{Fields: a.o.Fields, Payload: a.o.Payload})
-	if err != nil {
-		c.err = a.refuse(c.reason, c.who, []string{err.Error()})
-		a.mu.Lock()
-		a.status.newest = a.active
-		a.mu.Unlock()
-		return nil
-	}
-	if err := a.handOver(ctx, run); err != nil {
-		run.Close()
-		c.err = errEnded
+	if err := a.handOver(ctx, c.run); err != nil {
+		c.never(errEnded)
 		return err
 	}
-	a.active, a.run, a.dirty = c, run, true
+	defer close(c.done)
+	a.active, a.run, a.dirty = c, c.run, true
 	a.starved, a.lenient = time.Time{}, false
 	if len(c.set.Waiting()) == 0 {
 		a.waiting = time.Time{}
@@ -234,50 +256,94 @@ func (a *Alerting) swap(ctx context.Context) error {
 		a.waiting = a.o.now()
 	}
 	a.nowActive(c)
+	a.keep()
 	a.stats.loaded.Add(1)
-	a.log.Info("Rules are loaded.", "reason", string(c.reason), "files", c.files, "rules", len(c.set.Loaded()), "waiting", len(c.set.Waiting()), "warnings", c.report.Warnings())
 	record := trail.Record{What: "rules-loaded", Path: RulesPath, Operation: "update", Modified: true, Who: c.who}
 	record.Fields.Set("reason", string(c.reason))
-	record.Fields.Set("files", fmt.Sprint(c.files))
+	if !c.earlier.IsZero() {
+		loaded := c.earlier.UTC().Format(time.RFC3339)
+		a.log.Error("The files of rules have mistakes. The rules from before the start judge.", "loaded", loaded, "files", len(c.files), "rules", len(c.set.Loaded()), "waiting", len(c.set.Waiting()))
+		record = trail.Record{What: "rules-earlier", Path: RulesPath, Operation: "update", Modified: true, Error: "the files of rules have mistakes"}
+		record.Fields.Set("loaded", loaded)
+	} else {
+		a.log.Info("Rules are loaded.", "reason", string(c.reason), "files", len(c.files), "rules", len(c.set.Loaded()), "waiting", len(c.set.Waiting()), "warnings", c.report.Warnings())
+	}
+	record.Fields.Set("files", fmt.Sprint(len(c.files)))
 	record.Fields.Set("rules", fmt.Sprint(len(c.set.Loaded())))
 	record.Fields.Set("waiting", fmt.Sprint(len(c.set.Waiting())))
 	a.o.Record(record)
 	return nil
 }
 
-// handOver gives what windows and throttles remember to another run.
+// handOver gives what windows and throttles remember to another run. What those of rules that go
+// have held back is told.
 func (a *Alerting) handOver(ctx context.Context, run *rule.Run) error {
+	a.midway = true // the memory of a.run is of no use from here on
 	memory := a.memory()
 	if len(memory) > 0 {
 		lost, err := run.Restore(memory)
 		if err != nil {
-			a.log.Error("What windows and throttles of rules have remembered is lost.", "error", err)
-			record := trail.Record{What: "rules-memory-lost", Path: RulesPath, Operation: "update", Error: err.Error()}
-			a.o.Record(record)
+			a.forgotten(err.Error(), 0)
 		}
-		if a.run != nil && len(lost) > 0 {
-			if err := a.run.Abandon(lost, func(alert *rule.Alert) error { return a.emit(ctx, alert) }); err != nil {
-				return err
-			}
-			if err := a.flush(ctx); err != nil {
-				return err
-			}
+		if a.run == nil {
+			a.tellLost(lost)
+		} else if err := a.abandon(ctx, lost); err != nil {
+			return err
 		}
-	}
-	if len(run.Set().Waiting()) == 0 {
-		a.restored = nil
 	}
 	if a.run != nil {
+		run.Follow(a.run)
 		a.stats.closed(a.run.Stats(), a.run.EventsOf())
 		a.run.Close()
 	}
+	a.restored, a.midway = nil, false
 	return nil
 }
 
-// memory returns what windows and throttles remember. As long as nothing was judged since the start
-// that is what was stored, with the memory of the rules that wait for plugins.
+// abandon raises alerts about what the throttles of some rules have held back.
+func (a *Alerting) abandon(ctx context.Context, lost []window.Lost) error {
+	if len(lost) == 0 {
+		return nil
+	}
+	var names []string
+	for _, l := range lost {
+		names = append(names, l.Name)
+	}
+	if err := a.run.Abandon(names, func(alert *rule.Alert) error { return a.emit(ctx, alert) }); err != nil {
+		return err
+	}
+	return a.flush(ctx)
+}
+
+// tellLost tells of rules that have gone while the hub was not running, whose throttles had held
+// alerts back: there is no rule any more that could say so.
+func (a *Alerting) tellLost(lost []window.Lost) {
+	held := 0
+	var names []string
+	for _, l := range lost {
+		if l.Held > 0 {
+			held += l.Held
+			names = append(names, l.Name)
+		}
+	}
+	if held > 0 {
+		a.forgotten("alerts were held back by throttles of rules that are gone, or have another throttle or window now: "+list(names), held)
+	}
+}
+
+// forgotten tells that something is lost of what windows and throttles have remembered.
+func (a *Alerting) forgotten(why string, held int) {
+	a.log.Error("What windows and throttles of rules have remembered is lost.", "error", why, "held", held)
+	record := trail.Record{What: "rules-memory-lost", Path: RulesPath, Operation: "update", Error: why}
+	if held > 0 {
+		record.Fields.Set("count", fmt.Sprint(held))
+	}
+	a.o.Record(record)
+}
+
+// memory returns what windows and throttles remember.
 func (a *Alerting) memory() []byte {
-	if a.restored != nil || a.run == nil {
+	if a.run == nil {
 		return a.restored
 	}
 	return a.run.Snapshot()
@@ -293,9 +359,10 @@ func (a *Alerting) mustWait() bool {
 		return true
 	}
 	a.gaveUp = true
+	a.keep()
 	names := ruleNames(a.active.set.Waiting())
-	a.log.Error("Events are judged without rules that wait for plugins.", "rules", names, "plugins", strings.Join(a.active.silent, ", "))
-	record := trail.Record{What: "rules-waiting", Path: RulesPath, Operation: "judge", Error: "the plugin of the source " + strings.Join(a.active.silent, ", ") + " has not been started yet"}
+	a.log.Error("Events are judged without rules that wait for plugins.", "rules", names, "plugins", strings.Join(a.active.plugins.silent, ", "))
+	record := trail.Record{What: "rules-waiting", Path: RulesPath, Operation: "judge", Error: "the plugin of the source " + strings.Join(a.active.plugins.silent, ", ") + " has not been started yet"}
 	record.Fields.Set("rules", names)
 	a.o.Record(record)
 	return false
@@ -303,16 +370,25 @@ func (a *Alerting) mustWait() bool {
 
 // ruleNames are the names of some rules, for people.
 func ruleNames(rules []*load.Rule) string {
-	const most = 10
-	var list []string
+	names := make([]string, len(rules))
 	for i, r := range rules {
+		names[i] = r.Name
+	}
+	return list(names)
+}
+
+// list returns names for people.
+func list(names []string) string {
+	const most = 10
+	var shown []string
+	for i, name := range names {
 		if i == most {
-			list = append(list, fmt.Sprintf("and %d more", len(rules)-most))
+			shown = append(shown, fmt.Sprintf("and %d more", len(names)-most))
 			break
 		}
-		list = append(list, cut(r.Name, 100))
+		shown = append(shown, cut(name, 100))
 	}
-	return strings.Join(list, ", ")
+	return strings.Join(shown, ", ")
 }
 
 // lookAtPlugins is how often it is looked whether other fields of plugins are known.
@@ -352,17 +428,20 @@ type plugins struct {
 	silent []string
 }
 
+func (a *Alerting) plugins() (p plugins) {
+	p.known, p.silent = a.o.Fields.Plugins()
+	return p
+}
+
 // loadForPlugins loads rules when other plugins are known than those that the newest rules were
 // compiled for. It tries that once: files with mistakes do not become better by themselves.
 func (a *Alerting) loadForPlugins(ctx context.Context, tried *plugins) {
-	var now plugins
-	now.known, now.silent = a.o.Fields.Plugins()
-	c := a.newest()
+	now, c := a.plugins(), a.newest()
 	if c == nil || reflect.DeepEqual(now, *tried) {
 		return
 	}
 	*tried = now
-	if !reflect.DeepEqual(now, plugins{c.plugins, c.silent}) {
+	if !reflect.DeepEqual(now, c.plugins) {
 		a.loadUnless(ctx, reasonPlugins)
 	}
 }

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// bucket keeps how far the rules are, and, as an object, what their windows know if that is
-	// large.
+	// bucket keeps how far the rules are, and the files of the last ones that were right; what their
+	// windows know, and the files, as objects if they are large.
 	bucket = "tocsin-rules"
 	// recordKey is the entry in it.
 	recordKey = "cursor"
@@ -100,7 +100,7 @@ func (r *record) load(ctx context.Context) (at journal.Position, memory []byte, 
 		}
 	}
 	if len(packed) > 0 {
-		if memory, err = unpack(packed); err != nil {
+		if memory, err = unpack(packed, maxMemoryBytes); err != nil {
 			return at, nil, false, fmt.Errorf("%w: %w", errRecord, err)
 		}
 	}
@@ -175,16 +175,16 @@ func pack(memory []byte) []byte {
 	return b.Bytes()
 }
 
-func unpack(packed []byte) ([]byte, error) {
+func unpack(packed []byte, most int64) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, err
 	}
-	memory, err := io.ReadAll(io.LimitReader(r, maxMemoryBytes+1))
-	if err == nil && len(memory) > maxMemoryBytes {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(b)) > most {
 		err = errors.New("it is too large")
 	}
-	return memory, err
+	return b, err
 }
 
 // savePause is the pause behind a store that took so long.

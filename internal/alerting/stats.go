@@ -119,6 +119,7 @@ type status struct {
 	active  *compiled
 	since   time.Time // it judges
 	refused *Refusal
+	useless string    // why the rules from before the start cannot be used
 	starved time.Time // an event waits for a plugin since then
 	reason  string    // why
 	blind   bool      // events are judged without values
@@ -179,13 +180,19 @@ func (a *Alerting) Health() error {
 	}
 	if r := s.refused; r != nil {
 		stay := "no rules are there"
-		if s.active != nil {
-			stay = fmt.Sprintf("the %d rules from before judge", len(s.active.set.Loaded()))
+		if s.useless != "" {
+			stay += ", and those from before the start cannot be used: " + s.useless
+		}
+		if c := s.active; c != nil {
+			stay = fmt.Sprintf("the %d rules from before judge", len(c.set.Loaded()))
+			if !c.earlier.IsZero() {
+				stay = fmt.Sprintf("the %d rules that were loaded at %s, before the start, judge since %s", len(c.set.Loaded()), c.earlier.UTC().Format(time.RFC3339), s.since.UTC().Format(time.RFC3339))
+			}
 		}
 		all = append(all, fmt.Errorf("%w; %s. \"tocsin rules check\" tells more", r, stay))
 	}
 	if c := s.active; c != nil && len(c.set.Waiting()) > 0 {
-		all = append(all, fmt.Errorf("rules wait for plugins: %s, because the plugin of the source %s has not been started yet", ruleNames(c.set.Waiting()), strings.Join(c.silent, ", ")))
+		all = append(all, fmt.Errorf("rules wait for plugins: %s, because the plugin of the source %s has not been started yet", ruleNames(c.set.Waiting()), strings.Join(c.plugins.silent, ", ")))
 	}
 	switch {
 	case s.blind:
@@ -207,6 +214,7 @@ type Status struct {
 	Since   time.Time // the rules judge
 	Problem string    // what Health says
 	Refused *Refusal  // of files that are not loaded
+	Earlier time.Time // the rules that judge were loaded then, before the start, because of Refused; zero: they were not
 	Files   int
 	Rules   []RuleStatus // in definition order
 	// Warnings are those of the files whose rules judge.
@@ -260,7 +268,8 @@ func (a *Alerting) Status() Status {
 	if c == nil {
 		return st
 	}
-	st.Files = c.files
+	st.Earlier = c.earlier
+	st.Files = len(c.files)
 	for _, f := range c.report.Files {
 		for _, w := range f.Warnings {
 			if len(st.Warnings) < maxProblems {
@@ -292,7 +301,7 @@ var (
 	descMissing    = prometheus.NewDesc("tocsin_rules_missing_values_total", "Events that were judged without the value of a field, because a plugin could not tell it.", nil, nil)
 	descMissed     = prometheus.NewDesc("tocsin_rules_missed_events_total", "Events that were removed from the journal before rules have judged them.", nil, nil)
 	descFailed     = prometheus.NewDesc("tocsin_rules_failed_alerts_total", "Alerts that could not be kept, because nothing made an event of them that the limits allow.", nil, nil)
-	descRepeats    = prometheus.NewDesc("tocsin_rules_repeated_alerts_total", "Alerts that were in the journal already when events were judged again after a crash.", nil, nil)
+	descRepeats    = prometheus.NewDesc("tocsin_rules_repeated_alerts_total", "Alerts that were in the journal already when events were judged again after a crash, or when it was not known whether they were stored.", nil, nil)
 	descEvicted    = prometheus.NewDesc("tocsin_rules_evicted_total", "What windows and throttles have forgotten before its time, because there was too much.", nil, nil)
 	descLate       = prometheus.NewDesc("tocsin_rules_late_events_total", "Events that came too late for the window of a rule.", nil, nil)
 	descKeys       = prometheus.NewDesc("tocsin_rules_keys", "Combinations of values that windows and throttles remember.", nil, nil)

@@ -83,7 +83,7 @@ func (n *node) raw(request string) answer {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(conn, request); err != nil {
 		n.t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestPlainWebSocketClient(t *testing.T) {
 	for i := range 3 {
 		n.append(kv(i))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, _, err := websocket.Dial(ctx, "ws://"+n.addr+"/v1/sys/events/subscribe/kv*?json=true&since=oldest", &websocket.DialOptions{
 		HTTPHeader: http.Header{"X-Vault-Token": {"root"}}, CompressionMode: websocket.CompressionContextTakeover})
@@ -499,7 +499,7 @@ func TestTooManyAndShutdown(t *testing.T) {
 	if a := n.raw(request("GET", target, upgrade)); a.StatusCode != 503 || !strings.Contains(a.body, "too many subscriptions") || a.Header.Get("Retry-After") == "" {
 		t.Errorf("second subscription: %d %q", a.StatusCode, a.body)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- n.api.Shutdown(ctx) }()

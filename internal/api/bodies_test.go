@@ -203,7 +203,7 @@ func (n *node) open(head string) (net.Conn, *bufio.Reader) {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(conn, head); err != nil {
 		n.t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestBrokenBodies(t *testing.T) {
 // awaitBodies waits for a number of bytes in bodies.
 func (n *node) awaitBodies(enough func(used int64) bool) {
 	n.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !enough(n.api.publisher.bodies.used.Load()); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !enough(n.api.publisher.bodies.used.Load()); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("%d bytes of bodies are held", n.api.publisher.bodies.used.Load())
 		}

@@ -806,7 +806,7 @@ func TestMalformedCalls(t *testing.T) {
 		{"grpc-web", h2, "POST", unary, map[string]string{"Content-Type": "application/grpc-web"}, nil, 404, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			r, err := http.NewRequestWithContext(ctx, tt.method, "http://"+n.addr+tt.path, bytes.NewReader(tt.body))
 			if err != nil {
@@ -865,7 +865,7 @@ func TestCancelledCalls(t *testing.T) {
 		}
 		cancel()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := n.calls.Shutdown(ctx); err != nil {
 		t.Errorf("calls are left: %v", err)
@@ -893,7 +893,7 @@ func TestShutdownEndsStreams(t *testing.T) {
 	if r, err := watch.Recv(); err != nil || r.Status != healthpb.HealthCheckResponse_SERVING {
 		t.Fatalf("%v, %v", r, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := n.calls.Shutdown(ctx); err != nil {
 		t.Fatal(err)

@@ -86,7 +86,7 @@ func (l *auditLogs) took() []vaultaudit.Chunk {
 // await waits until what is true.
 func (l *auditLogs) await(t *testing.T, what func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		l.mu.Lock()
 		yes := what()
 		l.mu.Unlock()

@@ -30,7 +30,7 @@ func (n *node) subscribe(token, typ, query string) *stream {
 	if !ok {
 		namespace, typ = "", namespace
 	}
-	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
 	n.t.Cleanup(cancel)
 	conn, res, err := websocket.Dial(ctx, "ws://"+n.addr+"/v1/"+namespace+subscribePath+typ+"?json=true&"+query,
 		&websocket.DialOptions{HTTPHeader: http.Header{"X-Vault-Token": {token}}})

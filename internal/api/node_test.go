@@ -139,7 +139,7 @@ func startNode(t testing.TB, change func(*Options), providers ...access.Provider
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		n.trailed.fail(nil)
 		if err := errors.Join(n.calls.Shutdown(ctx), n.api.Shutdown(ctx), server.Close(), n.intake.Close(ctx), n.authority.Close(ctx), record.Close(ctx), j.Close(ctx)); err != nil {
@@ -273,7 +273,7 @@ func (n *node) trail(what string) []*event.Event {
 // await waits for the count-th event of the hub about itself and returns it.
 func (n *node) await(what string, count int) *event.Event {
 	n.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if found := n.trail(what); len(found) >= count {
 			return found[count-1]

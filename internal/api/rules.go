@@ -65,9 +65,12 @@ type RuleList struct {
 	Since   *time.Time `json:"since,omitempty"` // the rules judge
 	Problem string     `json:"problem,omitempty"`
 	// Refused are the mistakes of files that are not loaded; those from before judge.
-	Refused  []string `json:"refused,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
-	Files    int      `json:"files"`
+	Refused []string `json:"refused,omitempty"`
+	// Earlier is when the rules that judge were loaded, if that was before the start, because there
+	// were mistakes in the files at it.
+	Earlier  *time.Time `json:"earlier,omitempty"`
+	Warnings []string   `json:"warnings,omitempty"`
+	Files    int        `json:"files"`
 	// Position is behind the last event that was judged, Lag how many are behind that.
 	Position string `json:"position,omitempty"`
 	Lag      uint64 `json:"lag_events"`
@@ -112,6 +115,10 @@ func (a *API) listRules(w http.ResponseWriter, r *http.Request) {
 		if !s.Since.IsZero() {
 			since := s.Since.UTC()
 			answer.Since = &since
+		}
+		if !s.Earlier.IsZero() {
+			earlier := s.Earlier.UTC()
+			answer.Earlier = &earlier
 		}
 		if s.Refused != nil {
 			answer.Refused = s.Refused.Problems

@@ -37,7 +37,7 @@ func TestServerLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(time.Minute))
 		go func() {
 			for i := range len(text) {
 				if _, err := conn.Write([]byte{text[i]}); err != nil {
@@ -67,13 +67,13 @@ func TestServerLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(conn, request("POST", "/v1/auth/token/lookup", "Content-Length: 1000")+`{"token":`)
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || res.StatusCode != 400 {
 		t.Errorf("slow body: %v %v", res, err)
 	}
-	if took := time.Since(begin); took > 4*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("the server waited for %v in all", took)
 	}
 }

@@ -83,7 +83,7 @@ func startSinks(t *testing.T) (*node, *endpoint) {
 		m.Start()
 	})
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := m.Stop(ctx); err != nil {
 			t.Error(err)
@@ -104,7 +104,7 @@ func (n *node) sell(ids ...string) {
 
 func (n *node) awaitTrue(what string, done func() bool) {
 	n.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("%s: not within 10 s", what)
 		}

@@ -195,7 +195,7 @@ func TestExpiryIsRecorded(t *testing.T) {
 	if e.Path != "auth/token/create" || text(e, "target_display_name") != "token-ci" || text(e, "target_accessor") == "" || !strings.Contains(text(e, "target_policies"), "team") {
 		t.Errorf("event %+v", e)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := s.Next(ctx); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("the subscription: %v", err)
@@ -344,7 +344,7 @@ func TestUpstream(t *testing.T) {
 	}
 	revoke()
 	for {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		_, err := s.Next(ctx)
 		cancel()
 		if err != nil {

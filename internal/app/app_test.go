@@ -98,7 +98,7 @@ func subscribe(t *testing.T, a *App, o client.Options, eventType string) *client
 // next returns the type and path of the next event.
 func next(t *testing.T, s *client.Subscription) (*client.Message, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m, err := s.Next(ctx)
 	if err != nil {
@@ -182,7 +182,7 @@ func TestHTTP(t *testing.T) {
 	next(t, s)
 	status, body := get(t, a.URL()+"/metrics")
 	const all = `tocsin_received_total{component="source",name="log0"} 36`
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(body, all) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(body, all) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		status, body = get(t, a.URL()+"/metrics")
 	}
 	if status != 200 || !strings.Contains(body, all) ||
@@ -288,7 +288,7 @@ func TestFailingSource(t *testing.T) {
 	s := subscribe(t, a, client.Options{}, "kv-v2/*")
 	appendTo(t, file, whole)
 	next(t, s)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		_, body := get(t, a.URL()+"/api/v1/health")
 		if strings.Contains(body, dir) && strings.Contains(body, "log0") && !a.Stats().Healthy {
 			break

@@ -54,7 +54,7 @@ func TestAuditMetrics(t *testing.T) {
 	o := options(t, path)
 	await := func(a *App, text string, done func(string) bool) string {
 		t.Helper()
-		deadline := time.Now().Add(30 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for {
 			if _, got := scrape(t, a, ""); done(got) {
 				return got

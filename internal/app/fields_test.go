@@ -62,7 +62,7 @@ func TestFieldsInFilters(t *testing.T) {
 
 	close(begin)
 	awaitSink(t, a, "chosen", "it has its event", func(s api.Sink) bool { return s.Counts.Delivered == 1 && s.LagEvents == 0 && s.Filter == "" })
-	for deadline := time.Now().Add(20 * time.Second); a.fields.Known("fake.text") != nil; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); a.fields.Known("fake.text") != nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the fields are not known")
 		}

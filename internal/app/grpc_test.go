@@ -44,7 +44,7 @@ func dialGRPC(t *testing.T, a *App, settings *tls.Config) *grpc.ClientConn {
 
 // asRoot is a context for calls that end with the test at the latest.
 func asRoot(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return metadata.AppendToOutgoingContext(ctx, "x-vault-token", root)
 }
@@ -241,7 +241,7 @@ func TestCloseWithStreams(t *testing.T) {
 			}
 		}
 	}()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if _, page := get(t, a.URL()+"/metrics"); strings.Contains(page, `tocsin_refused_total{component="publish",name="grpc",reason="invalid"}`) {
 			break
 		}
@@ -276,7 +276,7 @@ type h2 struct {
 func dialH2(t *testing.T, a *App) *h2 {
 	t.Helper()
 	c := &h2{conn: dial(t, a)}
-	c.conn.SetDeadline(time.Now().Add(20 * time.Second))
+	c.conn.SetDeadline(time.Now().Add(time.Minute))
 	c.framer = http2.NewFramer(c.conn, c.conn)
 	c.hpack = hpack.NewEncoder(&c.buffer)
 	if _, err := io.WriteString(c.conn, http2.ClientPreface); err != nil {

@@ -135,7 +135,7 @@ func TestPluginSources(t *testing.T) {
 	awaitText := func(page string, wants ...string) string {
 		t.Helper()
 		var text string
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			r, _ := http.NewRequest(http.MethodGet, a.URL()+page, nil)
 			r.Header.Set("X-Vault-Token", root)
 			if answer, err := http.DefaultClient.Do(r); err == nil {
@@ -165,7 +165,7 @@ func TestPluginSources(t *testing.T) {
 		"tocsin/plugin-source-failed sys/plugin-sources/failing": true,
 		"tocsin/plugin-source-failed sys/plugin-sources/hanging": true,
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r := a.journal.Read(journal.Position{})
 	for len(missing) > 0 {

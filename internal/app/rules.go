@@ -35,13 +35,13 @@ func (a *App) makeRules(common *metrics.Metrics) error {
 	if !c.Enabled() {
 		return nil
 	}
-	builtin, err := builtinRules(c.Builtin)
+	builtin, err := BuiltinRules(c.Builtin)
 	if err != nil {
 		return err
 	}
 	hostname := ruleHostname()
 	o := alerting.Options{
-		Journal: a.journal, Builtin: builtin, Paths: c.Files, Rules: ruleOptions(c),
+		Journal: a.journal, Builtin: builtin, Paths: c.Files, Rules: RuleOptions(c),
 		Fields: a.fields, Payload: a.payload, FromStart: c.From == config.FromStart,
 		Reload: time.Duration(c.Reload), Patience: time.Duration(c.Patience),
 		Source: trail.Source(nodeName(a.config.Node)), Hostname: hostname, Limits: a.config.Limits.Event(),
@@ -67,8 +67,8 @@ func ruleHostname() string {
 	return name
 }
 
-// builtinRules returns files of rules that come with the program.
-func builtinRules(sets []config.RuleSet) (files []load.File, err error) {
+// BuiltinRules returns files of rules that come with the program.
+func BuiltinRules(sets []config.RuleSet) (files []load.File, err error) {
 	for _, set := range sets {
 		name := rules.Prefix + string(set)
 		content, ok := rules.Content(name)
@@ -80,8 +80,8 @@ func builtinRules(sets []config.RuleSet) (files []load.File, err error) {
 	return files, nil
 }
 
-// ruleOptions returns what the configuration says about how rules are compiled.
-func ruleOptions(c config.Rules) rule.Options {
+// RuleOptions returns what the configuration says about how rules are compiled, but for the plugins.
+func RuleOptions(c config.Rules) rule.Options {
 	o := rule.Options{Matching: rule.Matching(c.Matching), StrictLists: c.StrictLists, Location: c.Location()}
 	for p := severity.Emergency; p <= severity.Debug; p++ {
 		if strings.EqualFold(p.String(), string(c.Priority)) {

@@ -84,7 +84,7 @@ func sinks(t *testing.T, a *App, method, path, body string, v any) int {
 func awaitSink(t *testing.T, a *App, name, what string, done func(api.Sink) bool) {
 	t.Helper()
 	var s api.Sink
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		s = api.Sink{}
 		if sinks(t, a, "GET", "/"+name, "", &s); done(s) {
 			return

@@ -72,7 +72,7 @@ func TestRedactionKeyIsKept(t *testing.T) {
 	dir := t.TempDir()
 	key := func() []byte {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		j, err := journal.Open(ctx, journal.Config{Dir: dir})
 		if err != nil {
@@ -144,7 +144,7 @@ func TestMetricsOfASource(t *testing.T) {
 // await waits until a page has all of these lines.
 func await(t *testing.T, url string, lines ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		_, page := get(t, url)
 		missing := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.Contains(page, l+"\n") })
 		if len(missing) == 0 {

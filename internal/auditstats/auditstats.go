@@ -18,8 +18,8 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
-	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/leak"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/tail"
 	"github.com/tocsin-events/tocsin/internal/trace"
 )
@@ -187,7 +187,7 @@ func (c *Collector) line(l *tail.Line) {
 		}
 	}
 	c.event.Metadata = f
-	c.spans = c.tracer.Add(c.spans, &c.event, journal.Position{})
+	c.spans = c.tracer.Add(c.spans, &c.event, position.Position{})
 	if len(c.spans) >= 256 {
 		c.count()
 	}

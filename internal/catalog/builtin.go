@@ -286,11 +286,12 @@ var builtIns = []builtIn{
 	{"tocsin/sink-replay-cancel", "A replay or redrive was ended early.", "", "sys/sinks/slack", sink + " replay"},
 	{"tocsin/rules-loaded", "Other rules judge events from now on: at the start, because their files have changed, or because somebody wanted it.", "", "sys/rules/", trail + " reason files rules waiting"},
 	{"tocsin/rules-refused", "The files of rules have mistakes. The rules from before judge.", "", "sys/rules/", trail + " reason problems"},
+	{"tocsin/rules-earlier", "The files of rules had mistakes when the hub was started. The last ones that were right judge, which it had kept.", "", "sys/rules/", trail + " loaded files rules waiting"},
 	{"tocsin/rules-waiting", "Events are judged without rules that wait for a plugin which has not been started yet.", "", "sys/rules/", trail + " rules"},
 	{"tocsin/rules-blind", "Events are judged without the field of a plugin that does not run, after they have waited for it.", "", "sys/rules/", trail},
 	{"tocsin/rules-sighted", "All fields of plugins that rules ask for are there again.", "", "sys/rules/", trail},
 	{"tocsin/rules-gap", "The journal had removed events before rules have judged them.", "", "sys/rules/", trail + " count"},
-	{"tocsin/rules-memory-lost", "What windows and throttles of rules had remembered could not be read back.", "", "sys/rules/", trail},
+	{"tocsin/rules-memory-lost", "Something is lost of what windows and throttles of rules had remembered: it could not be read back, or throttles of rules that were gone at a start had held alerts back.", "", "sys/rules/", trail + " count"},
 	{"tocsin/trail-lost", "Records of the hub about itself could not be kept.", "", "sys/trail", trail + " count since"},
 }
 
@@ -484,6 +485,7 @@ var meanings = map[string]struct{ meaning, example string }{
 	"command":             {"executable of the plugin, below the directory of plugins", "vault-plugin-secrets-kv"},
 	"sha256":              {"checksum of the executable, or of the bytes, in hexadecimal digits", "3931d990d9c2d71694dcfd86fae911eb1b11aa4039ab5093a517bcb68d00089e"},
 	"files":               {"how many files of rules", "2"},
+	"loaded":              {"when the rules that judge were loaded", "2026-11-27T20:10:11Z"},
 	"rules":               {"how many rules judge, or their names", "21"},
 	"waiting":             {"how many rules wait for a plugin", "0"},
 	"problems":            {"how many mistakes", "1"},

@@ -169,7 +169,7 @@ func TestInfoStopped(t *testing.T) {
 			t.Errorf("exit %d\n%s", code, out.String())
 		}
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 }

@@ -47,8 +47,10 @@ func newConfigCheck(s *Streams) *cobra.Command {
 		Long: `Check a configuration file and report everything that is wrong with it, each with line and
 column. Nothing is started. Exit code 0: the file is good; 1: it is not.
 
-JSON Schemas of event types are checked, too. A secret or a schema file that cannot be found
-here and now is only mentioned, because it may exist where the server runs.`,
+JSON Schemas of event types and files of rules are checked, too, the latter as by "tocsin rules
+check". No plugin is started for that: what rules say about the events of plugins is checked by
+"tocsin rules check --hub-config FILE". A secret, a schema or a file of rules that cannot be
+found here and now is only mentioned, because it may exist where the server runs.`,
 		Example: "  tocsin config check tocsin.yaml",
 		Args:    exactArgs(1, "the configuration FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -60,6 +62,9 @@ here and now is only mentioned, because it may exist where the server runs.`,
 				fmt.Fprintf(s.Err, "Note: auth.root_token: %v\n", err)
 			}
 			if err := checkSchemas(s, c.Publish.Types); err != nil {
+				return err
+			}
+			if err := checkRules(s, c, args[0]); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(s.Out, "%s is valid\n", args[0])

@@ -10,10 +10,14 @@ import (
 // pairs remembers when requests began, until their response entries come: a bounded number of
 // them, of which the oldest are forgotten first, more or less.
 type pairs struct {
-	seed  maphash.Seed
-	sets  [pairSets][pairWays]pair
+	*begun
 	node  int   // of the id of the request
 	query query // for what is asked when nobody has
+}
+
+type begun struct {
+	seed maphash.Seed
+	sets [pairSets][pairWays]pair
 }
 
 type pair struct {
@@ -26,12 +30,12 @@ const (
 	pairWays = 4
 )
 
-func (p *pairs) keyOf(source, id string) uint64 {
+func (p *begun) keyOf(source, id string) uint64 {
 	h := maphash.String(p.seed, source)
 	return (h*0x9E3779B97F4A7C15 ^ maphash.String(p.seed, id)) | 1
 }
 
-func (p *pairs) note(source, id string, nanos int64) {
+func (p *begun) note(source, id string, nanos int64) {
 	key := p.keyOf(source, id)
 	set := &p.sets[key>>1%pairSets]
 	at := 0 // the one to replace: this one, else one that is free, else the oldest
@@ -47,7 +51,7 @@ func (p *pairs) note(source, id string, nanos int64) {
 	set[at] = pair{key, nanos}
 }
 
-func (p *pairs) began(source, id string) (nanos int64, ok bool) {
+func (p *begun) began(source, id string) (nanos int64, ok bool) {
 	key := p.keyOf(source, id)
 	for _, x := range p.sets[key>>1%pairSets] {
 		if x.key == key {
@@ -83,7 +87,7 @@ func duration(name string, t sourceplugin.FieldType, description string, unit ui
 	d := plain(name, t, description, nil)
 	d.bind = func(r *Reader, q *query) {
 		if r.pairs == nil {
-			r.pairs = &pairs{seed: maphash.MakeSeed(), node: r.pick.want(0, "request", "id")}
+			r.pairs = &pairs{begun: &begun{seed: maphash.MakeSeed()}, node: r.pick.want(0, "request", "id")}
 			r.pairs.query.field = q.field
 		}
 		q.get = func(r *Reader, q *query) []field.Element {

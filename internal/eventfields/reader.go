@@ -142,6 +142,15 @@ func NewReader(source string, requests []field.Request, o Options) (*Reader, err
 	return r, nil
 }
 
+// Follow has the Reader go on where another one ends, of the same event source: it counts on, and
+// knows which requests have begun. The other one must not look at events any more.
+func (r *Reader) Follow(before *Reader) {
+	r.number, r.first = before.number, before.first
+	if r.pairs != nil && before.pairs != nil {
+		r.pairs.begun = before.pairs.begun
+	}
+}
+
 // Close says that the fields are not wanted any more. The Reader must not be used after it.
 func (r *Reader) Close() {
 	if r.use != nil {

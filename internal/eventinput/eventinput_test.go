@@ -330,7 +330,7 @@ func TestWaitingStreams(t *testing.T) {
 	c := NewCollector(func(r *Record) error {
 		if n += r.Len(); n == 2 {
 			go func() {
-				for deadline := time.Now().Add(20 * time.Second); waiting.last.acknowledged.Load() != "1" && time.Now().Before(deadline); {
+				for deadline := time.Now().Add(time.Minute); waiting.last.acknowledged.Load() != "1" && time.Now().Before(deadline); {
 					time.Sleep(time.Millisecond)
 				}
 				stop()

@@ -5,6 +5,7 @@ package falcoplugin
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,21 +24,28 @@ import (
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
 
-// libraries are those that were built, by their flags.
+// libraries are those that were built, each once, for the children too.
 var libraries struct {
 	sync.Mutex
-	dir   string
-	built map[string]string
+	dir string
 }
 
+// librariesVariable is the environment variable that tells children where the libraries are.
+const librariesVariable = "TOCSIN_FALCOPLUGIN_LIBRARIES"
+
 func TestMain(m *testing.M) {
+	libraries.dir = os.Getenv(librariesVariable)
+	if libraries.dir != "" {
+		os.Exit(m.Run())
+	}
 	dir, err := os.MkdirTemp("", "falcoplugin")
 	if err != nil {
 		panic(err)
 	}
-	libraries.dir, libraries.built = dir, map[string]string{}
+	libraries.dir = dir
+	os.Setenv(librariesVariable, dir)
 	code := m.Run()
-	if err := goleak.Find(); err != nil && code == 0 && os.Getenv(childVariable) == "" {
+	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Println(err)
 		code = 1
 	}
@@ -72,14 +80,17 @@ func buildWith(t testing.TB, key string, command func(out string) *exec.Cmd) str
 	}
 	libraries.Lock()
 	defer libraries.Unlock()
-	if path, ok := libraries.built[key]; ok {
+	path := filepath.Join(libraries.dir, fmt.Sprintf("plugin%x.so", sha256.Sum256([]byte(key))))
+	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	path := filepath.Join(libraries.dir, fmt.Sprintf("plugin%d.so", len(libraries.built)))
-	if out, err := command(path).CombinedOutput(); err != nil {
+	whole := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if out, err := command(whole).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	libraries.built[key] = path
+	if err := os.Rename(whole, path); err != nil {
+		t.Fatal(err)
+	}
 	return path
 }
 
@@ -132,7 +143,7 @@ type got struct {
 // readAll reads a stream to its end, or until it has given enough events.
 func readAll(t testing.TB, s sourceplugin.Stream, enough int) got {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var g got
 	var b sourceplugin.Batch

@@ -348,7 +348,7 @@ func TestAsync(t *testing.T) {
 	}
 	// With a full stream nobody reads, the plugin's thread waits. Close does not.
 	s := open(t, p, sourceplugin.Open{Params: "idle"})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for full := false; !full; runtime.Gosched() {
 		st := s.(*Stream)

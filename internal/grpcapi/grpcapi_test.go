@@ -50,7 +50,7 @@ func dialConn(t testing.TB, s *Server, c *Caller) *grpc.ClientConn {
 	}
 	t.Cleanup(func() {
 		conn.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := errors.Join(s.Shutdown(ctx), server.Close()); err != nil {
 			t.Error(err)
@@ -80,7 +80,7 @@ func (i intake) Submit(ctx context.Context, r publish.Request) (*publish.Receipt
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -141,7 +141,7 @@ func newRealJournal(t testing.TB) *realJournal {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := j.Close(ctx); err != nil {
 			t.Error(err)
@@ -188,7 +188,7 @@ func newTestHub(t testing.TB, j Journal, o Options) *Hub {
 	o.Journal = j
 	h := New(o)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := h.Shutdown(ctx); err != nil {
 			t.Error(err)

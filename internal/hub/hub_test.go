@@ -76,7 +76,7 @@ func newClient(t testing.TB, conn net.Conn) *client {
 
 // read returns the next frame.
 func (c *client) read() (websocket.Opcode, []byte, error) {
-	c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	var h [10]byte
 	if _, err := io.ReadFull(c.r, h[:2]); err != nil {
 		return 0, nil, err
@@ -170,7 +170,7 @@ func (c *client) wantEOF() {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}

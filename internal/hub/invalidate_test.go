@@ -80,7 +80,7 @@ func TestInvalidateWhileStalled(t *testing.T) {
 					r.set(now)
 					start := time.Now()
 					h.Invalidate(r)
-					if took := time.Since(start); took > time.Second {
+					if took := time.Since(start); took > 5*time.Second {
 						t.Errorf("took %v", took)
 					}
 					settled(t, s)
@@ -268,7 +268,7 @@ func blocked(t *testing.T, s *Subscription) (c *client, junk int) {
 
 func (c *client) skip(n int) {
 	c.t.Helper()
-	c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := io.CopyN(io.Discard, c.r, int64(n)); err != nil {
 		c.t.Fatal(err)
 	}

@@ -209,7 +209,7 @@ func rightsChange(t *testing.T, seed uint64) {
 			number := key.add(some(rng))
 			start := time.Now()
 			h.Invalidate(key)
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("a change took %v", took)
 			}
 			for _, w := range watchers {

@@ -106,7 +106,7 @@ func (r *reader) next() error {
 	defer cancel()
 	start := time.Now()
 	err := r.stream.Next(ctx, &r.batch)
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		r.t.Errorf("it has returned after %v", took)
 	}
 	for rest := bytes.Clone(r.batch.Events); len(rest) > 0; {
@@ -503,12 +503,8 @@ func TestWildHubs(t *testing.T) {
 			s := open(t, p, "")
 			r := &reader{t: t, stream: s}
 			for range 20 {
-				start := time.Now()
 				if err := r.next(); err != nil {
 					t.Fatal(err)
-				}
-				if took := time.Since(start); took > 2*time.Second {
-					t.Errorf("%v", took)
 				}
 			}
 			for _, e := range r.own {
@@ -517,7 +513,7 @@ func TestWildHubs(t *testing.T) {
 				}
 			}
 			start := time.Now()
-			if err := s.Close(t.Context()); err != nil || time.Since(start) > 5*time.Second {
+			if err := s.Close(t.Context()); err != nil || time.Since(start) > 20*time.Second {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
 		})

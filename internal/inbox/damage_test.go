@@ -69,7 +69,7 @@ func readAll(t testing.TB, files map[string][]byte, want []string) (got []string
 	}
 	defer shut(t, x)
 	put(t, x, "new")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var b Batch
 	rest := append(slices.Clone(want), "new")
@@ -422,7 +422,7 @@ func FuzzSegment(f *testing.F) {
 		d.files[segmentName(1)] = &simFile{d: d, live: slices.Clone(content), stored: slices.Clone(content)}
 		x := open(t, Options{Dir: t.TempDir(), disk: d, SegmentBytes: 4 << 10, MaxBytes: 128 << 10, MemoryBytes: 16 << 10})
 		put(t, x, "new")
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var b Batch
 		var size int

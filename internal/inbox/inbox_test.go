@@ -56,7 +56,7 @@ func put(t testing.TB, x *Inbox, texts ...string) Position {
 // read returns the next n lines, and fails for losses.
 func read(t testing.TB, x *Inbox, n int) (texts []string, after Position) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var b Batch
 	for len(texts) < n {
@@ -79,7 +79,7 @@ func read(t testing.TB, x *Inbox, n int) (texts []string, after Position) {
 
 func readLost(t testing.TB, x *Inbox) (*Lost, Position) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var b Batch
 	if err := x.Read(ctx, &b); err != nil {
@@ -93,7 +93,7 @@ func readLost(t testing.TB, x *Inbox) (*Lost, Position) {
 
 func shut(t testing.TB, x *Inbox) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := x.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -274,7 +274,7 @@ func TestBatchesAreBounded(t *testing.T) {
 	for i := range n {
 		put(t, x, fmt.Sprintf("%0*d", size+i, i), "short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var b Batch
 	for got := 0; got < 2*n; got += len(b.Lines) {

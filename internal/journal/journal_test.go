@@ -53,7 +53,7 @@ func open(t *testing.T, c Config) *Journal {
 
 func shut(t *testing.T, j *Journal) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := j.Close(ctx); err != nil {
 		t.Error(err)
@@ -77,7 +77,7 @@ func appendEvents(t *testing.T, j *Journal, events ...*event.Event) Position {
 // readTo returns the events after a position up to end, as "id@position".
 func readTo(t *testing.T, j *Journal, after, end Position) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var got []string
 	for r := j.Read(after); r.after.Compare(end) < 0; {
@@ -406,7 +406,7 @@ func TestRetentionByAge(t *testing.T) {
 	for i := range 5 {
 		appendEvents(t, j, numbered(i))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()

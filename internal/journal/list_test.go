@@ -155,7 +155,7 @@ func TestListRestart(t *testing.T) {
 			j.faults <- fault{kind: ErrUnavailable, cause: errors.New("broken by test"), restart: true}
 		}
 		for {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			e := []ListEntry{entry(i)}
 			err := l.Add(ctx, e)
 			cancel()

@@ -15,6 +15,9 @@ const (
 	ackTimeout = 20 * time.Second
 	// ackAlarm is when a missing answer makes the supervisor look at the server.
 	ackAlarm = time.Second
+	// maxStandstill is by how much records may be from the future, because the clock of the machine
+	// was set back.
+	maxStandstill = time.Minute
 )
 
 // writer is the one goroutine that makes records of the queue's blocks. It alone
@@ -121,9 +124,7 @@ func (w *writer) send() {
 }
 
 func (w *writer) sendBlock(b *block) *fault {
-	// Records are found by time, so the clock may stand still but not go back.
-	w.clock = max(w.clock, time.Now().UnixNano())
-	recorded := time.Unix(0, w.clock)
+	recorded := w.tick(time.Now())
 	f := flight{block: b, number: w.number + 1, seq: w.last + 1, ordinal: w.ordinal, sent: time.Now()}
 	plain := b.complete(f.ordinal, recorded)
 	record, ok := compress(w.packed[:0], plain)
@@ -141,6 +142,16 @@ func (w *writer) sendBlock(b *block) *fault {
 	w.number, w.last, w.ordinal = f.number, f.seq, f.ordinal+uint64(b.count)
 	w.flights = append(w.flights, f)
 	return nil
+}
+
+// tick returns the time of the next record. Records are found by time, so the clock stands still
+// rather than go back; but one that was far ahead, and has been set back, is not waited for: what
+// goes by the times of records would stand still, too.
+func (w *writer) tick(now time.Time) time.Time {
+	if at := now.UnixNano(); at > w.clock || w.clock-at > int64(maxStandstill) {
+		w.clock = at
+	}
+	return time.Unix(0, w.clock)
 }
 
 // acked answers the waiters of the oldest record.

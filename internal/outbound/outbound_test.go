@@ -268,7 +268,7 @@ func TestTransportErrors(t *testing.T) {
 			if result.Outcome != tt.outcome || !strings.Contains(result.Reason, tt.reason) || strings.Contains(result.Reason, "s3cret") || result.Status != 0 {
 				t.Errorf("%+v, want %v %q", result, tt.outcome, tt.reason)
 			}
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("took %v", took)
 			}
 		})
@@ -300,7 +300,7 @@ func TestAnswerThatStops(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	})
-	c := client(t, Options{Timeout: 20 * time.Second})
+	c := client(t, Options{Timeout: time.Minute})
 	for _, tt := range []struct {
 		url    *url.URL
 		status int
@@ -310,7 +310,7 @@ func TestAnswerThatStops(t *testing.T) {
 		if err != nil || answer.Status != tt.status || !answer.Cut {
 			t.Errorf("%+v, %v", answer, err)
 		}
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("the end of an answer was waited for: %v", took)
 		}
 	}

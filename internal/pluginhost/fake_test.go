@@ -383,7 +383,7 @@ func (b *bench) incidents() []string {
 // eventually waits for a condition.
 func (b *bench) eventually(what string, condition func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("not within 10 s: %s", what)
 		}

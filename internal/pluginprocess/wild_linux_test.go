@@ -30,6 +30,7 @@ func TestConstructors(t *testing.T) {
 		"pause()":                "plugin testbed: it was not ready within 2s",
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			o := hosted(library(t, "-DCONSTRUCTOR="+what))
 			o.StartTimeout = 30 * time.Second
 			if what == "pause()" {

@@ -248,7 +248,7 @@ func TestCloseOfFlood(t *testing.T) {
 			t.Fatalf("%d batches are there", len(s.filled))
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := stream.Close(ctx); err != nil {
 		t.Error(err)
@@ -330,7 +330,7 @@ func TestCloseUnread(t *testing.T) {
 	for len(s.(*Stream).free) > 0 { // until it is as far ahead as it goes
 		time.Sleep(time.Millisecond)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)

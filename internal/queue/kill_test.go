@@ -131,7 +131,11 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		life := time.Duration(rand.Int64N(int64(200 * time.Millisecond)))
-		killer := time.AfterFunc(life, func() { _ = child.Process.Kill() })
+		var killer *time.Timer
+		kill := func() { killer = time.AfterFunc(life, func() { _ = child.Process.Kill() }) }
+		if round%2 == 1 { // it may not have begun
+			kill()
+		}
 		for lines := bufio.NewReader(out); ; {
 			line, err := lines.ReadString('\n')
 			if err == io.EOF {
@@ -152,8 +156,13 @@ func TestKill(t *testing.T) {
 			} else {
 				t.Fatalf("the child said %q", line)
 			}
+			if killer == nil {
+				kill()
+			}
 		}
-		killer.Stop()
+		if killer != nil {
+			killer.Stop()
+		}
 		var exit *exec.ExitError
 		if err := child.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 			t.Fatalf("the child ended by itself: %v", err)

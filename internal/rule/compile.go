@@ -40,7 +40,7 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 		}
 		fields, known := c.fields[r.Source]
 		if !known { // only if plugins are not known yet
-			s.waiting = append(s.waiting, r)
+			s.wait(r)
 			continue
 		}
 		if builders[r.Source] == nil {
@@ -52,8 +52,8 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 		switch {
 		case err == nil:
 			compiled.source = s.sources[r.Source]
-		case o.Incomplete && isUnknownField(err):
-			s.waiting = append(s.waiting, r)
+		case c.mayCome(r.Source, err):
+			s.wait(r)
 		default:
 			refuse(report, r, err)
 		}
@@ -73,6 +73,22 @@ func Compile(files []load.File, o Options) (*Set, *load.Report) {
 	return s, report
 }
 
+// wait notes that a rule judges nothing yet. What its window and its throttle remember is kept.
+func (s *Set) wait(r *load.Rule) {
+	s.waiting = append(s.waiting, r)
+	if r.Window == nil && r.Throttle == nil {
+		return
+	}
+	c := &compiledRule{rule: r, window: len(s.specs)}
+	if r.Throttle != nil {
+		for _, name := range r.Throttle.By {
+			c.throttleBy = append(c.throttleBy, value{name: name})
+		}
+	}
+	s.specs = append(s.specs, window.Spec{Name: r.Name, Window: r.Window, Throttle: r.Throttle})
+	s.windowed = append(s.windowed, c)
+}
+
 // refuse puts an error into a report that load does not know of.
 func refuse(report *load.Report, r *load.Rule, err error) {
 	d := &load.Diagnostic{Code: load.ErrCompileCondition, Message: err.Error(), At: r.At, Item: fmt.Sprintf("rule %q", r.Name)}
@@ -83,6 +99,12 @@ func refuse(report *load.Report, r *load.Rule, err error) {
 		}
 	}
 	report.Files = append(report.Files, &load.FileReport{Name: r.At.File, SchemaValid: true, Errors: []*load.Diagnostic{d}})
+}
+
+// mayCome says whether an error may be none when other plugins are known. They add no fields to
+// the events of the hub itself.
+func (c *Compiler) mayCome(source string, err error) bool {
+	return c.incomplete && source != falcoevent.EventSource && isUnknownField(err)
 }
 
 // isUnknownField says whether an error is about a field that there is not.
@@ -273,7 +295,7 @@ func (c *Compiler) Condition(source string, e condition.Expr) ([]*condition.Erro
 		return nil, nil
 	}
 	_, warnings, err := b.AddCondition(e)
-	if err != nil && c.incomplete && isUnknownField(err) {
+	if err != nil && c.mayCome(source, err) {
 		err = nil
 	}
 	return warnings, err
@@ -287,7 +309,7 @@ func (c *Compiler) Output(source, text string) ([]string, error) {
 	}
 	t, err := output.Compile(requests, text)
 	if err != nil {
-		if c.incomplete && isUnknownField(err) {
+		if c.mayCome(source, err) {
 			err = nil
 		}
 		return nil, err

@@ -39,7 +39,8 @@ type Options struct {
 	// extract from, and about [falcoevent.EventSource].
 	Plugins []*sourceplugin.Description
 	// Incomplete says that there are plugins that are not known yet. Rules that ask for an event
-	// source or a field that there is not are no mistakes then, but wait: see [Set.Waiting].
+	// source or a field that there is not are no mistakes then, but wait: see [Set.Waiting]. The
+	// fields of [falcoevent.EventSource] are always known.
 	Incomplete bool
 	// Matching is how many rules raise an alert; default [First].
 	Matching Matching
@@ -64,6 +65,8 @@ type Alert struct {
 	Time time.Time
 	// Event is the one that raised the alert, the last of those that it is about; nil for a summary.
 	Event *event.Event
+	// Namespace is that of Event; of a summary, the innermost one that has all events it is about.
+	Namespace string
 	// EventIDs are those of the events that it is about, in order; of many only the first and the
 	// last ones.
 	EventIDs []string

@@ -190,12 +190,60 @@ func TestSnapshot(t *testing.T) {
 	judge(t, before, events...)
 	after := newRun(t, mustCompile(t, ruleText("another", `event.type = "app/fail"`, "")), RunOptions{})
 	lost, err := after.Restore(before.Snapshot())
-	if err != nil || fmt.Sprint(lost) != "[many]" {
+	if err != nil || fmt.Sprint(lost) != "[{many 2}]" {
 		t.Fatal(lost, err)
 	}
 	var told []*Alert
-	if err := before.Abandon(lost, func(a *Alert) error { told = append(told, a); return nil }); err != nil || outputs(told) != "2 more alerts of the rule many were held back" {
+	if err := before.Abandon([]string{lost[0].Name}, func(a *Alert) error { told = append(told, a); return nil }); err != nil || outputs(told) != "2 more alerts of the rule many were held back" {
 		t.Errorf("got %s, %v", outputs(told), err)
+	}
+}
+
+// Requests that have begun are known to the rules that come after, and events are counted on.
+func TestFollow(t *testing.T) {
+	text := ruleText("fifth", "evt.num = 4", "") + ruleText("slow", `audit.duration.ms >= 2000`, "")
+	before := newRun(t, mustCompile(t, text), RunOptions{})
+	judge(t, before, appEvent(1, "audit/request", "request_id", "a"), appEvent(2, "audit/request", "request_id", "b"), appEvent(2, "app/a"))
+	after := newRun(t, mustCompile(t, ruleText("other", "evt.num = 1", "")+text), RunOptions{})
+	after.Follow(before)
+	got := judge(t, after, appEvent(3, "audit/response", "request_id", "b"), appEvent(3, "audit/response", "request_id", "a"))
+	var names []string
+	for _, a := range got {
+		names = append(names, a.Rule.Name)
+	}
+	if fmt.Sprint(names) != "[fifth slow]" {
+		t.Errorf("got %v", names)
+	}
+}
+
+// A summary is in the innermost namespace that has all that it is about: whoever may see only one
+// of them must not learn of the others.
+func TestNamespaceOfSummaries(t *testing.T) {
+	for want, namespaces := range map[string][]string{
+		"a/b/": {"a/b/", "a/b/", "a/b/"},
+		"a/":   {"a/b/", "a/b/", "a/bc/"},
+		"":     {"a/", "a/", "b/"},
+		"b/":   {"a/", "b/", "b/c/"}, // the first is not held back
+	} {
+		text := ruleText("held", `event.type = "app/a"`, "throttle: {every: 1h}")
+		run := newRun(t, mustCompile(t, text), RunOptions{})
+		var events []*event.Event
+		for i, n := range namespaces {
+			e := appEvent(i, "app/a")
+			e.Namespace = n
+			events = append(events, e)
+		}
+		if alerts := judge(t, run, events...); len(alerts) != 1 || alerts[0].Namespace != namespaces[0] {
+			t.Fatalf("got %s", outputs(alerts))
+		}
+		again := newRun(t, mustCompile(t, text), RunOptions{})
+		if lost, err := again.Restore(run.Snapshot()); err != nil || len(lost) > 0 {
+			t.Fatal(lost, err)
+		}
+		last := appEvent(5*3600, "app/b")
+		if alerts := judge(t, again, last); len(alerts) != 1 || !alerts[0].Summary || alerts[0].Namespace != want {
+			t.Errorf("%q: got %+v", namespaces, alerts)
+		}
 	}
 }
 
@@ -249,11 +297,12 @@ func TestPlugins(t *testing.T) {
 	}
 }
 
-// Rules that ask for what a plugin may have that is not known yet wait for it.
+// Rules that ask for what a plugin may have that is not known yet wait for it. The fields of our own
+// events are known.
 func TestWaiting(t *testing.T) {
-	text := fakeRule("number", "fake.number > 5", "%fake.text") + ruleText("own", "event.type startswith app", "") + ruleText("typo", "event.typ = x", "")
-	files := []load.File{{Name: "rules.yaml", Content: []byte(text)}}
-	if s, report := Compile(files, Options{}); s != nil || report.OK() {
+	text := fakeRule("number", "fake.number > 5", "%fake.text") + ruleText("own", "event.type startswith app", "")
+	files := []load.File{{Name: "rules.yaml", Content: []byte(text + fakeRule("typo", "fake.typo = x", "x"))}}
+	if s, report := Compile([]load.File{{Name: "rules.yaml", Content: []byte(text + ruleText("typo", "event.typ = x", ""))}}, Options{Incomplete: true}); s != nil || report.OK() {
 		t.Error("an unknown field is no mistake")
 	}
 	s, report := Compile(files, Options{Incomplete: true})

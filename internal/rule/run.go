@@ -181,11 +181,21 @@ func (r *Run) Fetched() bool {
 func (r *Run) Snapshot() []byte { return r.windows.Snapshot() }
 
 // Restore replaces what they remember by a Snapshot, which may be one of other rules: those that
-// have the same name, window and throttle go on with it. lost are the names of the others.
-func (r *Run) Restore(snapshot []byte) (lost []string, err error) {
+// have the same name, window and throttle go on with it. Rules that wait keep it for when they judge.
+func (r *Run) Restore(snapshot []byte) (lost []window.Lost, err error) {
 	lost, err = r.windows.Restore(snapshot)
 	r.noteDue()
 	return lost, err
+}
+
+// Follow has the run go on where another one ends, which must not be used any more: it knows the
+// requests whose response is still to come, and goes on counting events.
+func (r *Run) Follow(before *Run) {
+	for name, s := range r.sources {
+		if old := before.sources[name]; old != nil {
+			s.reader.Follow(old.reader)
+		}
+	}
 }
 
 // Due returns when [Run.Advance] has something to tell; ok is false if there is nothing.
@@ -295,8 +305,12 @@ func (r *Run) judge(s *sourceRun, e *event.Event, emit func(*Alert) error) error
 	}
 	r.stats.Events++
 	s.events++
+	at := stored(e)
+	if !e.Recorded.IsZero() && r.windows.Stored(at) {
+		r.noteDue()
+	}
 	if !r.due.IsZero() {
-		if at := stored(e); !at.Before(r.due) {
+		if !at.Before(r.due) {
 			if err := r.Advance(at, emit); err != nil {
 				return err
 			}
@@ -384,8 +398,8 @@ func (r *Run) raise(s *sourceRun, e *event.Event, emit func(*Alert) error) error
 
 // rule raises the alert of a rule that an event fits, if its window and its throttle want that.
 func (r *Run) rule(s *sourceRun, c *compiledRule, steps uint32, e *event.Event, emit func(*Alert) error) error {
-	a := Alert{Rule: c.rule, Time: e.Time, Event: e, Count: 1, First: e.Time}
-	at := window.Event{ID: e.ID, Time: e.Time, Recorded: e.Recorded}
+	a := Alert{Rule: c.rule, Time: e.Time, Event: e, Namespace: e.Namespace, Count: 1, First: e.Time}
+	at := window.Event{ID: e.ID, Time: e.Time, Recorded: e.Recorded, Namespace: e.Namespace}
 	if c.rule.Window != nil {
 		by, ok := r.valuesOf(0, c.by, s.reader, true)
 		if !ok {
@@ -457,7 +471,7 @@ func (r *Run) summary(s window.Summary) *Alert {
 	c := r.set.windowed[s.Rule]
 	a := &Alert{
 		ID:   event.DeriveID("alert summary", c.rule.Name, s.After, strconv.Itoa(s.Count), s.Last.Format(time.RFC3339Nano)),
-		Rule: c.rule, Time: s.Last, First: s.First, EventIDs: s.IDs, Count: s.Count, Suppressed: s.Count, Summary: true,
+		Rule: c.rule, Time: s.Last, Namespace: s.Namespace, First: s.First, EventIDs: s.IDs, Count: s.Count, Suppressed: s.Count, Summary: true,
 	}
 	for i, v := range s.By {
 		if i < len(c.throttleBy) {

@@ -270,7 +270,7 @@ func (l *changeLog) take() []Change {
 func (l *changeLog) ends(t testing.TB, ids ...ID) map[ID]Change {
 	t.Helper()
 	found := make(map[ID]Change)
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		l.mu.Lock()
 		for _, c := range l.all {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 )
 
@@ -25,7 +25,7 @@ func spanOfLine(t testing.TB, o Options, line string) *Span {
 	t.Helper()
 	tr := newTracer(t, o)
 	events := vaultaudit.NewTranslator(vaultaudit.TranslatorConfig{Name: "v", KeepRaw: true}).Translate(nil, []byte(line))
-	spans := tr.Close(tr.Add(nil, events[0], journal.Position{}))
+	spans := tr.Close(tr.Add(nil, events[0], position.Position{}))
 	if len(spans) != 1 {
 		t.Fatalf("%d spans of %s", len(spans), line)
 	}
@@ -105,7 +105,7 @@ func TestAttributesAreBounded(t *testing.T) {
 	tr := newTracer(t, Options{})
 	for range 2 {
 		events := vaultaudit.NewTranslator(vaultaudit.TranslatorConfig{Name: "v"}).Translate(nil, []byte(line))
-		spans := tr.Close(tr.Add(nil, events[0], journal.Position{}))
+		spans := tr.Close(tr.Add(nil, events[0], position.Position{}))
 		if s := spans[0]; len(s.Attributes) != DefaultMaxAttributes || s.Dropped < 19_000 {
 			t.Fatalf("%d attributes, %d dropped", len(s.Attributes), s.Dropped)
 		}
@@ -229,7 +229,7 @@ func FuzzSpan(f *testing.F) {
 			return
 		}
 		e := &event.Event{ID: "x", Type: typeResponse, Source: "vault://f", Time: entry.Time, Data: []byte(line)}
-		spans := tr.Close(tr.Add(nil, e, journal.Position{}))
+		spans := tr.Close(tr.Add(nil, e, position.Position{}))
 		for _, s := range spans {
 			seen := map[string]bool{}
 			for _, a := range s.Attributes {

@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tocsin-events/tocsin/event"
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 )
 
 // BenchmarkTracer makes spans of a recording again and again, each time from another
@@ -82,7 +82,7 @@ func TestMemoryOpenRequests(t *testing.T) {
 		data := append([]byte(nil), e.Data...)
 		copy(data[indexOf(data, old):], id)
 		e.Data, e.Recorded = data, now
-		tr.Add(nil, &e, journal.Position{Seq: uint64(i + 1), Ordinal: uint64(i)})
+		tr.Add(nil, &e, position.Position{Seq: uint64(i + 1), Ordinal: uint64(i)})
 		if i%100 == 99 {
 			tr.Flush(nil)
 		}

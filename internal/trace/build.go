@@ -9,14 +9,14 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
 // This file makes the spans of requests that are closed.
 
 // pair closes a request with its second entry.
-func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, at journal.Position) []*Span {
+func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, at position.Position) []*Span {
 	t.drop(o)
 	if o.unique {
 		t.recent.add(o.key, sawRequest|sawResponse, t.clock, t.o.Window)
@@ -61,7 +61,7 @@ func (t *Tracer) pair(dst []*Span, o *openRequest, e *event.Event, data []byte, 
 }
 
 // lone closes a request that has one entry only, or none that could be found.
-func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Position, key requestKey) []*Span {
+func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at position.Position, key requestKey) []*Span {
 	saw := uint8(sawRequest)
 	s := Span{Kind: RequestOnly, Expected: true, Source: t.intern(e.Source), Start: e.Time, End: e.Time, Opened: at, Closed: at, Imported: isImported(e)}
 	if e.Type == typeResponse {
@@ -85,7 +85,7 @@ func (t *Tracer) lone(dst []*Span, e *event.Event, data []byte, at journal.Posit
 }
 
 // giveUp closes a request whose second entry did not come.
-func (t *Tracer) giveUp(dst []*Span, o *openRequest, at journal.Position) []*Span {
+func (t *Tracer) giveUp(dst []*Span, o *openRequest, at position.Position) []*Span {
 	t.drop(o)
 	s := Span{Kind: RequestOnly, Source: o.source, Start: o.at, End: o.at, Opened: o.opened, Closed: at, Imported: o.imported}
 	saw := uint8(sawRequest)

@@ -4,8 +4,8 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
-	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/list"
+	"github.com/tocsin-events/tocsin/internal/position"
 )
 
 // requestKey tells requests apart: the source, as a hash whose seed nobody knows, and the
@@ -20,7 +20,7 @@ type openRequest struct {
 	key      requestKey
 	unique   bool                    // no other request has the key
 	place    list.Links[openRequest] // in the order of opened
-	opened   journal.Position
+	opened   position.Position
 	clock    time.Duration // of the tracer, when it was opened
 	at       time.Time     // of the entry
 	source   string

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 )
 
 // Progress is how far a [Tracer] has come, which is all that another Tracer needs to go on
@@ -13,15 +13,15 @@ import (
 // beginning of the journal.
 type Progress struct {
 	// Read is the position behind which a restart begins to read: that of Open or of Back.
-	Read journal.Position
+	Read position.Position
 	// Back is a window, at least, before the oldest request that is open. From there on
 	// everything is seen again as it was seen before.
-	Back journal.Position
+	Back position.Position
 	// Open is before the oldest request that is open: all that began at or before it have
 	// their span.
-	Open journal.Position
+	Open position.Position
 	// Closed is the last event: all spans that ended at or before it were given out.
-	Closed journal.Position
+	Closed position.Position
 	// Waiting is true when reading from Open on would not do, because responses without
 	// request are open, or were joined with a request behind them.
 	Waiting bool
@@ -30,13 +30,13 @@ type Progress struct {
 // Has reports whether a span was given out before the Tracer had this progress.
 func (p Progress) Has(s *Span) bool { return p.has(s.Opened, s.Closed) }
 
-func (p Progress) has(opened, closed journal.Position) bool {
+func (p Progress) has(opened, closed position.Position) bool {
 	if p.Closed.IsZero() {
 		return false
 	}
 	// A span that time has closed may have been closed after the Progress was taken,
 	// although no event came in between; then it is open in it.
-	return opened.Compare(p.Open) <= 0 || closed.Index != journal.BetweenRecords && closed.Compare(p.Closed) <= 0
+	return opened.Compare(p.Open) <= 0 || closed.Index != position.BetweenRecords && closed.Compare(p.Closed) <= 0
 }
 
 // MarshalText returns a text for UnmarshalText, also of later versions of the program.
@@ -55,9 +55,9 @@ func (p *Progress) UnmarshalText(text []byte) error {
 		return fmt.Errorf("parse progress of the tracer: %d bytes of unknown layout", len(text))
 	}
 	var q Progress
-	for i, to := range []*journal.Position{&q.Back, &q.Open, &q.Closed} {
+	for i, to := range []*position.Position{&q.Back, &q.Open, &q.Closed} {
 		var err error
-		if *to, err = journal.ParsePosition(parts[i+1]); err != nil {
+		if *to, err = position.Parse(parts[i+1]); err != nil {
 			return fmt.Errorf("parse progress of the tracer: %w", err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
@@ -46,7 +46,7 @@ func entryOf(source, id string, response bool, at time.Time) *event.Event {
 type outcome struct {
 	source, id     string
 	kind           Completeness
-	opened, closed journal.Position
+	opened, closed position.Position
 	start, end     time.Time
 	derived        string
 }
@@ -120,7 +120,7 @@ func stream(r *rand.Rand, window time.Duration) []placed {
 	}
 	slices.SortStableFunc(entries, func(a, b due) int { return cmp.Compare(a.after, b.after) })
 	var out []placed
-	at := journal.Position{Seq: 1}
+	at := position.Position{Seq: 1}
 	left := 1 + r.IntN(8)
 	recorded := time.Duration(0)
 	for _, d := range entries {
@@ -182,7 +182,7 @@ func obvious(events []placed, window time.Duration) (out []outcome, repeated map
 		}
 		return strings.Join(ids, " ")
 	}
-	alone := func(i int, closed journal.Position) {
+	alone := func(i int, closed position.Position) {
 		e := events[i]
 		kind := RequestOnly
 		if e.Type == typeResponse {
@@ -224,7 +224,7 @@ func obvious(events []placed, window time.Duration) (out []outcome, repeated map
 		}
 		for _, i := range entries {
 			last := events[len(events)-1].at
-			closed := journal.Position{Seq: last.Seq, Index: journal.BetweenRecords, Ordinal: last.Ordinal}
+			closed := position.Position{Seq: last.Seq, Index: position.BetweenRecords, Ordinal: last.Ordinal}
 			for _, e := range events {
 				if e.Recorded.Sub(events[i].Recorded) >= window {
 					closed = e.at

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/tocsin-events/tocsin/event"
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 )
 
@@ -33,7 +33,7 @@ func recorded(t testing.TB, name string) [][]byte {
 // placed is an event and where it stands.
 type placed struct {
 	*event.Event
-	at journal.Position
+	at position.Position
 }
 
 // translated returns the events of lines as they stand in a journal: the units of n lines
@@ -42,7 +42,7 @@ func translated(lines [][]byte, n int) []placed {
 	tr := vaultaudit.NewTranslator(vaultaudit.TranslatorConfig{Name: "vault"})
 	var out []placed
 	start := time.Date(2026, 11, 21, 2, 0, 0, 0, time.UTC)
-	at := journal.Position{Seq: 1}
+	at := position.Position{Seq: 1}
 	for i, line := range lines {
 		if i > 0 && i%n == 0 {
 			at.Seq++

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
@@ -55,12 +55,12 @@ type Span struct {
 	// Dropped is how many attributes there would be beyond the limit.
 	Dropped int
 	// Opened is the position of the first entry of the request.
-	Opened journal.Position
+	Opened position.Position
 	// Closed is the position of the event that ended the span: its last entry, or, of a
 	// span for which was waited in vain, the event up to which it was. A span that was
-	// closed without an event, because time passed, has journal.BetweenRecords as the
+	// closed without an event, because time passed, has position.BetweenRecords as the
 	// index. Both are zero for spans that do not come from a journal.
-	Closed journal.Position
+	Closed position.Position
 
 	large bool // it was made of a large entry
 	valid bool // all texts are UTF-8

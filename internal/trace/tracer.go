@@ -12,8 +12,8 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
-	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/list"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
 
@@ -60,10 +60,10 @@ type Tracer struct {
 	alone     int                    // responses in live
 	recent    recent
 	fresh     []*openRequest // opened since the last Flush
-	last      journal.Position
+	last      position.Position
 	recorded  time.Time     // of the last event
 	clock     time.Duration // time of the stream, which never goes back
-	mixed     journal.Position
+	mixed     position.Position
 	marks     []mark
 	spans     []Span // slab
 	slabs     int    // how many batches the slabs have seen
@@ -76,7 +76,7 @@ type Tracer struct {
 // mark is a place in the journal, and the time of the stream there.
 type mark struct {
 	clock time.Duration
-	at    journal.Position
+	at    position.Position
 }
 
 // current is the request of the last audit entry, which the derived events that follow
@@ -152,7 +152,7 @@ func NewTracer(o Options) (*Tracer, error) {
 // Add takes the next event of the journal and appends the spans that are complete to dst.
 // Events that are no audit entries are asked only whether they were derived from the
 // request before them. A position of zero is for events that do not come from a journal.
-func (t *Tracer) Add(dst []*Span, e *event.Event, at journal.Position) []*Span {
+func (t *Tracer) Add(dst []*Span, e *event.Event, at position.Position) []*Span {
 	t.tick(e)
 	t.last = at
 	if !IsEntry(e) {
@@ -185,7 +185,7 @@ func (t *Tracer) AddEntry(dst []*Span, source string, e *auditlog.Entry) []*Span
 		}
 	}
 	t.event.Metadata = t.fields
-	dst = t.Add(dst, &t.event, journal.Position{})
+	dst = t.Add(dst, &t.event, position.Position{})
 	t.given = nil
 	return dst
 }
@@ -255,11 +255,11 @@ func (t *Tracer) Close(dst []*Span) []*Span {
 }
 
 // behind is a position behind the last event and before the next.
-func (t *Tracer) behind() journal.Position {
+func (t *Tracer) behind() position.Position {
 	if t.last.IsZero() {
 		return t.last
 	}
-	return journal.Position{Seq: t.last.Seq, Index: journal.BetweenRecords, Ordinal: t.last.Ordinal}
+	return position.Position{Seq: t.last.Seq, Index: position.BetweenRecords, Ordinal: t.last.Ordinal}
 }
 
 // Progress returns how far the Tracer has come. It may be called between batches, and behind
@@ -284,14 +284,14 @@ func (t *Tracer) Progress() Progress {
 }
 
 // before is the position directly in front of an event.
-func before(p journal.Position) journal.Position {
+func before(p position.Position) position.Position {
 	switch {
 	case p.Ordinal == 0:
-		return journal.Position{}
+		return position.Position{}
 	case p.Index == 0:
-		return journal.Position{Seq: p.Seq - 1, Index: journal.BetweenRecords, Ordinal: p.Ordinal - 1}
+		return position.Position{Seq: p.Seq - 1, Index: position.BetweenRecords, Ordinal: p.Ordinal - 1}
 	}
-	return journal.Position{Seq: p.Seq, Index: p.Index - 1, Ordinal: p.Ordinal - 1}
+	return position.Position{Seq: p.Seq, Index: p.Index - 1, Ordinal: p.Ordinal - 1}
 }
 
 // Stats returns the counters.
@@ -318,7 +318,7 @@ func (t *Tracer) tick(e *event.Event) {
 }
 
 // entry takes an audit entry.
-func (t *Tracer) entry(dst []*Span, e *event.Event, at journal.Position) []*Span {
+func (t *Tracer) entry(dst []*Span, e *event.Event, at position.Position) []*Span {
 	response := e.Type == typeResponse
 	id, hasID := e.Metadata.Text(metadataRequestID)
 	data := t.data(e)
@@ -366,7 +366,7 @@ func (t *Tracer) entry(dst []*Span, e *event.Event, at journal.Position) []*Span
 }
 
 // duplicate passes over an entry that was there before.
-func (t *Tracer) duplicate(at journal.Position) {
+func (t *Tracer) duplicate(at position.Position) {
 	t.stats.Duplicates++
 	t.mixed = at
 	t.current = current{ids: t.current.ids[:0]}
@@ -449,7 +449,7 @@ func (t *Tracer) isSingle(e *event.Event, data []byte) bool {
 }
 
 // wait opens a request.
-func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, id string, at journal.Position) {
+func (t *Tracer) wait(key requestKey, unique bool, e *event.Event, data []byte, id string, at position.Position) {
 	o := &openRequest{
 		key: key, unique: unique, opened: at, clock: t.clock, at: e.Time, source: t.intern(e.Source), auditID: strings.Clone(e.ID),
 		response: e.Type == typeResponse, imported: isImported(e), listed: true, raw: data,
@@ -559,7 +559,7 @@ func (t *Tracer) overdue() bool {
 }
 
 // expire closes the requests that were opened a window before now, or earlier.
-func (t *Tracer) expire(dst []*Span, now time.Duration, at journal.Position) []*Span {
+func (t *Tracer) expire(dst []*Span, now time.Duration, at position.Position) []*Span {
 	for _, l := range [...]*list.List[openRequest]{&t.repeated, &t.live} {
 		for o := l.First(); o != nil && now-o.clock >= t.o.Window; o = l.First() {
 			dst = t.giveUp(dst, o, at)
@@ -569,7 +569,7 @@ func (t *Tracer) expire(dst []*Span, now time.Duration, at journal.Position) []*
 }
 
 // evict closes requests, the oldest first, until there is enough memory.
-func (t *Tracer) evict(dst []*Span, at journal.Position) []*Span {
+func (t *Tracer) evict(dst []*Span, at position.Position) []*Span {
 	for t.stats.OpenBytes > t.o.MaxBytes {
 		o := t.repeated.First()
 		if o == nil {

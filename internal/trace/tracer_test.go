@@ -12,7 +12,7 @@ import (
 
 	"github.com/tocsin-events/tocsin/event"
 	"github.com/tocsin-events/tocsin/internal/auditlog"
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/source/vaultaudit"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
@@ -24,7 +24,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 type feed struct {
 	t   *testing.T
 	tr  *Tracer
-	at  journal.Position
+	at  position.Position
 	now time.Time
 }
 
@@ -34,7 +34,7 @@ func newFeed(t *testing.T, o Options) *feed {
 
 func (f *feed) add(events ...*event.Event) []*Span {
 	var spans []*Span
-	f.at = journal.Position{Seq: f.at.Seq + 1, Ordinal: f.at.Ordinal}
+	f.at = position.Position{Seq: f.at.Seq + 1, Ordinal: f.at.Ordinal}
 	f.now = f.now.Add(time.Millisecond)
 	for _, e := range events {
 		c := *e
@@ -126,7 +126,7 @@ func TestExpireWhenIdle(t *testing.T) {
 	} {
 		g := newFeed(t, Options{Resume: c.p})
 		for i, id := range []string{"a", "b"} {
-			if at := (journal.Position{Seq: uint64(i + 1), Ordinal: uint64(i)}); at.Compare(c.p.Read) > 0 {
+			if at := (position.Position{Seq: uint64(i + 1), Ordinal: uint64(i)}); at.Compare(c.p.Read) > 0 {
 				e := entryOf("s", id, false, noon)
 				e.Recorded = noon.Add(time.Duration(i) * time.Minute)
 				g.want(g.tr.Flush(g.tr.Add(nil, e, at)))
@@ -448,7 +448,7 @@ func FuzzPack(f *testing.F) {
 }
 
 func TestProgressText(t *testing.T) {
-	p := Progress{Read: journal.Position{Seq: 3, Ordinal: 8}, Back: journal.Position{Seq: 3, Ordinal: 8}, Open: journal.Position{Seq: 5, Index: 2, Ordinal: 20}, Closed: journal.Position{Seq: 9, Ordinal: 90}, Waiting: true}
+	p := Progress{Read: position.Position{Seq: 3, Ordinal: 8}, Back: position.Position{Seq: 3, Ordinal: 8}, Open: position.Position{Seq: 5, Index: 2, Ordinal: 20}, Closed: position.Position{Seq: 9, Ordinal: 90}, Waiting: true}
 	for _, p := range []Progress{{}, p} {
 		text, err := p.MarshalText()
 		if err != nil {

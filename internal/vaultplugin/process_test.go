@@ -133,7 +133,7 @@ func TestLaunchIsCancelled(t *testing.T) {
 	if _, err := Launch(ctx, Options{Command: os.Args[0], Env: []string{roleVariable + "=silent"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("a launch that was cancelled before took %v", took)
 	}
 }
@@ -340,7 +340,7 @@ func TestStopOfAPluginThatClings(t *testing.T) {
 	mount(t, p, Setup{})
 	began := time.Now()
 	p.Kill()
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if !gone(p.PID()) {
@@ -373,7 +373,7 @@ func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) 
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(what)
 		}

@@ -167,6 +167,96 @@ func TestKillDuringAlerts(t *testing.T) {
 	}
 }
 
+// TestKillWithBrokenRules starts the hub with a mistake in its rules, and kills it. The rules from
+// before judge each time, with what they remember, until the file is mended.
+func TestKillWithBrokenRules(t *testing.T) {
+	t.Parallel()
+	k := newKilled(t)
+	rules := filepath.Join(k.dir, "rules.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(killedRules)
+	f, err := os.OpenFile(filepath.Join(k.dir, "tocsin.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, "rules: {files: [%s], reload: 500ms}\n", rules)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	published := 0
+	publish := func() {
+		t.Helper()
+		published++
+		body := fmt.Sprintf(`{"specversion":"1.0","id":"%d","source":"/p","type":"app/counted"}`, published)
+		r, err := http.NewRequest("POST", k.url+"/api/v1/events", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Vault-Token", root)
+		r.Header.Set("Content-Type", "application/cloudevents+json")
+		response, err := k.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode/100 != 2 {
+			t.Fatal(response.Status)
+		}
+	}
+	alerts := func(types string, n int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+		defer cancel()
+		s, err := client.Subscribe(ctx, types, client.Options{Address: k.url, Token: root, Since: "oldest"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for i := range n {
+			if _, err := s.Next(ctx); err != nil {
+				t.Fatalf("%d alerts of %d: %v\n%s", i, n, err, k.page("/api/v1/rules"))
+			}
+		}
+	}
+	k.start()
+	publish()
+	alerts("alert/each", published)
+	// Files are kept when the progress is stored, at the latest when the hub is stopped.
+	if err := k.process.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.process.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, k.said)
+	}
+	write(strings.Replace(killedRules, "event.type", "event.typ", 1))
+	for range 3 {
+		k.start()
+		publish()
+		publish()
+		publish()
+		alerts("alert/each", published)
+		var list struct {
+			Problem string
+			Earlier time.Time
+			Refused []string
+		}
+		if page := k.page("/api/v1/rules"); json.Unmarshal([]byte(page), &list) != nil || list.Earlier.IsZero() || len(list.Refused) == 0 || !strings.Contains(list.Problem, "before the start, judge since") {
+			t.Errorf("got %s", page)
+		}
+		k.kill()
+	}
+	k.start()
+	alerts("tocsin/rules-earlier", 4)
+	write(killedRules)
+	k.until("the file is loaded", func() bool { return !strings.Contains(k.page("/api/v1/rules"), `"problem"`) })
+	alerts("alert/ten", 1) // about the first ten, over four starts
+}
+
 // get returns the body of an answer.
 func (k *killed) get(path string) ([]byte, error) {
 	r, err := http.NewRequest("GET", k.url+path, nil)

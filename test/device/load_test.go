@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,8 @@ type loaded struct {
 	first    uint64
 	write    func([]byte) error
 	close    func()
-	accepted []bool // by number from first on
+	count    atomic.Int64 // of writes
+	accepted []bool       // by number from first on
 	writes   []write
 	failures map[string]int
 }
@@ -110,6 +112,7 @@ func (d *loaded) run(stopping <-chan struct{}, rate int) {
 		err := d.write(line)
 		d.writes = append(d.writes, write{at, time.Since(at)})
 		d.accepted = append(d.accepted, err == nil)
+		d.count.Add(1)
 		if err != nil {
 			d.failures[fmt.Sprintf("%.60v", err)]++
 		}
@@ -125,8 +128,15 @@ func (l *load) gone(do func()) {
 	l.windows = append(l.windows, window{from, time.Now()})
 }
 
-// stop ends the load.
-func (l *load) stop() {
+// enough is how many writes of a device say something.
+const enough = 100
+
+// stop ends the load, once there is enough of it: a busy machine may have sent little.
+func (l *load) stop(h *hub) {
+	h.Helper()
+	for _, d := range l.devices {
+		h.await("enough writes of "+d.name, func() bool { return d.count.Load() >= enough })
+	}
 	close(l.stopping)
 	l.running.Wait()
 }
@@ -188,16 +198,19 @@ func (l *load) check(t *testing.T, seen map[uint64]int, want map[string]expectat
 		}
 		// When the machine itself holds up writers, whose entries nobody but a process that
 		// only reads takes, a bound for the slowest one says nothing about the hub.
-		allowed := e.slowest
+		allowed, often := e.slowest, e.slowest
 		if control[len(control)-1] > quietMachine {
 			allowed = device.DefaultTimeout / 2
+		}
+		if control[len(control)*99/100] > quietMachine {
+			often = allowed
 		}
 		if len(outside) > 0 {
 			if slowest := outside[len(outside)-1]; slowest > allowed {
 				t.Errorf("%s: a write took %v, at most %v is allowed%s", d.name, slowest, allowed, l.when(d, slowest))
 			}
-			if p99 := outside[len(outside)*99/100]; p99 > e.slowest {
-				t.Errorf("%s: of 100 writes one took %v, at most %v is allowed", d.name, p99, e.slowest)
+			if p99 := outside[len(outside)*99/100]; p99 > often {
+				t.Errorf("%s: of 100 writes one took %v, at most %v is allowed", d.name, p99, often)
 			}
 		}
 		for _, w := range append(inside, outside...) {
@@ -205,9 +218,6 @@ func (l *load) check(t *testing.T, seen map[uint64]int, want map[string]expectat
 				t.Errorf("%s: a write took %v, which is over its deadline", d.name, w)
 				break
 			}
-		}
-		if len(d.writes) < 100 {
-			t.Errorf("%s: %d writes prove nothing", d.name, len(d.writes))
 		}
 	}
 }

@@ -211,7 +211,7 @@ plugins:
 			}
 			select {
 			case <-s.ended:
-			case <-time.After(30 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatalf("the hub does not end\n%s", s.log)
 			}
 			if len(pids(plugin)) > 0 {

@@ -178,7 +178,7 @@ func TestDurable(t *testing.T) {
 		}
 		expected = append(expected, line)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		letters, err := logger.DeadLetters(t.Context(), "webhook", 0, 100)
 		if err != nil {
 			t.Fatal(err)

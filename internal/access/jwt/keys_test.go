@@ -243,13 +243,13 @@ func TestSlowIssuer(t *testing.T) {
 	p, l := provider(t, c)
 	token := sign("EdDSA", edKey(), head("EdDSA", "1"), claims(i.URL))
 	start := time.Now()
-	for range 50 {
+	for range 300 {
 		if got := verdict(t, p, token); got != "unavailable" {
 			t.Fatal(got)
 		}
 	}
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("50 tokens took %s", took)
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("300 tokens took %s", took)
 	}
 	if !strings.Contains(l.String(), "no answer within 100ms") {
 		t.Errorf("log %q", l)

@@ -125,17 +125,19 @@ type Harness struct {
 	// whole process; say why beside each.
 	Leaks []goleak.Option
 
-	// soon is in which a sink must have returned when its context has ended, patient how long
-	// something that works may take.
-	soon, patient time.Duration
+	// attempt is how long a sink may try to reach a receiver that does not work. soon is in
+	// which it must have returned when its context has ended, patient how long something that
+	// works may take: both are long, because a machine that does much else is slow.
+	attempt, soon, patient time.Duration
 }
 
 // defaults of a [Harness].
 const (
 	defaultParallel    = 8
 	defaultLargestData = 8 << 20
-	defaultSoon        = 3 * time.Second
-	defaultPatient     = 20 * time.Second
+	defaultAttempt     = 3 * time.Second
+	defaultSoon        = 20 * time.Second
+	defaultPatient     = time.Minute
 )
 
 // check is one part of the suite.
@@ -252,6 +254,6 @@ func (c check) try(t testing.TB, h Harness) {
 	}
 	h.Parallel = cmp.Or(h.Parallel, defaultParallel)
 	h.LargestData = cmp.Or(h.LargestData, defaultLargestData)
-	h.soon, h.patient = cmp.Or(h.soon, defaultSoon), cmp.Or(h.patient, defaultPatient)
+	h.attempt, h.soon, h.patient = cmp.Or(h.attempt, defaultAttempt), cmp.Or(h.soon, defaultSoon), cmp.Or(h.patient, defaultPatient)
 	c.run(newTrial(t, h))
 }

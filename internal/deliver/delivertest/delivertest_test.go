@@ -26,7 +26,7 @@ func TestBadSinks(t *testing.T) {
 	}
 	hurried := func(f flaws) Harness {
 		h := f.harness()
-		h.soon, h.patient = 250*time.Millisecond, time.Second
+		h.attempt, h.soon, h.patient = 250*time.Millisecond, 250*time.Millisecond, time.Second
 		return h
 	}
 	for name, want := range map[string]string{"in order": "goroutines are left behind", "outages leave nothing behind": "goroutines after"} {

@@ -29,7 +29,7 @@ func (d *delivery) start(sink deliver.Sink) {
 	d.running = deliver.New(deliver.Options{
 		Name: "conformance", Sink: sink, From: deliver.FromStart, Journal: &d.journal, Store: &d.store,
 		Policy: deliver.Policy{
-			Order: deliver.All, MaxEvents: batch, Timeout: d.h.soon, StopTimeout: 300 * time.Millisecond,
+			Order: deliver.All, MaxEvents: batch, Timeout: d.h.attempt, StopTimeout: 300 * time.Millisecond,
 			Backoff: deliver.Backoff{First: pause / 2, Most: 2 * pause},
 		},
 	})

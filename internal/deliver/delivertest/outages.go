@@ -23,7 +23,7 @@ func failing(mode Mode) func(x *trial) {
 		events := Events(100, 4)
 		for range 3 {
 			for _, part := range x.parts(events) {
-				x.wantLater(x.send(sink, x.h.soon, part...), part, deliver.Doubtful)
+				x.wantLater(x.send(sink, x.h.attempt, part...), part, deliver.Doubtful)
 			}
 		}
 		x.receiver.Set(Works)
@@ -36,7 +36,7 @@ func failing(mode Mode) func(x *trial) {
 		x.receiver.Set(mode)
 		other, later := x.open(), Events(200, 2)
 		for _, part := range x.parts(later) {
-			x.wantLater(x.send(other, x.h.soon, part...), part, deliver.Doubtful)
+			x.wantLater(x.send(other, x.h.attempt, part...), part, deliver.Doubtful)
 		}
 		x.receiver.Set(Works)
 		x.sendUntil(other, later)
@@ -106,11 +106,8 @@ func cancel(x *trial) {
 		sending.Go(func() { x.wantLater(x.sendIn(ctx, 2*x.h.soon, sink, part...), part, deliver.Retry) })
 	}
 	time.Sleep(10 * pause) // it waits for something that does not happen
-	begun := time.Now()
 	cancel()
-	if x.within(x.h.soon, "Send, whose context has ended,", sending.Wait) && time.Since(begun) > x.h.soon {
-		x.Errorf("Send returned %s after its context had ended", time.Since(begun))
-	}
+	x.within(x.h.soon, "Send, whose context has ended,", sending.Wait)
 	x.receiver.Set(Works)
 	x.sendUntil(sink, Events(1000, 2))
 }
@@ -153,19 +150,9 @@ func slow(x *trial) {
 func outages(x *trial) {
 	sink := x.open()
 	x.sendUntil(sink, Events(0, 3))
-	settled := func() int {
-		n := runtime.NumGoroutine()
-		for begun := time.Now(); time.Since(begun) < x.h.soon; time.Sleep(pause) {
-			if now := runtime.NumGoroutine(); now < n {
-				n = now
-			} else if time.Since(begun) > 10*pause {
-				break
-			}
-		}
-		return n
-	}
-	before := settled()
+	time.Sleep(10 * pause) // those that end do
 	const rounds = 20
+	most := runtime.NumGoroutine() + rounds
 	for round := range rounds {
 		for _, mode := range x.h.Modes {
 			if mode == RefusesOne || mode == Slow {
@@ -181,7 +168,10 @@ func outages(x *trial) {
 			x.sendUntil(sink, Events(10_000+round*10, 2))
 		}
 	}
-	if after := settled(); after > before+rounds {
-		x.Errorf("%d goroutines after %d outages, %d before", after, rounds*len(x.h.Modes), before)
+	for begun := time.Now(); runtime.NumGoroutine() > most; time.Sleep(pause) {
+		if time.Since(begun) > x.h.soon {
+			x.Errorf("%d goroutines after %d outages, %d before", runtime.NumGoroutine(), rounds*len(x.h.Modes), most-rounds)
+			break
+		}
 	}
 }

@@ -48,7 +48,7 @@ func open(t *testing.T, dir string) *journal.Journal {
 
 func shut(t *testing.T, j *journal.Journal) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := j.Close(ctx); err != nil {
 		t.Error(err)
@@ -699,7 +699,7 @@ func TestRedriveForeign(t *testing.T) {
 		if _, _, err := d.Redrive(t.Context(), which); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(20 * time.Second); ; {
+		for deadline := time.Now().Add(time.Minute); ; {
 			if st := d.Status(); len(st.Redrives) > 0 && st.Redrives[0].Done {
 				break
 			}

@@ -88,6 +88,12 @@ func (c *schemaChecker) fail(at, message string) bool {
 	return false
 }
 
+// isEmpty says whether something may be an empty list as well as an empty map: either of them, or an
+// empty text.
+func isEmpty(n *yaml.Node) bool {
+	return (isSequence(n) || isMapping(n)) && len(n.Content) == 0 || isScalar(n) && n.Value == ""
+}
+
 func (c *schemaChecker) check(n *yaml.Node, s *schema, at string) bool {
 	ok := true
 	if s.enum != nil && (n.Kind != yaml.ScalarNode || !slices.Contains(s.enum, n.Value)) {
@@ -100,7 +106,7 @@ func (c *schemaChecker) check(n *yaml.Node, s *schema, at string) bool {
 			}
 		}
 	}
-	if s.nonEmpty && isMapping(n) && len(n.Content) == 0 {
+	if s.nonEmpty && isEmpty(n) {
 		ok = c.fail(at, "Object should have no fewer than 1 properties.")
 	}
 	if s.properties != nil && isMapping(n) {
@@ -115,6 +121,8 @@ func (c *schemaChecker) check(n *yaml.Node, s *schema, at string) bool {
 				break
 			}
 		}
+	}
+	if s.properties != nil && (isMapping(n) || isEmpty(n)) {
 		for _, name := range s.required {
 			if value(n, name) == nil {
 				ok = c.fail(at, "Missing required property '"+name+"'.")
@@ -124,9 +132,9 @@ func (c *schemaChecker) check(n *yaml.Node, s *schema, at string) bool {
 	fits := true
 	switch s.kind {
 	case "array":
-		fits = isSequence(n)
+		fits = isSequence(n) || isEmpty(n)
 	case "object":
-		fits = isMapping(n)
+		fits = isMapping(n) || isEmpty(n)
 	case "boolean":
 		fits = isScalar(n) && (n.Value == "true" || n.Value == "false")
 	case "integer":

@@ -238,3 +238,24 @@ func TestPlacesInParsedTexts(t *testing.T) {
 		})
 	}
 }
+
+// TestSchemaOfNothing: empty lists, maps and texts are each other for the schema.
+func TestSchemaOfNothing(t *testing.T) {
+	t.Parallel()
+	const few = "failed for <root>[0][override]: Object should have no fewer than 1 properties.|failed for <root>[0]: Failed to validate against schema associated with property name 'override'.|failed for <root>: Failed to validate item #0 in array."
+	for text, want := range map[string]string{
+		"- {list: l, items: [], override: {items: replace}}": "",
+		"- {list: l, items: [], override: []}":               few,
+		"- {list: l, items: [], override: ''}":               few,
+		"- {list: l, items: [], override: {}}":               few,
+		"- {list: l, items: [], override: [items]}":          strings.Replace(few, "Object should have no fewer than 1 properties.", "Value type not permitted by 'type' constraint.", 1),
+		"- {list: l, items: {}}":                             "",
+		"- {list: l, items: {a: b}}":                         strings.ReplaceAll(strings.Replace(few, "Object should have no fewer than 1 properties.", "Value type not permitted by 'type' constraint.", 1), "override", "items"),
+		"{}":                                                 "",
+	} {
+		_, report := load.Load([]load.File{{Name: "f", Content: []byte(text)}}, falcoOptions())
+		if got := strings.Join(report.Files[0].SchemaWarnings, "|"); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", text, got, want)
+		}
+	}
+}

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 )
 
 // ErrDamaged is wrapped by the errors of [State.Restore] for bytes that no [State.Snapshot] made.
 var ErrDamaged = errors.New("the saved state of windows and throttles is damaged")
 
 // snapshotVersion begins a snapshot. What a later version cannot read is a cold start.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -35,6 +36,7 @@ func (s *State) Snapshot() []byte {
 		w.text(s.rules[p.Rule].spec.Name)
 		w.texts(p.By)
 		w.text(p.After)
+		w.text(p.Namespace)
 		w.length(p.Count)
 		w.number(nanos(p.First))
 		w.number(nanos(p.Last))
@@ -43,11 +45,16 @@ func (s *State) Snapshot() []byte {
 	return sealed(w.buf)
 }
 
+// Lost is a rule whose memory is of no use.
+type Lost struct {
+	Name string
+	Held int // alerts that its throttle had held back, which are told by nobody
+}
+
 // Restore replaces what is remembered by a snapshot. It may be one of other rules: each rule finds
-// its memory by its name, if its window and its throttle are what they were. lost are the names of
-// the rules in the snapshot that are not here any more, or have changed; what their throttles had
-// held back is told by nobody. With an error nothing is changed.
-func (s *State) Restore(snapshot []byte) (lost []string, err error) {
+// its memory by its name, if its window and its throttle are what they were. lost are the rules in
+// the snapshot that are not here any more, or have changed. With an error nothing is changed.
+func (s *State) Restore(snapshot []byte) (lost []Lost, err error) {
 	n := len(snapshot) - crc32.Size
 	if n < 1 {
 		return nil, fmt.Errorf("%w: it is too short", ErrDamaged)
@@ -80,18 +87,19 @@ func (s *State) Restore(snapshot []byte) (lost []string, err error) {
 		if here && fresh.rules[i].shape == d {
 			of = fresh.rules[i]
 		} else {
-			lost = append(lost, name)
+			lost = append(lost, Lost{Name: name})
 		}
-		if r.table(fresh, of, false); r.failed {
+		_, held := r.table(fresh, of, false), r.table(fresh, of, true)
+		if r.failed {
 			return nil, ErrDamaged
 		}
-		if r.table(fresh, of, true); r.failed {
-			return nil, ErrDamaged
+		if of == nil {
+			lost[len(lost)-1].Held = held
 		}
 	}
 	for range r.length(1) {
 		name := r.text(maxName)
-		p := Summary{By: r.texts(maxShown + 3), After: r.text(MaxIDBytes)}
+		p := Summary{By: r.texts(maxShown + 3), After: r.text(MaxIDBytes), Namespace: r.text(maxNamespace)}
 		p.Count = r.count()
 		p.First, p.Last = timeOf(r.time()), timeOf(r.time())
 		p.IDs = r.texts(MaxIDBytes)
@@ -101,6 +109,8 @@ func (s *State) Restore(snapshot []byte) (lost []string, err error) {
 		if i, here := byName[name]; here {
 			p.Rule = i
 			fresh.pending = append(fresh.pending, p)
+		} else if i := slices.IndexFunc(lost, func(l Lost) bool { return l.Name == name }); i >= 0 {
+			lost[i].Held += p.Count
 		}
 	}
 	if r.failed || len(r.rest) > 0 {
@@ -157,6 +167,7 @@ func (w *writer) table(t *table) {
 			w.number(p.start)
 			w.text(p.id)
 			w.texts(p.by)
+			w.text(p.namespace)
 			w.length(p.count)
 			w.number(p.first)
 			w.number(p.last)
@@ -250,16 +261,20 @@ func (r *reader) texts(most int) []string {
 	return ts
 }
 
-// table reads the keys of a rule into s; of is nil for one that is not there any more.
-func (r *reader) table(s *State, of *rule, throttles bool) {
+// table reads the keys of a rule into s; of is nil for one that is not there any more. It returns
+// how many alerts throttles had held back.
+func (r *reader) table(s *State, of *rule, throttles bool) (held int) {
 	var touched int64
 	for range r.length(len(digest{}) + 4) {
 		k := r.key()
 		if r.failed || k.touched < touched {
 			r.fail()
-			return
+			return 0
 		}
 		touched = k.touched
+		if k.period != nil {
+			held = min(held+k.period.count, math.MaxInt32)
+		}
 		if of == nil {
 			continue
 		}
@@ -269,7 +284,7 @@ func (r *reader) table(s *State, of *rule, throttles bool) {
 		}
 		if !fits(of, k, throttles) || t.byKey[k.digest] != nil {
 			r.fail()
-			return
+			return 0
 		}
 		if t.byKey == nil {
 			t.byKey = make(map[digest]*key)
@@ -281,6 +296,7 @@ func (r *reader) table(s *State, of *rule, throttles bool) {
 		s.grown(t, k, k.measure())
 		s.bound(of, t, k)
 	}
+	return held
 }
 
 func (r *reader) key() *key {
@@ -314,7 +330,7 @@ func (r *reader) key() *key {
 	if r.byte() == 0 {
 		return k
 	}
-	p := &period{start: r.time(), id: r.text(MaxIDBytes), by: r.texts(maxShown + 3), count: r.count()}
+	p := &period{start: r.time(), id: r.text(MaxIDBytes), by: r.texts(maxShown + 3), namespace: r.text(maxNamespace), count: r.count()}
 	p.first, p.last = r.time(), r.time()
 	p.firstIDs, p.lastIDs = r.texts(MaxIDBytes), r.texts(MaxIDBytes)
 	if len(p.firstIDs) > MaxIDs/2 || len(p.lastIDs) > MaxIDs/2 || len(p.firstIDs)+len(p.lastIDs) > p.count ||

@@ -17,6 +17,8 @@ type Summary struct {
 	Rule  int
 	By    []string // the values of the throttle's fields, shortened
 	After string   // the id of the event of the alert that came before
+	// Namespace is the innermost one that has all events that were held back.
+	Namespace string
 	Held
 }
 
@@ -30,10 +32,11 @@ type period struct {
 	firstIDs    []string
 	lastIDs     []string // a ring
 	next        int      // the oldest in it
+	namespace   string   // of all that was held back
 }
 
 func (p *period) size() int {
-	n := 200 + len(p.id)
+	n := 200 + len(p.id) + len(p.namespace)
 	for _, list := range [][]string{p.by, p.firstIDs, p.lastIDs} {
 		for _, t := range list {
 			n += 16 + len(t)
@@ -42,7 +45,15 @@ func (p *period) size() int {
 	return n
 }
 
-func (p *period) hold(id string, at int64) {
+func (p *period) hold(id, namespace string, at int64) {
+	switch {
+	case len(namespace) > maxNamespace:
+		p.namespace = ""
+	case p.count == 0:
+		p.namespace = strings.Clone(namespace)
+	case namespace != p.namespace:
+		p.namespace = common(p.namespace, namespace)
+	}
 	if p.count == 0 || at < p.first {
 		p.first = at
 	}
@@ -62,6 +73,17 @@ func (p *period) hold(id string, at int64) {
 	}
 }
 
+// common returns the innermost namespace that has both.
+func common(a, b string) string {
+	n := 0
+	for i := 0; i < len(a) && i < len(b) && a[i] == b[i]; i++ {
+		if a[i] == '/' {
+			n = i + 1
+		}
+	}
+	return a[:n]
+}
+
 func (p *period) held() Held {
 	if p.count == 0 {
 		return Held{}
@@ -72,7 +94,7 @@ func (p *period) held() Held {
 }
 
 func (p *period) summary(rule int) Summary {
-	return Summary{Rule: rule, By: p.by, After: p.id, Held: p.held()}
+	return Summary{Rule: rule, By: p.by, After: p.id, Namespace: p.namespace, Held: p.held()}
 }
 
 // Throttle says whether an alert of a rule with a throttle may be raised, and if so, what was held
@@ -85,7 +107,7 @@ func (s *State) Throttle(i int, e Event, by []string) (Held, bool) {
 	d := digestOf(by)
 	if k := r.throttles.byKey[d]; k != nil && s.clock-k.period.start < int64(r.spec.Throttle.Every) {
 		before := k.period.size()
-		k.period.hold(e.ID, at)
+		k.period.hold(e.ID, e.Namespace, at)
 		s.grown(&r.throttles, k, k.period.size()-before)
 		r.stats.Held++
 		s.bound(r, &r.throttles, k)

@@ -53,6 +53,8 @@ const (
 	MaxSteps = 16
 	// MaxFields bounds the fields of a key, and those whose values are new.
 	MaxFields = 16
+	// maxNamespace bounds the bytes of a namespace. A longer one counts as the root.
+	maxNamespace = 4 << 10
 	// MaxIDBytes bounds the ids that are kept. A longer one is cut and has a hash at its end.
 	MaxIDBytes = 1024
 	// MaxIDs is how many ids of events an alert has: half of them are those of the first events,
@@ -108,6 +110,8 @@ type Event struct {
 	ID       string
 	Time     time.Time // when it happened
 	Recorded time.Time // when it was stored; zero if it was not
+	// Namespace is where it belongs, as "a/b/"; empty is the root of all.
+	Namespace string
 }
 
 // Input is what a window wants to know of an event.
@@ -270,6 +274,17 @@ func (s *State) stored(e Event, at int64) {
 		}
 	}
 	s.clock = max(s.clock, at)
+}
+
+// Stored tells when an event was stored that may fit no rule at all, so that a clock that was set
+// back is noticed. It says whether it was.
+func (s *State) Stored(at time.Time) bool {
+	now := nanos(at)
+	if s.clock-now <= int64(MaxSkew) {
+		return false
+	}
+	s.setBack(now)
+	return true
 }
 
 // setBack sets the clock back, without what would come from the future then. That would keep

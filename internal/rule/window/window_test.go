@@ -156,6 +156,15 @@ func TestClockIsSetBack(t *testing.T) {
 		t.Error("the throttle holds nothing back any more")
 	}
 	restored()
+	// An event that fits no rule is enough to know it.
+	s.Throttle(0, at(ahead, "d"), nil)
+	s.Throttle(0, at(ahead+1, "held"), nil)
+	if s.Stored(start.Add(time.Duration(ahead-30)*time.Second)) || !s.Stored(start.Add(2*time.Second)) {
+		t.Error("it is not noticed that the clock was set back, or too soon")
+	}
+	if due, ok := s.Due(); !ok || due.After(start.Add(3*time.Minute)) {
+		t.Errorf("a summary is due at %v", due)
+	}
 	told := 0
 	if err := s.Advance(start.Add(3*time.Minute), func(Summary) error { told++; return nil }); err != nil || told != 1 {
 		t.Errorf("%d summaries, %v", told, err)
@@ -277,7 +286,7 @@ func TestRestoreAfterAChange(t *testing.T) {
 	specs = append(specs, Spec{Name: "c", Window: &load.Window{Within: time.Hour, Count: 2}})
 	s := newState(t, Limits{}, specs...)
 	lost, err := s.Restore(old.Snapshot())
-	if err != nil || !slices.Equal(lost, []string{"a"}) {
+	if err != nil || !slices.Equal(lost, []Lost{{Name: "a"}}) {
 		t.Fatal(lost, err)
 	}
 	if _, ok := s.Window(0, at(1, "y"), Input{}); !ok {

@@ -180,7 +180,7 @@ func TestPowerCut(t *testing.T) {
 					time.Sleep(time.Millisecond)
 				}
 			}
-			flush, stop := context.WithTimeout(t.Context(), 20*time.Second)
+			flush, stop := context.WithTimeout(t.Context(), time.Minute)
 			defer stop()
 			if err := d.Flush(flush); err != nil {
 				t.Errorf("%v: %+v", err, d.Status())

@@ -123,7 +123,7 @@ func newReceiver(t testing.TB) *receiver {
 
 func (r *receiver) options() Options {
 	return Options{
-		Brokers: []string{r.address}, Topic: "audit", Compression: "snappy", Timeout: 8 * time.Second,
+		Brokers: []string{r.address}, Topic: "audit", Compression: "snappy", Timeout: time.Minute,
 		SASL: SASL{Mechanism: SASLSHA256, Username: "tocsin", Password: password},
 	}
 }
@@ -240,7 +240,7 @@ func (r *receiver) pass(server, client net.Conn) {
 }
 
 func (r *receiver) Arrived() []delivertest.Arrival {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for int64(len(r.arrived)) < r.cluster.PartitionInfo("audit", 0).HighWatermark && ctx.Err() == nil {
 		r.reader.PollFetches(ctx).EachRecord(func(record *kgo.Record) {

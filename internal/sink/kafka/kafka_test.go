@@ -107,7 +107,7 @@ func records(t *testing.T, c *kfake.Cluster, topic string, n int) []*kgo.Record 
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var got []*kgo.Record
 	for len(got) < n {
@@ -309,11 +309,11 @@ func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	s := sink(t, Options{Brokers: []string{closedPort(t)}, Topic: "audit", Timeout: 2 * time.Second})
 	start := time.Now()
-	reason := wantOutcomes(t, send(t, s, 10*time.Second, item("a"), item("b")), deliver.Retry)
+	reason := wantOutcomes(t, send(t, s, time.Minute, item("a"), item("b")), deliver.Retry)
 	if !strings.Contains(reason, "connection refused") {
 		t.Errorf("reason %q", reason)
 	}
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > 30*time.Second {
 		t.Errorf("took %s", d)
 	}
 	if n := s.current.client.BufferedProduceRecords(); n != 0 {
@@ -358,7 +358,7 @@ func TestSilentBroker(t *testing.T) {
 	s := sink(t, Options{Brokers: []string{silent(t)}, Topic: "audit"})
 	start := time.Now()
 	wantOutcomes(t, send(t, s, 300*time.Millisecond, item("a")), deliver.Retry)
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > DefaultTimeout/2 {
 		t.Errorf("took %s", d)
 	}
 }

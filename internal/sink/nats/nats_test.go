@@ -45,6 +45,7 @@ func newReceiver(t testing.TB, change func(*server.Options)) *receiver {
 	r := &receiver{t: t, options: server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
 		JetStream: true, StoreDir: t.TempDir(), MaxPayload: maxPayload, MaxPending: 64 << 20,
+		AuthTimeout: 60, // seconds: clients on a busy machine are slow
 	}}
 	if change != nil {
 		change(&r.options)

@@ -49,7 +49,7 @@ func (r *receiver) sink(change func(*Options)) *Sink {
 
 func send(t testing.TB, s *Sink, b *deliver.Batch) []deliver.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return b.Results(s.Send(ctx, b))
 }
@@ -182,7 +182,7 @@ func TestRestart(t *testing.T) {
 		for {
 			if got := send(t, s, batch(10+10*i, 10)); got[9].Outcome == deliver.Delivered {
 				break
-			} else if time.Since(begun) > 10*time.Second {
+			} else if time.Since(begun) > time.Minute {
 				t.Fatalf("%+v", got[9])
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -209,7 +209,7 @@ func TestOtherServers(t *testing.T) {
 	for range 3 { // their order is random
 		s := r.sink(func(o *Options) {
 			o.URLs = []string{"nats://" + silent.Addr().String(), "nats://" + closed.Addr().String(), r.url()}
-			o.Timeout = 3 * time.Second
+			o.Timeout = 6 * time.Second
 		})
 		wantAll(t, send(t, s, batch(0, 1)), deliver.Delivered, "")
 	}
@@ -466,7 +466,7 @@ func TestCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir(), AuthTimeout: 60,
 		TrustedOperators: []*jwt.OperatorClaims{trusted}, AccountResolver: resolver, SystemAccount: systemKey,
 	})
 	if err != nil {
@@ -474,7 +474,7 @@ func TestCredentials(t *testing.T) {
 	}
 	go s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not begin")
 	}
 	admin, err := nats.Connect(s.ClientURL(), nats.UserCredentialBytes(credentials), nats.NoReconnect())

@@ -132,7 +132,7 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 
 func (r *receiver) Sink(*slog.Logger) (deliver.Sink, error) {
 	return New(Options{
-		URL: "http://" + r.gate.Address(), Protocol: r.protocol, Gzip: true, Timeout: 3 * time.Second, Version: "test",
+		URL: "http://" + r.gate.Address(), Protocol: r.protocol, Gzip: true, Timeout: time.Minute, Version: "test",
 		Headers: []telemetry.Header{{Name: "Api-Key", Value: func() (string, error) { return secret, nil }}},
 	})
 }

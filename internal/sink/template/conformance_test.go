@@ -76,7 +76,7 @@ func (r *receiver) options() Options {
 	return Options{
 		SecretURL: fixed("http://" + r.gate.Address() + "/" + secretPath),
 		Connection: outbound.Options{
-			Guard: guard, UserAgent: "tocsin/test", Timeout: 3 * time.Second,
+			Guard: guard, UserAgent: "tocsin/test", Timeout: time.Minute,
 			Headers: []outbound.Header{{Name: "X-Key", Value: fixed(secretHeader)}},
 		},
 		Body: `{{.CloudEvent}}`, RoutingKey: fixed(secretKey), SigningKeys: []outbound.Secret{fixed(secretSigner)},

@@ -150,7 +150,7 @@ var (
 	verifySecond, _       = standardwebhooks.ParseKey(publicKey)
 	fliptSecret           = "flipt's own secret"
 	bearer                = "s3cret-bearer-token"
-	connection            = outbound.Options{Guard: loopback, UserAgent: "tocsin/test", Bearer: text(bearer), Timeout: 10 * time.Second}
+	connection            = outbound.Options{Guard: loopback, UserAgent: "tocsin/test", Bearer: text(bearer), Timeout: time.Minute}
 )
 
 // verify checks all signatures of a request.

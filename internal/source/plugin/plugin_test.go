@@ -402,14 +402,18 @@ func TestExtractsAfterTheEnd(t *testing.T) {
 // One whose stream is opened again and again extracts fields between two streams, too.
 func TestExtractsBetweenStreams(t *testing.T) {
 	ended := make(chan struct{})
-	f := newFake(func(context.Context, *fake, int, *sourceplugin.Batch) error { close(ended); return io.EOF })
+	var begun time.Time
+	f := newFake(func(context.Context, *fake, int, *sourceplugin.Batch) error {
+		begun = time.Now()
+		close(ended)
+		return io.EOF
+	})
 	f.about.Capabilities.Extract = true
 	next := newFake(func(ctx context.Context, _ *fake, _ int, _ *sourceplugin.Batch) error { <-ctx.Done(); return ctx.Err() })
 	c := config()
 	c.Restart, c.MaxPause = Always, 2*time.Second
 	s, _ := start(t, c, Deps{Launch: launches(f, next), Journal: newJournal(t)})
 	<-ended
-	begun := time.Now()
 	eventually(t, "the next stream", func() bool { p, _ := s.Plugin(); return p == sourceplugin.Plugin(next) })
 	f.mu.Lock()
 	defer f.mu.Unlock()

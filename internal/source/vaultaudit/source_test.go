@@ -184,7 +184,7 @@ func (s *stand) write(text string) {
 // waitFor waits until ok.
 func (s *stand) waitFor(what string, ok func() bool) {
 	s.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.Fatalf("%s did not come; health %v, stats %+v, log\n%s", what, s.file.Health(), s.file.Stats(), &s.log)
 		}

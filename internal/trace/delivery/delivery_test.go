@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // everyEvent is a tracer that makes a span of each event, and asks to read the last few
 // again, as one with open requests does.
@@ -462,7 +462,7 @@ func TestIndependent(t *testing.T) {
 	}
 	began := time.Now()
 	stop()
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the dead one took %v to end", took)
 	}
 }

@@ -139,7 +139,7 @@ func total(counts map[string]float64) (sum float64) {
 // wait waits until a counter has this sum over all labels.
 func (r running) wait(name string, want float64) {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for total(r.counts(name)) < want {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s: %v, want %v", name, total(r.counts(name)), want)

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/tocsin-events/tocsin/internal/journal"
+	"github.com/tocsin-events/tocsin/internal/position"
 	"github.com/tocsin-events/tocsin/internal/trace"
 	"github.com/tocsin-events/tocsin/internal/tracecontext"
 )
@@ -24,19 +24,19 @@ func Spans() []*trace.Span {
 				Text("client.address", "127.0.0.1"), Bool("yes", true), Bool("no", false), Float("ratio", 0.25), Float("nan", math.NaN()),
 				Texts("auth.policies", "default", "häuser", ""), Texts("none"),
 			},
-			Closed: journal.Position{Seq: 1, Index: 1, Ordinal: 1},
+			Closed: position.Position{Seq: 1, Index: 1, Ordinal: 1},
 		},
 		{
 			TraceID: trace.TraceID{15: 2}, SpanID: trace.SpanID{7: 2}, Parent: trace.SpanID{0xff, 7: 1}, TraceState: "vendor=value", Flags: tracecontext.Sampled | tracecontext.Random, Dropped: 300,
 			Name: "read \xff kv", Start: start.Add(time.Second), End: start.Add(time.Second), Source: "vault://staging",
 			Failed: true, Message: "1 error occurred:\n\t* permission denied\n\n", Kind: trace.RequestOnly,
 			Attributes: []trace.Attribute{Text("bad \xfe", "bytes \xc3\x28"), Text("client.address", "2001:db8::7")},
-			Closed:     journal.Position{Seq: 1, Index: 2, Ordinal: 2},
+			Closed:     position.Position{Seq: 1, Index: 2, Ordinal: 2},
 		},
 		{
 			TraceID: trace.TraceID{15: 3}, SpanID: trace.SpanID{7: 3}, Name: "login", Source: "vault://prod", Kind: trace.ResponseOnly, Expected: true,
 			Start: start.Add(-time.Hour), End: start.Add(-time.Hour + 10*time.Microsecond), Failed: true,
-			Closed: journal.Position{Seq: 2, Index: 0, Ordinal: 3},
+			Closed: position.Position{Seq: 2, Index: 0, Ordinal: 3},
 		},
 	}
 }
@@ -53,7 +53,7 @@ func Numbered(first, n int) []*trace.Span {
 				Text("request.operation", "read"), Text("request.path", "secret/data/app"), Text("request.mount_type", "kv"),
 				Text("client.address", "10.0.0.1"), Int("client.port", 4711), Texts("auth.policies", "default", "app"),
 			},
-			Closed: journal.Position{Seq: number + 1, Ordinal: number},
+			Closed: position.Position{Seq: number + 1, Ordinal: number},
 		}
 		binary.BigEndian.PutUint64(s.TraceID[8:], number+1)
 		binary.BigEndian.PutUint64(s.SpanID[:], number+1)

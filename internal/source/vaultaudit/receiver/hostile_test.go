@@ -59,8 +59,8 @@ func TestManyShortLines(t *testing.T) {
 					if _, err := s.next(); err != nil {
 						t.Fatal(err)
 					}
-					if time.Since(begin) > 5*time.Second {
-						t.Fatal("2 MiB of short lines take more than 5 s")
+					if time.Since(begin) > time.Minute {
+						t.Fatal("2 MiB of short lines take more than a minute")
 					}
 				}
 				all = append(all, s)
@@ -183,7 +183,7 @@ func TestWebPages(t *testing.T) {
 			r := open(t, c, Deps{Inbox: m})
 			conn := dial(t, r)
 			send(t, conn, post)
-			conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(time.Minute))
 			if kind == HTTP {
 				if response := answer(t, bufio.NewReader(conn)); response.StatusCode != 403 {
 					t.Errorf("answer %s", response.Status)

@@ -144,7 +144,7 @@ func TestHTTPAnswers(t *testing.T) {
 			if response.StatusCode != test.code || response.Header.Get("Tocsin-Reason") != test.reason {
 				t.Errorf("answer %s, %v", response.Status, response.Header)
 			}
-			if took := time.Since(begin); took > answerTime+2*time.Second {
+			if took := time.Since(begin); took > answerTime+20*time.Second {
 				t.Errorf("answered after %v", took)
 			}
 			if test.code == 100 {
@@ -270,9 +270,6 @@ func TestHTTPEnd(t *testing.T) {
 
 // A sender that stops in the middle is cut off, in the header and in the body.
 func TestSlowHTTP(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as the timeout")
-	}
 	for name, text := range map[string]string{
 		"in the header": "POST / HTTP/1.1\r\nHost: x\r\nContent-",
 		"in the body":   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf",
@@ -280,10 +277,20 @@ func TestSlowHTTP(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := newMemory()
-			r := open(t, httpConfig(), Deps{Inbox: m})
+			r, err := Listen(httpConfig(), Deps{Inbox: m})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := r.http.server
+			if s.ReadHeaderTimeout != headerTimeout || s.ReadTimeout != headerTimeout {
+				t.Errorf("%v for the header, %v for all", s.ReadHeaderTimeout, s.ReadTimeout)
+			}
+			s.ReadHeaderTimeout, s.ReadTimeout = 300*time.Millisecond, 300*time.Millisecond
+			r.Start()
+			t.Cleanup(func() { stop(t, r) })
 			conn := dial(t, r)
 			send(t, conn, text)
-			conn.SetReadDeadline(time.Now().Add(headerTimeout + 5*time.Second))
+			conn.SetReadDeadline(time.Now().Add(time.Minute))
 			if _, err := io.ReadAll(conn); err != nil && !strings.Contains(err.Error(), "reset") {
 				t.Error(err)
 			}

@@ -78,7 +78,7 @@ func (m *memory) Durable(ctx context.Context, _ inbox.Position) error {
 // await waits until there are n lines and returns them.
 func (m *memory) await(t testing.TB, n int) []string {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		m.mu.Lock()
 		changed, lines := m.changed, m.lines
@@ -151,7 +151,7 @@ func open(t testing.TB, c Config, d Deps) *Receiver {
 
 func stop(t testing.TB, r *Receiver) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := r.Stop(ctx); err != nil {
 		t.Errorf("Stop: %v", err)
@@ -178,7 +178,7 @@ func send(t testing.TB, conn io.Writer, text string) {
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 20 s: %s", what)
 		}
