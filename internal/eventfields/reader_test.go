@@ -212,7 +212,7 @@ func TestJSONFields(t *testing.T) {
 			prefix+".value[/annotations/authorization.k8s.io~1decision]", "allow", prefix+".value[/annotations/til~0de]", "ä",
 			prefix+".value[user]", `{"username":"Alice","groups":["system:authenticated","devs"]}`, prefix+".value[/responseStatus/metadata]", "{}",
 			prefix+".value[/list]", `[1,{"a":[true,null]}]`, prefix+".value[/list/1/a/0]", "true", prefix+".value[/list/1/a/1]", "null", prefix+".value[/null]", "null",
-			prefix+".value[/]", `{"":"empty"}`, prefix+".value[//]", "empty", prefix+".value[/twice]", "1", prefix+".value[0]", "zero", prefix+".rawtime", "1704164645123456000")
+			prefix+".value[/]", `{"":"empty"}`, prefix+`.value[""]`, none, prefix+".value[//]", "empty", prefix+".value[/twice]", "1", prefix+".value[0]", "zero", prefix+".rawtime", "1704164645123456000")
 		check(t, "k8s_audit", Options{}, with(`[{"a": 1},2]`), prefix+".value[/0/a]", "1", prefix+".value[1]", "2", prefix+".obj", "[\n  {\n    \"a\": 1\n  },\n  2\n]")
 		for _, data := range []string{"", "5", `"a"`, `{"a":1`, `{"a":1}}`, `{"a":tru}`, "\x00{}", `{a:1}`, `{"a":1,}`} {
 			check(t, "k8s_audit", Options{}, with(data), prefix+".value[a]", none, prefix+".obj", none, prefix+".rawtime", none, "event.data[a]", none)
