@@ -27,6 +27,10 @@ func jsonFields() []definition {
 		value := text("value", "The value in a JSON payload at a place, a JSON pointer such as /user/name, whose first slash may be left out. A text is without its quotes, what is no text as JSON. It is what Falco's plugin json gives: null is a value, and of members with the same name the first one counts.", nil)
 		value.Arg = sourceplugin.ArgRule{Required: true, Key: true}
 		value.bind = func(r *Reader, q *query) {
+			if q.arg == "" { // the plugin has no value for no place
+				q.get = func(*Reader, *query) []field.Element { return nil }
+				return
+			}
 			q.node = r.pick.want(0, pointer(q.arg)...)
 			q.get = func(r *Reader, q *query) []field.Element {
 				if !r.read(q) {

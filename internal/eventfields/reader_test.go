@@ -212,7 +212,7 @@ func TestJSONFields(t *testing.T) {
 			prefix+".value[/annotations/authorization.k8s.io~1decision]", "allow", prefix+".value[/annotations/til~0de]", "ä",
 			prefix+".value[user]", `{"username":"Alice","groups":["system:authenticated","devs"]}`, prefix+".value[/responseStatus/metadata]", "{}",
 			prefix+".value[/list]", `[1,{"a":[true,null]}]`, prefix+".value[/list/1/a/0]", "true", prefix+".value[/list/1/a/1]", "null", prefix+".value[/null]", "null",
-			prefix+".value[/]", `{"":"empty"}`, prefix+".value[//]", "empty", prefix+".value[/twice]", "1", prefix+".value[0]", "zero", prefix+".rawtime", "1704164645123456000")
+			prefix+".value[/]", `{"":"empty"}`, prefix+`.value[""]`, none, prefix+".value[//]", "empty", prefix+".value[/twice]", "1", prefix+".value[0]", "zero", prefix+".rawtime", "1704164645123456000")
 		check(t, "k8s_audit", Options{}, with(`[{"a": 1},2]`), prefix+".value[/0/a]", "1", prefix+".value[1]", "2", prefix+".obj", "[\n  {\n    \"a\": 1\n  },\n  2\n]")
 		for _, data := range []string{"", "5", `"a"`, `{"a":1`, `{"a":1}}`, `{"a":tru}`, "\x00{}", `{a:1}`, `{"a":1,}`} {
 			check(t, "k8s_audit", Options{}, with(data), prefix+".value[a]", none, prefix+".obj", none, prefix+".rawtime", none, "event.data[a]", none)
@@ -369,5 +369,34 @@ func TestNothingIsAllocated(t *testing.T) {
 	look() // buffers have grown
 	if n := testing.AllocsPerRun(5, look); n != 0 {
 		t.Errorf("%v allocations for %d events", n, len(events))
+	}
+}
+
+// A record does not stay in memory because of fields that are not asked for at the next one.
+func TestReaderKeepsNothingOfRecords(t *testing.T) {
+	t.Parallel()
+	e := &event.Event{ID: "1", Type: "app/thing", Time: time.Unix(1, 0), Data: []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `","b":"` + strings.Repeat(`\n`, 1<<20) + `"}`)}
+	e.Metadata.Set("key", "value")
+	texts := []string{"event.type", "event.metadata[key]", "event.data[/a]", "event.data[/b]", "event.data", "json.value[/a]"}
+	r := ask(t, falcoevent.EventSource, Options{}, texts...)
+	r.Event(t.Context(), e)
+	for i, v := range values(t, r, texts...) {
+		if v == none {
+			t.Errorf("%s has no value", texts[i])
+		}
+	}
+	r.Record(t.Context(), &r.alone)
+	for i := range r.queries {
+		q := &r.queries[i]
+		kept := q.value != nil || q.one[0].Text != "" || cap(q.buf) > maxKeptBytes
+		for _, v := range q.list[:cap(q.list)] {
+			kept = kept || v.Text != ""
+		}
+		if kept {
+			t.Errorf("%s is kept", texts[i])
+		}
+	}
+	if r.payload.data != "" {
+		t.Error("the payload is kept")
 	}
 }

@@ -70,10 +70,10 @@ func (d *describer) rule(c *compiledRule) document {
 	for _, e := range r.exceptions {
 		names.add(e.name)
 		if !e.comps.list {
-			comps.add(e.comps.string())
+			comps.add(compText(e.comps.string()))
 		}
 		for _, i := range e.comps.items {
-			comps.add(i.string())
+			comps.add(compText(i.string()))
 		}
 	}
 	details := document{

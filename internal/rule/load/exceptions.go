@@ -120,15 +120,15 @@ var (
 	listOperators = []condition.Op{condition.In, condition.Intersects, condition.PMatch}
 	// stringOperators take one of the modifiers.
 	stringOperators = []condition.Op{
-		condition.Equal, "==", condition.NotEqual, condition.Contains, condition.IContains, condition.StartsWith,
-		condition.EndsWith, condition.Glob, condition.IGlob, condition.Regex,
+		condition.Equal, "==", condition.NotEqual, condition.Contains, condition.IContains, condition.BContains, condition.StartsWith,
+		condition.BStartsWith, condition.EndsWith, condition.Glob, condition.IGlob, condition.Regex,
 	}
 	operators = slices.Concat([]condition.Op{
-		condition.Less, condition.LessEqual, condition.More, condition.MoreEqual, condition.BContains, condition.BStartsWith, condition.Exists,
+		condition.Less, condition.LessEqual, condition.More, condition.MoreEqual, condition.Exists,
 	}, listOperators, stringOperators)
 )
 
-// splitOperator returns the operator of a comp and its modifier.
+// splitOperator returns the operator of a comp and its modifier. Blanks around them do not matter.
 func splitOperator(comp string) (condition.Op, condition.Modifier) {
 	words := strings.Fields(comp)
 	if len(words) == 2 {
@@ -137,7 +137,13 @@ func splitOperator(comp string) (condition.Op, condition.Modifier) {
 			return condition.Op(words[0]), m
 		}
 	}
-	return condition.Op(comp), condition.None
+	return condition.Op(strings.TrimSpace(comp)), condition.None
+}
+
+// compText returns a comp as it is written with single blanks.
+func compText(comp string) string {
+	op, modifier := splitOperator(comp)
+	return strings.TrimSpace(string(op) + " " + string(modifier))
 }
 
 // takesList says whether a comp has a list on the right side.

@@ -96,6 +96,14 @@ func TestShapes(t *testing.T) {
 			oneRule("ka.verb = get", "  exceptions:\n  - {name: e, fields: ['tolower( ka.user.name)', ka.uri], comps: [=, startswith], values: [[root, /api]]}\n"),
 			"(ka.verb = get and not (tolower(ka.user.name) = root and ka.uri startswith /api))\n",
 		},
+		"blanks around the operators of exceptions": {
+			oneRule("ka.verb = get", "  exceptions:\n  - {name: a, fields: ka.uri, comps: '  startswith   oneof ', values: [/api, /x]}\n  - {name: b, fields: [ka.verb, ka.uri], comps: [' contains ', '  startswith anyof  '], values: [[get, [/a, /b]]]}\n"),
+			"(ka.verb = get and not ka.uri startswith oneof (/api, /x) and not (ka.verb contains get and ka.uri startswith anyof (/a, /b)))\n",
+		},
+		"bytes in an exception": {
+			oneRule("ka.verb = get", "  exceptions:\n  - {name: a, fields: ka.uri, comps: bcontains anyof, values: [\"6162\"]}\n"),
+			"LOAD_ERR_COMPILE_CONDITION 1:8:23\n",
+		},
 		"transformer as the one field of an exception": {
 			oneRule("ka.verb = get", "  exceptions:\n  - {name: e, fields: toupper(ka.user.name), values: [ROOT, THE ADMIN]}\n"),
 			"(ka.verb = get and not toupper(ka.user.name) in (ROOT, \"THE ADMIN\"))\n",
