@@ -15,13 +15,6 @@ import (
 	"github.com/tocsin-events/tocsin/internal/rule/ruletest"
 )
 
-// Bounds of files of rules.
-const (
-	maxFiles     = 1000
-	maxFileBytes = 8 << 20
-	maxAllBytes  = 64 << 20
-)
-
 // expand returns the files that paths stand for: a directory for its .yaml and .yml files, in the
 // order of their names, without those that begin with a dot, tests of rules, and directories below it.
 func expand(paths []string) (list []string, err error) {
@@ -56,8 +49,8 @@ func expand(paths []string) (list []string, err error) {
 			}
 		}
 	}
-	if len(list) > maxFiles {
-		return nil, fmt.Errorf("there are %d files of rules, more than %d", len(list), maxFiles)
+	if len(list) > load.MaxFiles {
+		return nil, fmt.Errorf("there are %d files of rules, more than %d", len(list), load.MaxFiles)
 	}
 	return list, nil
 }
@@ -97,8 +90,8 @@ func ReadFiles(paths []string) (files []load.File, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("read rules: %w", err)
 		}
-		if all += len(content); all > maxAllBytes {
-			return nil, fmt.Errorf("the files of rules have more than %d bytes", maxAllBytes)
+		if all += len(content); all > load.MaxBytes {
+			return nil, fmt.Errorf("the files of rules have more than %d bytes", load.MaxBytes)
 		}
 		files = append(files, load.File{Name: name, Content: content})
 	}
@@ -111,9 +104,9 @@ func readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err == nil && len(content) > maxFileBytes {
-		err = fmt.Errorf("%s has more than %d bytes", name, maxFileBytes)
+	content, err := io.ReadAll(io.LimitReader(f, load.MaxFileBytes+1))
+	if err == nil && len(content) > load.MaxFileBytes {
+		err = fmt.Errorf("%s has more than %d bytes", name, load.MaxFileBytes)
 	}
 	return content, err
 }

@@ -109,7 +109,7 @@ const (
 	// keptVersion is its layout.
 	keptVersion = 1
 	// maxKeptBytes bounds what is read back.
-	maxKeptBytes = 2*maxAllBytes + maxAllBytes/2
+	maxKeptBytes = 2*load.MaxBytes + load.MaxBytes/2
 )
 
 type storedFiles struct {

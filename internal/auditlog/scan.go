@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode/utf8"
 	"unsafe"
+
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 )
 
 // scanner walks one JSON text once, checks every byte of it (RFC 8259, UTF-8,
@@ -343,53 +345,4 @@ func (c *scanner) name() bool {
 
 // unescape returns the text that the checked inside of a JSON string stands for.
 // A lone surrogate becomes U+FFFD, as in encoding/json.
-func unescape(s string) string {
-	b := make([]byte, 0, len(s))
-	for {
-		n := strings.IndexByte(s, '\\')
-		if n < 0 {
-			return string(append(b, s...))
-		}
-		b = append(b, s[:n]...)
-		s = s[n+1:]
-		ch := s[0]
-		s = s[1:]
-		switch ch {
-		case 'b':
-			b = append(b, '\b')
-		case 'f':
-			b = append(b, '\f')
-		case 'n':
-			b = append(b, '\n')
-		case 'r':
-			b = append(b, '\r')
-		case 't':
-			b = append(b, '\t')
-		case 'u':
-			r := hex4(s)
-			s = s[4:]
-			if r >= 0xd800 && r < 0xdc00 && len(s) >= 6 && s[0] == '\\' && s[1] == 'u' {
-				if low := hex4(s[2:]); low >= 0xdc00 && low < 0xe000 {
-					r = (r-0xd800)<<10 | (low - 0xdc00) + 0x10000
-					s = s[6:]
-				}
-			}
-			b = utf8.AppendRune(b, r)
-		default: // a quote, a backslash or a slash
-			b = append(b, ch)
-		}
-	}
-}
-
-func hex4(s string) (r rune) {
-	for _, h := range []byte(s[:4]) {
-		r <<= 4
-		switch {
-		case h <= '9':
-			r |= rune(h - '0')
-		default:
-			r |= rune(h|0x20-'a') + 10
-		}
-	}
-	return r
-}
+func unescape(s string) string { return string(jsontext.AppendUnescaped(make([]byte, 0, len(s)), s)) }

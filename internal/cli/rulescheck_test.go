@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tocsin-events/tocsin/internal/rule/load"
@@ -172,5 +175,55 @@ func TestRulesCheckManyFiles(t *testing.T) {
 			t.Errorf("exit %d, not in order:\n%s", code, stdout)
 		}
 		at = next
+	}
+}
+
+// What is accepted here a hub accepts, so there are no more and no larger files than it takes. What
+// is no file is left out, as a hub does.
+func TestRulesCheckBounds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i := range load.MaxFiles {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%04d.yaml", i)), []byte("- list: l\n  items: []\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, "rules", "check", "-q", dir); code != 0 {
+		t.Errorf("code %d: %s", code, stderr)
+	}
+	more := filepath.Join(dir, "more.yaml")
+	if err := os.WriteFile(more, []byte("- list: l\n  items: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, "rules", "check", dir); code != 1 || !strings.Contains(stderr, "there are 1001 files of rules, more than the 1000 that a hub takes") {
+		t.Errorf("code %d: %s", code, stderr)
+	}
+	if err := os.WriteFile(more, bytes.Repeat([]byte("#\n"), load.MaxFileBytes/2+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, "rules", "check", more); code != 1 || !strings.Contains(stderr, "has more than 8388608 bytes, which no file of rules may have") {
+		t.Errorf("code %d: %s", code, stderr)
+	}
+}
+
+// A field by which a window or throttle counts is found in the file.
+func TestRulesCheckWindowFields(t *testing.T) {
+	t.Parallel()
+	const rule = "- rule: r\n  desc: d\n  condition: event.type = a\n  output: x\n  priority: INFO\n  source: tocsin\n"
+	for window, at := range map[string]string{
+		"  window: {count: 2, within: 1m, by: [event.path, event.nope]}\n":                                  ":7:51: ",
+		"  window: {count: 2, within: 1m, by: event.nope}\n":                                                ":7:38: ",
+		"  window:\n    count: 2\n    within: 1m\n    distinct: event.nope\n":                               ":10:15: ",
+		"  window:\n    within: 1m\n    new:\n      - event.path\n      - event.nope\n    by: [event.id]\n": ":11:9: ",
+		"  throttle: {every: 1m, by: [event.nope]}\n":                                                       ":7:30: ",
+	} {
+		file := save(t, "r.yaml", rule+window)
+		code, stdout, stderr := run(t, "rules", "check", file)
+		if code != 1 || !strings.HasPrefix(stdout, file+at) || !strings.Contains(stdout, "did you mean event.note?") {
+			t.Errorf("%q: code %d: %s%s", window, code, stdout, stderr)
+		}
 	}
 }

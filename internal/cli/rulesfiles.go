@@ -15,7 +15,7 @@ import (
 	"github.com/tocsin-events/tocsin/rules"
 )
 
-// maxRuleFiles bounds how many files of rules are read.
+// maxRuleFiles bounds how many files of rules are found.
 const maxRuleFiles = 10_000
 
 // ruleFileArgs checks that there are FILES.
@@ -43,7 +43,11 @@ func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(names) > load.MaxFiles {
+		return nil, fmt.Errorf("there are %d files of rules, more than the %d that a hub takes", len(names), load.MaxFiles)
+	}
 	var files []load.File
+	all := 0
 	for _, name := range names {
 		if strings.HasPrefix(name, rules.Prefix) {
 			content, ok := rules.Content(name)
@@ -53,25 +57,43 @@ func readRuleFiles(in io.Reader, names []string) ([]load.File, error) {
 			files = append(files, load.File{Name: name, Content: content})
 			continue
 		}
-		from, shown := in, "standard input"
-		if name != "-" {
-			f, err := os.Open(name)
-			if err != nil {
-				return nil, ruleFileError(name, err)
-			}
-			defer f.Close()
-			from, shown = f, name
+		content, err := readRuleFile(in, name)
+		if err != nil {
+			return nil, err
 		}
-		content, err := io.ReadAll(io.LimitReader(from, load.MaxFileBytes+1))
-		switch {
-		case err != nil:
-			return nil, ruleFileError(shown, err)
-		case len(content) > load.MaxFileBytes:
-			return nil, fmt.Errorf("%s has more than %d bytes, which no file of rules may have", visible(shown), load.MaxFileBytes)
+		if all += len(content); all > load.MaxBytes {
+			return nil, fmt.Errorf("the files of rules have more than %d bytes together, which is what a hub takes", load.MaxBytes)
 		}
-		files = append(files, load.File{Name: shown, Content: content})
+		if name == "-" {
+			name = standardInput
+		}
+		files = append(files, load.File{Name: name, Content: content})
 	}
 	return files, nil
+}
+
+// standardInput is how the file "-" is called.
+const standardInput = "standard input"
+
+// readRuleFile reads one file of rules.
+func readRuleFile(in io.Reader, name string) ([]byte, error) {
+	shown := standardInput
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, ruleFileError(name, err)
+		}
+		defer f.Close()
+		in, shown = f, name
+	}
+	content, err := io.ReadAll(io.LimitReader(in, load.MaxFileBytes+1))
+	switch {
+	case err != nil:
+		return nil, ruleFileError(shown, err)
+	case len(content) > load.MaxFileBytes:
+		return nil, fmt.Errorf("%s has more than %d bytes, which no file of rules may have", visible(shown), load.MaxFileBytes)
+	}
+	return content, nil
 }
 
 // ruleFileNames replaces directories by the files of rules in them.
@@ -96,8 +118,8 @@ func ruleFileNames(names []string) (files []string, err error) {
 			if ext := filepath.Ext(path); ext != ".yaml" && ext != ".yml" || strings.HasPrefix(e.Name(), ".") {
 				continue
 			}
-			if info, err := os.Stat(path); err == nil && info.IsDir() {
-				continue
+			if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+				continue // as a hub does
 			}
 			if ruletest.IsTest(path) {
 				continue

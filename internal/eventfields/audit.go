@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/tocsin-events/tocsin/internal/jsontext"
 	"github.com/tocsin-events/tocsin/internal/rule/field"
 	"github.com/tocsin-events/tocsin/internal/sourceplugin"
 )
@@ -240,7 +241,7 @@ func (q *query) also(raw string) string {
 	case strings.IndexByte(raw, '\\') < 0:
 		return raw[1 : len(raw)-1]
 	default:
-		q.buf = appendText(q.buf, raw[1:len(raw)-1])
+		q.buf = jsontext.AppendUnescaped(q.buf, raw[1:len(raw)-1])
 	}
 	return unsafe.String(unsafe.SliceData(q.buf[begin:]), len(q.buf)-begin)
 }
@@ -286,7 +287,7 @@ func auditHeader(name, description string, path ...string) definition {
 					q.buf = append(q.buf, ", "...)
 				}
 				if value[0] == '"' {
-					q.buf = appendText(q.buf, value[1:len(value)-1])
+					q.buf = jsontext.AppendUnescaped(q.buf, value[1:len(value)-1])
 				} else {
 					q.buf = appendCompact(q.buf, value)
 				}
@@ -397,7 +398,7 @@ func members(raw string) func(yield func(name, value string) bool) {
 			}
 			name := raw[i+1 : end-1]
 			if strings.IndexByte(name, '\\') >= 0 {
-				name = string(appendText(nil, name))
+				name = string(jsontext.AppendUnescaped(nil, name))
 			}
 			if i = space(raw, end); i >= len(raw) || raw[i] != ':' {
 				return

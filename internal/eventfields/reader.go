@@ -49,6 +49,7 @@ type Reader struct {
 	o       Options
 	source  string
 	queries []query
+	asked   []int // queries that have values of events of the record
 	use     *fields.Use
 
 	ctx     context.Context
@@ -77,6 +78,12 @@ type Reader struct {
 	alone single
 }
 
+// Bounds of what a query keeps for other records.
+const (
+	maxKeptBytes    = 64 << 10
+	maxKeptElements = 1 << 10
+)
+
 // query is a request, and its values for the event.
 type query struct {
 	field      *field.Field
@@ -87,6 +94,7 @@ type query struct {
 	node  int // in the picker
 	of    int // in the use of plugins
 	turn  uint64
+	asked bool
 	value []field.Element
 
 	one  [1]field.Element
@@ -161,10 +169,29 @@ func (r *Reader) Close() {
 // Record has the Reader look at a record, for the calls of [Reader.At] that follow. Plugins are
 // asked, and payloads fetched, until ctx ends.
 func (r *Reader) Record(ctx context.Context, rec fields.Record) {
+	r.release()
 	r.ctx, r.rec, r.view, r.payload.fetched = ctx, rec, nil, false
 	if r.use != nil {
 		r.view = r.use.View(ctx, rec)
 	}
+}
+
+// release lets go of what belongs to the record before, so that a value of a field that is seldom
+// asked for does not keep a record in memory.
+func (r *Reader) release() {
+	for _, i := range r.asked {
+		q := &r.queries[i]
+		q.asked, q.value, q.one[0].Text = false, nil, ""
+		clear(q.list[:cap(q.list)])
+		if q.list = q.list[:0]; cap(q.list) > maxKeptElements {
+			q.list = nil
+		}
+		if q.buf = q.buf[:0]; cap(q.buf) > maxKeptBytes {
+			q.buf = nil
+		}
+	}
+	r.asked = r.asked[:0]
+	r.payload.data = ""
 }
 
 // At has the Reader look at an event of the record, which is of its event source. It counts the
@@ -211,6 +238,10 @@ func (r *Reader) Values(request int) []field.Element {
 	if q.turn != r.turn {
 		q.turn = r.turn
 		q.value = q.get(r, q)
+		if !q.asked {
+			q.asked = true
+			r.asked = append(r.asked, request)
+		}
 	}
 	return q.value
 }
@@ -337,7 +368,7 @@ func (q *query) unquoted(raw string) string {
 	if strings.IndexByte(inner, '\\') < 0 {
 		return inner
 	}
-	q.buf = appendText(q.buf[:0], inner)
+	q.buf = jsontext.AppendUnescaped(q.buf[:0], inner)
 	return unsafe.String(unsafe.SliceData(q.buf), len(q.buf))
 }
 

@@ -371,3 +371,32 @@ func TestNothingIsAllocated(t *testing.T) {
 		t.Errorf("%v allocations for %d events", n, len(events))
 	}
 }
+
+// A record does not stay in memory because of fields that are not asked for at the next one.
+func TestReaderKeepsNothingOfRecords(t *testing.T) {
+	t.Parallel()
+	e := &event.Event{ID: "1", Type: "app/thing", Time: time.Unix(1, 0), Data: []byte(`{"a":"` + strings.Repeat("x", 1<<20) + `","b":"` + strings.Repeat(`\n`, 1<<20) + `"}`)}
+	e.Metadata.Set("key", "value")
+	texts := []string{"event.type", "event.metadata[key]", "event.data[/a]", "event.data[/b]", "event.data", "json.value[/a]"}
+	r := ask(t, falcoevent.EventSource, Options{}, texts...)
+	r.Event(t.Context(), e)
+	for i, v := range values(t, r, texts...) {
+		if v == none {
+			t.Errorf("%s has no value", texts[i])
+		}
+	}
+	r.Record(t.Context(), &r.alone)
+	for i := range r.queries {
+		q := &r.queries[i]
+		kept := q.value != nil || q.one[0].Text != "" || cap(q.buf) > maxKeptBytes
+		for _, v := range q.list[:cap(q.list)] {
+			kept = kept || v.Text != ""
+		}
+		if kept {
+			t.Errorf("%s is kept", texts[i])
+		}
+	}
+	if r.payload.data != "" {
+		t.Error("the payload is kept")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -35,7 +36,7 @@ func parseParams(text string, base Config) (c Config, follow bool, err error) {
 		if err := d.Decode(&p); err != nil {
 			return c, false, fmt.Errorf("params: %w", explain(err))
 		}
-		if d.More() {
+		if _, err := d.Token(); err != io.EOF {
 			return c, false, errors.New("params: there is something behind the JSON object")
 		}
 	case strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://"):
@@ -139,11 +140,17 @@ func (p *params) over(c Config) Config {
 	if len(p.Types) > 0 {
 		c.Types = p.Types
 	}
-	if p.MaxEventBytes > 0 {
+	if p.MaxEventBytes != 0 {
 		c.MaxEventBytes = p.MaxEventBytes
 	}
 	return c
 }
+
+// Bounds of max_event_bytes, as in the schema of the config.
+const (
+	minMaxEvent = 1 << 10
+	maxMaxEvent = 256 << 20
+)
 
 // subscription is what a client subscribes to.
 type subscription struct {
@@ -158,6 +165,9 @@ func (c *Config) check() error {
 	}
 	if _, err := address.Parse(c.Address); err != nil {
 		return err
+	}
+	if n := c.MaxEventBytes; n != 0 && (n < minMaxEvent || n > maxMaxEvent) {
+		return fmt.Errorf("max_event_bytes is %d; it must be from %d to %d", n, minMaxEvent, maxMaxEvent)
 	}
 	_, _, err := selection(c.Types, c.Filter)
 	return err

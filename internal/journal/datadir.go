@@ -160,7 +160,10 @@ func (d *dataDir) probe(size int) error {
 }
 
 func (d *dataDir) close() {
-	_ = d.lock.Close() // releases the lock
+	// Closing alone would leave the lock to a child that was forked at this moment, until it runs
+	// its own program.
+	_ = unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
+	_ = d.lock.Close()
 }
 
 // isFull reports whether err, or a text that came from one, says that there is no

@@ -258,6 +258,7 @@ func InitSchema() (schema unsafe.Pointer, kind int32) {
 
 // ExtractTypes is plugin_get_extract_event_types.
 func ExtractTypes() (types unsafe.Pointer, count uint32) {
+	loading.Do(load)
 	if library.types == nil {
 		return nil, 0 // those of plugins
 	}

@@ -194,6 +194,14 @@ func TestNothing(t *testing.T) {
 	if rc := nativeplugin.ExtractFields(state, nil, nil); rc != nativeplugin.Failure || !strings.Contains(text(nativeplugin.LastError(state)), "panic in extract_fields") {
 		t.Errorf("code %d: %s", rc, text(nativeplugin.LastError(state)))
 	}
+	if rc := nativeplugin.Configure(state, nil); rc != nativeplugin.Failure || !strings.Contains(text(nativeplugin.LastError(state)), "panic in set_config") {
+		t.Errorf("code %d: %s", rc, text(nativeplugin.LastError(state)))
+	}
+	failed, rc := nativeplugin.Init(nil)
+	if rc != nativeplugin.Failure || !strings.Contains(text(nativeplugin.LastError(failed)), "panic in init") {
+		t.Errorf("code %d: %s", rc, text(nativeplugin.LastError(failed)))
+	}
+	nativeplugin.Destroy(failed)
 	if got := text(nativeplugin.EventToString(state, nil)); got != "" {
 		t.Errorf("%q", got)
 	}

@@ -228,8 +228,9 @@ func Configure(number uintptr, input unsafe.Pointer) int32 {
 	if s == nil || s.plugin == nil {
 		return Failure
 	}
-	config := textOf((*C.struct_config_input)(input).config)
-	err := guard("set_config", func() error { return s.plugin.SetConfig(context.Background(), config) })
+	err := guard("set_config", func() error {
+		return s.plugin.SetConfig(context.Background(), textOf((*C.struct_config_input)(input).config))
+	})
 	if errors.Is(err, sourceplugin.ErrNotSupported) {
 		s.outcome(err)
 		return NotSupported

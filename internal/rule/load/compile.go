@@ -465,7 +465,7 @@ func (l *loader) checkFields(r *ruleItem, at *context, lists ...[]string) *failu
 				err = errors.New("'" + name + "' is no field")
 			}
 			message, hint := errorText(err)
-			return &failure{code: ErrYAMLValidate, message: message, hint: hint, context: at}
+			return &failure{code: ErrYAMLValidate, message: message, hint: hint, context: at.field(name)}
 		}
 	}
 	return nil

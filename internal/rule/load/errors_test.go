@@ -123,8 +123,8 @@ func TestErrors(t *testing.T) {
 		"distinct without":      {rule("window: {then: ka.uri exists, distinct: ka.uri, within: 5m}"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:11"},
 		"then is wrong":         {rule("window: {then: [ka.uri exists, ka.no exists], within: 5m}"), "LOAD_ERR_COMPILE_CONDITION f.yaml:3:34"},
 		"then is nothing":       {rule("window: {then: [], within: 5m}"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:18"},
-		"by is wrong":           {rule("window: {count: 5, within: 5m, by: [ka.no]}"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:11"},
-		"by is no field":        {rule("window: {count: 5, within: 5m, by: ['ka.verb = x']}"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:11"},
+		"by is wrong":           {rule("window: {count: 5, within: 5m, by: [ka.no]}"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:39"},
+		"by is no field":        {rule("window: {count: 5, within: 5m, by: ['ka.verb = x']}"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:39"},
 		"throttle without time": {rule("throttle: {by: ka.verb}"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:13"},
 		"throttle is a time":    {rule("throttle: 10m"), "LOAD_ERR_YAML_VALIDATE f.yaml:3:13"},
 	} {

@@ -19,11 +19,14 @@ import (
 
 // Bounds of what is loaded. What is beyond is an error.
 const (
-	MaxFileBytes = 16 << 20
+	// MaxFiles, MaxFileBytes and MaxBytes are how many files there may be, and how large one and
+	// all of them; the number is for who reads them to check.
+	MaxFiles     = 1000
+	MaxFileBytes = 8 << 20
+	MaxBytes     = 64 << 20
 	// maxConditionBytes bounds a condition with all lists in it, and other texts.
 	maxConditionBytes = 1 << 20
-	// maxTotalBytes bounds all files, maxSubstituted all conditions that have lists in them.
-	maxTotalBytes  = 64 << 20
+	// maxSubstituted bounds all conditions that have lists in them.
 	maxSubstituted = 16 << 20
 	// maxNodes bounds what is in a file, with what aliases stand for, and all items of lists.
 	maxNodes = 2_000_000
@@ -136,8 +139,8 @@ func (l *loader) load(f File) {
 	l.report.Files = append(l.report.Files, l.file)
 	l.result = nil
 	l.bytes += len(f.Content)
-	if l.bytes > maxTotalBytes {
-		f.Content, f.Err = nil, fmt.Errorf("the files have more than %d bytes", maxTotalBytes)
+	if l.bytes > MaxBytes {
+		f.Content, f.Err = nil, fmt.Errorf("the files have more than %d bytes", MaxBytes)
 	}
 	src := newSource(f)
 	if f.Err != nil {

@@ -150,6 +150,22 @@ func (l *loader) readThrottle(n *yaml.Node, parent *context) (*throttleItem, *fa
 	return t, nil
 }
 
+// field returns the place of a field in a window or throttle.
+func (c *context) field(name string) *context {
+	for _, key := range []string{"by", "distinct", "new"} {
+		v := value(c.node, key)
+		if v == nil {
+			continue
+		}
+		for _, n := range append([]*yaml.Node{v}, v.Content...) {
+			if n = resolve(n); n != nil && isScalar(n) && n.Value == name {
+				return c.enter(n, inValue, key)
+			}
+		}
+	}
+	return c
+}
+
 // fieldsOf reads one field or a list of fields.
 func (l *loader) fieldsOf(n *yaml.Node, key string, c *context) ([]string, *failure) {
 	v := value(n, key)

@@ -75,30 +75,7 @@ type search struct {
 func (b *Builder) indexRules() (indexes []index, texts int, unguarded bitset) {
 	words := (len(b.rules) + 63) / 64
 	unguarded = make(bitset, words)
-	x := indexer{Builder: b}
-	x.prepare()
-	rules := make(map[atom][]int32)
-	var order []atom // for results that do not depend on the order of a map
-	placed := 0
-	for r, n := range b.rules {
-		var g guard
-		if !b.plain {
-			g = x.of(n).guard
-		}
-		if g == nil || placed+len(g) > maxPlaced {
-			unguarded.set(int32(r))
-			continue
-		}
-		placed += len(g)
-		for _, a := range g {
-			if rules[a] == nil {
-				order = append(order, a)
-			}
-			if of := rules[a]; len(of) == 0 || of[len(of)-1] != int32(r) {
-				rules[a] = append(of, int32(r))
-			}
-		}
-	}
+	rules, order := b.place(unguarded)
 	of := make(map[int32]int)
 	searches := make(map[int32]map[atomKind][]atom)
 	for _, a := range order {
@@ -153,6 +130,35 @@ func (b *Builder) indexRules() (indexes []index, texts int, unguarded bitset) {
 		}
 	}
 	return indexes, texts, unguarded
+}
+
+// place chooses guards. It returns which rules have each atom, and the atoms in an order that is
+// always the same; rules without a guard become members of unguarded.
+func (b *Builder) place(unguarded bitset) (rules map[atom][]int32, order []atom) {
+	x := indexer{Builder: b}
+	x.prepare()
+	rules = make(map[atom][]int32)
+	placed := 0
+	for r, n := range b.rules {
+		var g guard
+		if !b.plain {
+			g = x.of(n).guard
+		}
+		if g == nil || placed+len(g) > maxPlaced {
+			unguarded.set(int32(r))
+			continue
+		}
+		placed += len(g)
+		for _, a := range g {
+			if rules[a] == nil {
+				order = append(order, a)
+			}
+			if of := rules[a]; len(of) == 0 || of[len(of)-1] != int32(r) {
+				rules[a] = append(of, int32(r))
+			}
+		}
+	}
+	return rules, order
 }
 
 // newSearch returns a search for texts. It is not ok if its table would be larger than room.
