@@ -1,6 +1,7 @@
 package alerting
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tocsin-events/tocsin/event"
+	"github.com/tocsin-events/tocsin/internal/journal"
 	"github.com/tocsin-events/tocsin/internal/trail"
 )
 
@@ -163,5 +167,65 @@ func TestDirectories(t *testing.T) {
 	eventually(t, "the missing directory is told", func() bool { return a.Health() != nil })
 	if st := a.Status(); len(st.Rules) != 2 {
 		t.Errorf("got %+v", st)
+	}
+}
+
+// blocking is a journal that stores no progress, or no events, for a while.
+type blocking struct {
+	*journal.Journal
+	noState, noAppend atomic.Bool
+	waiting           atomic.Bool
+}
+
+func (b *blocking) State(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
+	if b.noState.Load() {
+		return nil, errors.New("not now")
+	}
+	return b.Journal.State(ctx, bucket)
+}
+
+func (b *blocking) Append(ctx context.Context, events ...*event.Event) (journal.Position, error) {
+	if b.noAppend.Load() {
+		b.waiting.Store(true)
+		<-ctx.Done()
+		return journal.Position{}, ctx.Err()
+	}
+	return b.Journal.Append(ctx, events...)
+}
+
+// A hub that is stopped between two sets of rules does not forget what those that stay remember.
+func TestStoppedBetweenTwoSets(t *testing.T) {
+	t.Parallel()
+	const throttled = "throttle: {every: 1h}"
+	stays := ruleText("stays", `event.type = "app/a"`, throttled)
+	s := newSetup(t, stays+ruleText("goes", `event.type = "app/b"`, throttled))
+	s.o.Reload = -1
+	b := &blocking{Journal: s.journal}
+	s.o.Journal = b
+	a, stop := s.start()
+	s.append(app(1, "app/a"), app(2, "app/a"), app(3, "app/b"), app(4, "app/b"))
+	s.judged(a)
+	b.noState.Store(true)
+	s.append(app(5, "app/c"))
+	s.judged(a)
+	b.noAppend.Store(true)
+	s.write(stays)
+	reloaded := make(chan error, 1)
+	go func() {
+		_, err := a.Reload(context.Background(), ReasonRequest, trail.Who{})
+		reloaded <- err
+	}()
+	eventually(t, "what was held back is to be told", b.waiting.Load)
+	b.noState.Store(false)
+	stop()
+	if err := <-reloaded; err == nil {
+		t.Error("the rules judge, though the hub was stopped")
+	}
+	b.noAppend.Store(false)
+	a, _ = s.start()
+	s.append(app(6, "app/c"))
+	s.judged(a)
+	if n := a.Status().Keys; n != 1 {
+		t.Errorf("%d keys are remembered, not that of the rule which stays", n)
 	}
 }

@@ -202,7 +202,7 @@ func TestOrderOfTheHandler(t *testing.T) {
 // 20 MiB are an event as any other, and so is what is extracted from it; the memory of the process
 // goes back to where it was.
 func TestLargeEvents(t *testing.T) {
-	p := start(t, "")
+	p := start(t, "", func(o *pluginprocess.Options) { o.CallTimeout = 5 * time.Minute })
 	const size = 20 << 20
 	events, dropped, err := read(t, p, fmt.Sprintf("count;count=3;size=%d;batch=1", size))
 	if len(events) != 3 || dropped != 0 || !errors.Is(err, io.EOF) {
