@@ -324,7 +324,7 @@ func TestTimeout(t *testing.T) {
 
 // A plugin that lives and does not listen any more is like one that does not answer.
 func TestDoesNotListenAnyMore(t *testing.T) {
-	p := start(t, "lingering")
+	p := start(t, "lingering", func(o *Options) { o.StopTimeout = 200 * time.Millisecond })
 	b := mount(t, p, Setup{})
 	if _, err := ask(t, b, "leave"); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v", err)

@@ -266,8 +266,8 @@ func (r *recorder) Fatal(args ...any)                 { r.Error(args...); runtim
 func (r *recorder) Fatalf(format string, args ...any) { r.Errorf(format, args...); runtime.Goexit() }
 
 func TestMain(m *testing.M) {
-	slog.SetDefault(slog.New(slog.DiscardHandler))         // stacks of the panics of bad plugins
-	if err := flag.Set("test.parallel", "6"); err != nil { // they wait most of the time
+	slog.SetDefault(slog.New(slog.DiscardHandler))          // stacks of the panics of bad plugins
+	if err := flag.Set("test.parallel", "12"); err != nil { // they wait most of the time
 		panic(err)
 	}
 	os.Exit(m.Run())

@@ -201,6 +201,7 @@ func (f *faulty) Sync() error {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	variants := make(map[string]delivertest.Harness)
 	for name, o := range map[string]Options{
 		"plain":    {Sync: SyncProgress},

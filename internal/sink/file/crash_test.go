@@ -58,6 +58,7 @@ func child(path string) {
 // one goes on with the first event that was not said to be delivered, as a delivery does:
 // every event is there, no line is broken, and what is there twice comes of one batch.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	rounds := 8
 	if n, err := strconv.Atoi(os.Getenv("TOCSIN_FAULT_ROUNDS")); err == nil {
 		rounds = n

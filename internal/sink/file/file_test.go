@@ -374,6 +374,7 @@ func TestBatchLargerThanAFile(t *testing.T) {
 }
 
 func TestRotateByAge(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "f")
 	s := open(t, Options{Path: path, RotateAge: 1200 * time.Millisecond})
 	send(t, s, 0, 3)

@@ -135,6 +135,7 @@ func (s checkedStore) Save(ctx context.Context, state deliver.State) error {
 // TestPowerCut: no place in the journal is stored before everything up to it would survive a
 // power cut, although files are moved away, and writes and syncs fail.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []Sync{SyncProgress, SyncAlways} {
 		t.Run(string(policy), func(t *testing.T) {
 			const events = 2000

@@ -24,6 +24,7 @@ const secret = "the-password-of-the-sink"
 func password() (string, error) { return secret, nil }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	delivertest.Run(t, delivertest.Harness{
 		Receiver: func(t testing.TB) delivertest.Receiver { return newReceiver(t) },
 		Modes:    []delivertest.Mode{delivertest.Fails, delivertest.Refuses, delivertest.Closes, delivertest.Hangs, delivertest.Slow},

@@ -43,6 +43,7 @@ func crashChild() bool {
 // However often, and whenever, the hub is killed: every event of a plugin with resume positions
 // is in the journal, and those that are there several times have one id.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}

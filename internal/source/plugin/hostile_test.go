@@ -21,6 +21,7 @@ import (
 // A batch of very many small events comes in order and whole, its position is stored when all of
 // it is durable, and the memory that it took does not stay.
 func TestManySmallEvents(t *testing.T) {
+	t.Parallel()
 	const batches, size = 6, 100_000
 	j := newJournal(t)
 	f := newFake(func(ctx context.Context, _ *fake, n int, b *sourceplugin.Batch) error {
@@ -142,6 +143,7 @@ func TestOddEvents(t *testing.T) {
 
 // Positions without events are stored, and however many come, not more often than others.
 func TestOnlyPositions(t *testing.T) {
+	t.Parallel()
 	f := newFake(func(_ context.Context, _ *fake, n int, b *sourceplugin.Batch) error {
 		b.Position = fmt.Append(nil, n)
 		return nil
@@ -164,6 +166,7 @@ func TestOnlyPositions(t *testing.T) {
 
 // A start that fails slowly does not count as running, so the pauses grow.
 func TestSlowFailures(t *testing.T) {
+	t.Parallel()
 	c := config()
 	c.StartTimeout, c.SteadyAfter, c.MaxPause = 50*time.Millisecond, 10*time.Millisecond, time.Hour
 	var incidents log
@@ -179,6 +182,7 @@ func TestSlowFailures(t *testing.T) {
 
 // A plugin that owes an answer does not run well, however long it runs.
 func TestNotWell(t *testing.T) {
+	t.Parallel()
 	c := config()
 	c.SteadyAfter, c.CallTimeout = time.Second, 500*time.Millisecond
 	var incidents log
@@ -233,6 +237,7 @@ func (l locked) Write(b []byte) (int, error) {
 // Whatever a plugin does just then, a source ends soon when it is to end, and the plugin is
 // closed.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	deaf := make(chan struct{}) // to every context
 	t.Cleanup(func() { close(deaf) })
 	for name, tc := range map[string]struct {

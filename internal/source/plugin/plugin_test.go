@@ -143,6 +143,7 @@ func TestIDsDependOnPayload(t *testing.T) {
 
 // However a plugin fails, that is told, it is started again, and then its events come.
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	const secret = "hunter2"
 	bad := func(change func(*fake)) *fake {
 		f := newFake(once())
@@ -246,6 +247,7 @@ func TestFailures(t *testing.T) {
 
 // A launch that fails, or hangs, is repeated; one that is late is closed.
 func TestLaunch(t *testing.T) {
+	t.Parallel()
 	j := newJournal(t)
 	late := newFake(once())
 	var n atomic.Int32
@@ -273,6 +275,7 @@ func TestLaunch(t *testing.T) {
 
 // A plugin that cannot be ended is not started a second time beside itself.
 func TestStuck(t *testing.T) {
+	t.Parallel()
 	j := newJournal(t)
 	release := make(chan struct{})
 	bad := newFake(func(context.Context, *fake, int, *sourceplugin.Batch) error { <-release; return io.EOF })
@@ -424,6 +427,7 @@ func TestExtractsBetweenStreams(t *testing.T) {
 
 // Large events are dropped and counted, or kept beside the journal.
 func TestLarge(t *testing.T) {
+	t.Parallel()
 	j := newJournal(t)
 	big := strings.Repeat("x", 2<<20) // more than the journal takes
 	c := config()
@@ -489,6 +493,7 @@ func (g *grudging) State(ctx context.Context, bucket string) (jetstream.KeyValue
 
 // While the journal does not accept events the plugin waits, and each event comes once.
 func TestPushback(t *testing.T) {
+	t.Parallel()
 	j := &grudging{Journal: newJournal(t)}
 	give, refusing := numbered(1000, 20_000, "x"), make(chan struct{})
 	f := newFake(func(ctx context.Context, f *fake, n int, b *sourceplugin.Batch) error {
@@ -524,6 +529,7 @@ func TestPushback(t *testing.T) {
 
 // A plugin that says at once, again and again, that it has nothing costs little.
 func TestEmptyBatches(t *testing.T) {
+	t.Parallel()
 	var calls atomic.Int64
 	f := newFake(func(context.Context, *fake, int, *sourceplugin.Batch) error { calls.Add(1); return nil })
 	s, stop := start(t, config(), Deps{Launch: launches(f), Journal: newJournal(t)})
